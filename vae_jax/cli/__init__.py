@@ -1,0 +1,65 @@
+"""The command `vae-jax`: parse, call, print, save. Nothing here imports JAX before a command runs."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+
+from vae_jax.cli.misuse import Misuse
+from vae_jax.cli.variance import Variance
+
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 1 failed, 2 misuse, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command = _parse(arguments)
+    except Misuse as error:
+        return _report(error, MISUSED)
+    try:
+        command.run()
+    except Misuse as error:
+        return _report(error, MISUSED, debug=command.debug)
+    except KeyboardInterrupt:
+        return _report("interrupted: nothing was saved", INTERRUPTED)
+    except Exception as error:
+        return _report(f"{type(error).__name__}: {error}", FAILED, debug=command.debug)
+    return DONE
+
+
+def _parse(arguments: Sequence[str]) -> Variance:
+    import tyro
+
+    app = tyro.extras.SubcommandApp()
+    app.command(Variance, name="variance")
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return app.cli(
+                prog="vae-jax",
+                description="Variational inference by Monte Carlo: gradient estimators, and how good they are.",
+                args=arguments or ["--help"],
+            )
+    except SystemExit as exit_:
+        if exit_.code in (DONE, None):
+            raise
+        raise Misuse(_without_box(errors.getvalue())) from None
+
+
+def _without_box(text: str) -> str:
+    """The sentences in the boxes that tyro draws, on one line."""
+    lines = [line.strip("│ ") for line in text.splitlines() if line.startswith("│")]
+    sentences = [line for line in lines if line and not re.fullmatch("─+", line)]
+    return " ".join(sentences)
+
+
+def _report(error: object, code: int, *, debug: bool = False) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print("vae-jax: error:", " ".join(str(error).split()), file=sys.stderr)
+    return code

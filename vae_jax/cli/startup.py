@@ -1,0 +1,78 @@
+"""Setting JAX up for a command, and saying what it ran on."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from vae_jax.cli.misuse import Misuse
+
+PACKAGES = ("vae_jax", "jax", "jaxlib", "numpyro", "numpy", "scipy")
+DTYPES = ("float32", "float64")
+
+
+def start_jax(dtype: str) -> None:
+    """Configures JAX before its first use: every core a device, a private compilation cache, the precision.
+
+    Raises:
+        Misuse: an unknown dtype.
+    """
+    if dtype not in DTYPES:
+        raise Misuse(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
+    import jax
+
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        _use_private_cache()
+
+
+def _use_private_cache() -> None:
+    """Compiled programs are native code: the cache is the user's alone, and done without where it cannot be."""
+    import jax
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vae_jax"
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if cache.stat().st_uid != os.getuid() or cache.stat().st_mode & 0o022:
+            return
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    # By default only what takes over a second is kept, which is none of the small programs around the large one.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def environment(dtype: str, seed: int) -> dict[str, Any]:
+    """Versions, devices, precision, seed and source revision."""
+    import jax
+
+    devices = jax.devices()
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "dtype": dtype,
+        "seed": seed,
+        "git_revision": _git_revision(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout that the package lies in, if it does."""
+    package = Path(__file__).resolve().parents[1]
+    if not (package.parent / ".git").exists():
+        return None
+    try:
+        git = subprocess.run(
+            ["git", "-C", package.parent, "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True, text=True, timeout=5, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return git.stdout.strip()

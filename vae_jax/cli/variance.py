@@ -1,0 +1,133 @@
+"""`vae-jax variance`: gradient estimators measured beside the exact answers."""
+
+import shlex
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vae_jax.cli.counts import read_counts
+from vae_jax.cli.misuse import Misuse, refusals_are_misuse
+from vae_jax.cli.results import save_csv, save_figure, save_json, staged
+from vae_jax.cli.startup import environment, start_jax
+
+if TYPE_CHECKING:
+    from vae_jax.problems import PoissonGamma
+    from vae_jax.variance import VarianceStudy
+
+
+@dataclass(frozen=True)
+class Variance:
+    """Mean and standard deviation of gradient estimators, beside the exact ones.
+
+    Prints a table, and saves it with its figures as variance.json, variance.csv, replicates.png, std.png (and .pdf) and
+    config.json.
+    """
+
+    problem: str = "poisson-gamma"
+    """The target: poisson-gamma."""
+    estimators: tuple[str, ...] = (
+        "pathwise",
+        "sticking_the_landing",
+        "score_function",
+        "score_function+leave_one_out",
+    )
+    """Which estimators to measure."""
+    family: str = "normal"
+    """The variational family: normal (truncated at zero) or log_normal."""
+    num_samples: tuple[int, ...] = (5, 10, 100, 1000, 10000)
+    """Samples that one estimate averages."""
+    num_replicates: int = 1000
+    """Estimates at each number of samples."""
+    seed: int = 0
+    """Of the random numbers."""
+    data: tuple[str, ...] = ()
+    """Counts, or one CSV file with a count a line. By default the published ten."""
+    prior_u: tuple[float, float] = (5.0, 1.0)
+    """Concentration and rate of the Gamma prior of u."""
+    prior_v: tuple[float, float] = (4.0, 4.0)
+    """Concentration and rate of the Gamma prior of v."""
+    loc: tuple[float, float] | None = None
+    """loc of q(u) and q(v). By default 5 and 1, or what gives the log-normals those means."""
+    scale: tuple[float, float] | None = None
+    """scale of q(u) and q(v). By default 0.5 and 0.2, or what gives the log-normals those standard deviations."""
+    dtype: str = "float32"
+    """float32 or float64."""
+    out: Path = Path("vae-jax-variance")
+    """Folder for the results."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> None:
+        """Measures, prints and saves.
+
+        Raises:
+            Misuse: an argument that no result can be had for.
+        """
+        counts = read_counts(self.data)
+        start_jax(self.dtype)
+        with staged(self.out) as folder:
+            study = self._measure(counts, folder)
+        from vae_jax.cli.variance_table import print_study
+
+        print_study(study, self._problem(counts), self._params(self._problem(counts)), self.out)
+
+    def _measure(self, counts: tuple[float, ...], folder: Path) -> "VarianceStudy":
+        import jax
+
+        from vae_jax.cli.progress import shown_progress
+        from vae_jax.replicates import replicate_mesh
+        from vae_jax.variance import check_study, study_variance
+
+        with refusals_are_misuse():
+            problem = self._problem(counts)
+            params = self._params(problem)
+            check_study(problem, params, self.num_replicates, self.estimators, self.num_samples)
+        with shown_progress(f"{len(self.estimators)} estimators, {self.num_replicates:,} replicates") as on_progress:
+            study = study_variance(
+                problem,
+                params,
+                jax.random.key(self.seed),
+                self.num_replicates,
+                estimators=self.estimators,
+                num_samples=self.num_samples,
+                mesh=replicate_mesh(),
+                on_progress=on_progress,
+            )
+        self._save(study, problem, folder)
+        return study
+
+    def _problem(self, counts: tuple[float, ...]) -> "PoissonGamma":
+        from vae_jax.problems import Gamma, PoissonGamma
+
+        if self.problem != PoissonGamma.name:
+            raise Misuse(f"--problem must be one of {PoissonGamma.name}, got {self.problem}")
+        data = {"counts": counts} if self.data else {}
+        return PoissonGamma(**data, prior_u=Gamma(*self.prior_u), prior_v=Gamma(*self.prior_v), family=self.family)
+
+    def _params(self, problem: "PoissonGamma") -> dict[str, float]:
+        params = problem.default_params
+        for kind, given in (("loc", self.loc), ("scale", self.scale)):
+            if given is not None:
+                params |= {f"{kind}_u": given[0], f"{kind}_v": given[1]}
+        return params
+
+    def _save(self, study: "VarianceStudy", problem: "PoissonGamma", folder: Path) -> None:
+        from vae_jax import plotting
+
+        rows = [asdict(row) for row in study.rows]
+        save_json(folder / "variance.json", {"environment": environment(self.dtype, self.seed), "rows": rows})
+        save_csv(folder / "variance.csv", rows)
+        save_json(folder / "config.json", self._config(problem))
+        save_figure(folder, "replicates", plotting.replicate_boxes(study))
+        save_figure(folder, "std", plotting.std_by_samples(study))
+
+    def _config(self, problem: "PoissonGamma") -> dict[str, Any]:
+        """Every setting, the data written out, and the command line that repeats the run."""
+        settings = asdict(self) | {"data": [f"{count:g}" for count in problem.counts]}
+        words = ["vae-jax", "variance"]
+        for field in fields(self):
+            value = settings[field.name]
+            if value is not None and field.name not in ("debug", "out"):
+                values = value if isinstance(value, list | tuple) else [value]
+                words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+        return {"command": "variance", "settings": settings, "command_line": shlex.join(words)}

@@ -1,0 +1,161 @@
+"""Every figure: functions from results to a matplotlib Figure."""
+
+import math
+from itertools import cycle
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from vae_jax.variance import VarianceStudy
+
+COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#000000")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+}
+
+
+def replicate_boxes(study: VarianceStudy) -> Figure:
+    """Box plots of the replicates about the exact value by number of samples, one panel a parameter.
+
+    Boxes hold the middle half and whiskers the middle 98%. The axis is logarithmic on both sides of the exact value and
+    linear next to it.
+    """
+    with mpl.rc_context(STYLE):
+        figure, panels = _panels(study)
+        for parameter, axes in panels.items():
+            looks = _looks(study, parameter)
+            width = 0.8 / len(looks)
+            for place, (estimator, (colour, _)) in enumerate(looks.items()):
+                errors = [
+                    study.replicates_of(estimator, parameter, size) - _centre(study, parameter)
+                    for size in study.num_samples
+                ]
+                offset = (place - (len(looks) - 1) / 2) * width
+                _draw_boxes(axes, errors, np.arange(len(errors)) + offset, 0.8 * width, colour)
+            axes.axhline(0, color="black", linewidth=0.8, zorder=3)
+            _scale_both_ways(axes, min(row.std for row in study.rows if row.parameter == parameter))
+            axes.set_xticks(range(len(study.num_samples)), [_short(size) for size in study.num_samples])
+            axes.set_ylabel("estimate − exact")
+        boxes = [Patch(color=colour, alpha=0.75, label=name) for name, (colour, _) in _looks(study).items()]
+        exact = Line2D([], [], color="black", linewidth=0.8, label="exact value")
+        _legend(figure, [*boxes, exact])
+    return figure
+
+
+def std_by_samples(study: VarianceStudy) -> Figure:
+    """Standard deviation against number of samples on logarithmic axes, measured points on exact lines.
+
+    Bars are two standard errors. Where the exact variance is infinite there is no line, and the points are hollow.
+    """
+    with mpl.rc_context(STYLE):
+        figure, panels = _panels(study)
+        for parameter, axes in panels.items():
+            for place, (estimator, (colour, marker)) in enumerate(_looks(study, parameter).items()):
+                rows = [study.row(estimator, parameter, size) for size in study.num_samples]
+                hollow = rows[0].exact_std_status == "infinite"
+                axes.errorbar(
+                    study.num_samples,
+                    [row.std for row in rows],
+                    yerr=[2 * row.std_se for row in rows],
+                    fmt=marker,
+                    # The first lie underneath: larger, so that those of equal height show.
+                    markersize=max(3.0, 5.5 - place),
+                    markerfacecolor="none" if hollow else colour,
+                    color=colour,
+                    elinewidth=0.8,
+                    capsize=2,
+                )
+                exact = [row.exact_std for row in rows if row.exact_std is not None]
+                axes.plot(study.num_samples[: len(exact)], exact, color=colour, linewidth=0.9)
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_ylabel("std of one estimate")
+        points = [
+            Line2D([], [], color=colour, marker=marker, markersize=4, linewidth=0.9, label=name)
+            for name, (colour, marker) in _looks(study).items()
+        ]
+        _legend(figure, points + _hollow_key(study))
+    return figure
+
+
+def _looks(study: VarianceStudy, parameter: str | None = None) -> dict[str, tuple[str, str]]:
+    """Colour and marker by estimator. The ELBO's estimate is the same under each, so that one stands for all."""
+    if parameter == "elbo":
+        return {study.estimators[0]: ("#555555", "o")}
+    return dict(zip(study.estimators, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
+
+
+def _panels(study: VarianceStudy) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel a parameter: the ELBO's at the left, over the legend, and the gradient's beside it."""
+    columns = 1 + math.ceil((len(study.parameters) - 1) / 2)
+    figure = Figure(figsize=(2.4 * columns, 4.2), layout="constrained")
+    gradient = [*study.parameters[1:], "."][: 2 * (columns - 1)]
+    axes = figure.subplot_mosaic([["elbo", *gradient[::2]], [".", *gradient[1::2]]])
+    panels = {name: axes[name] for name in study.parameters}
+    for name, panel in panels.items():
+        panel.set_title("ELBO (nats)" if name == "elbo" else f"∂ ELBO / ∂ {name}")
+        panel.set_xlabel("samples of one estimate")
+    return figure, panels
+
+
+def _legend(figure: Figure, handles: list[Any]) -> None:
+    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.12), borderaxespad=0)
+
+
+def _hollow_key(study: VarianceStudy) -> list[Line2D]:
+    if all(row.exact_std_status != "infinite" for row in study.rows):
+        return []
+    look: dict[str, Any] = {"color": "grey", "marker": "o", "markersize": 4, "markerfacecolor": "none", "linestyle": ""}
+    return [Line2D([], [], **look, label="exact variance infinite")]
+
+
+def _scale_both_ways(axes: Axes, smallest: float) -> None:
+    """A logarithmic axis for both signs, linear up to the first power of ten above `smallest`."""
+    if not 0 < smallest < math.inf:
+        return
+    largest = math.floor(math.log10(max(abs(limit) for limit in axes.get_ylim())))
+    linear = min(math.ceil(math.log10(smallest)), largest)
+    axes.set_yscale("symlog", linthresh=10.0**linear, linscale=0.7)
+    decades = [10.0**power for power in range(linear, largest + 1)]
+    axes.set_yticks([*(-decade for decade in reversed(decades)), 0, *decades])
+    axes.minorticks_off()
+
+
+def _short(size: int) -> str:
+    return f"{size // 1000:,}k" if size >= 1000 and size % 1000 == 0 else f"{size:,}"
+
+
+def _draw_boxes(axes: Axes, boxes: list[Any], positions: Any, width: float, colour: str) -> None:
+    drawn = axes.boxplot(
+        boxes, positions=positions, widths=width, whis=(1, 99), showfliers=False, patch_artist=True, manage_ticks=False
+    )
+    for box in drawn["boxes"]:
+        box.set(facecolor=colour, edgecolor=colour, alpha=0.75, linewidth=0.6)
+    for line in (*drawn["whiskers"], *drawn["caps"]):
+        line.set(color=colour, linewidth=0.7)
+    for line in drawn["medians"]:
+        line.set(color="white", linewidth=0.9)
+
+
+def _centre(study: VarianceStudy, parameter: str) -> float:
+    """The exact mean by whichever estimator has one, else the mean of the replicates."""
+    rows = [row for row in study.rows if row.parameter == parameter]
+    exact = [row.exact_mean for row in rows if row.exact_mean is not None]
+    return exact[0] if exact else rows[-1].mean

@@ -1,0 +1,60 @@
+"""The words everything else is written in."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from jax import Array
+from jaxtyping import Float, Key, PyTree
+
+Scalar: TypeAlias = Float[Array, ""]
+PRNGKey: TypeAlias = Key[Array, ""]
+
+Latents: TypeAlias = Any
+"""One sample: a pytree with the structure of the distributions it was drawn from."""
+
+Parameters: TypeAlias = Any
+"""A pytree of floating-point arrays that a loss is differentiated by."""
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """What an estimator asks of a distribution. NumPyro's have all of it.
+
+    A distribution is a registered pytree of its parameters. `has_rsample` says whether `rsample` is differentiable in
+    them.
+    """
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def has_rsample(self) -> bool: ...
+
+    def sample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Any: ...
+
+    def rsample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Any: ...
+
+    def log_prob(self, value: Any) -> Any: ...
+
+
+Distributions: TypeAlias = PyTree[Distribution]
+"""A distribution, or a pytree of independent ones, each with `batch_shape == ()`."""
+
+LogDensity: TypeAlias = Callable[[Latents], Any]
+"""One sample to the log of a density, normalised or not (nats, scalar)."""
+
+Objective: TypeAlias = Callable[[Latents, Distributions], Any]
+"""One sample and its distribution to a scalar. It may use the distribution only through `distributions.log_prob`."""
+
+
+class Estimator(Protocol):
+    """A scalar whose value estimates E_q[objective] and whose `jax.grad` is the estimate of its gradient."""
+
+    def __call__(self, objective: Objective, q: Distributions, key: PRNGKey, num_samples: int, /) -> Scalar: ...
+
+
+Baseline: TypeAlias = Callable[[Float[Array, " S"]], Any]
+"""The objective's values at S samples to what is subtracted from each, [S] or a scalar."""
+
+StochasticLoss: TypeAlias = Callable[[Parameters, PRNGKey], Any]
+"""Parameters and a key to a random scalar."""
