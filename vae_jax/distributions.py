@@ -1,6 +1,8 @@
 """Pytrees of independent distributions: drawing from them and evaluating them together."""
 
 import math
+import operator
+from functools import reduce
 from typing import Any
 
 import jax
@@ -56,12 +58,12 @@ def rsample(q: Distributions, key: PRNGKey, num_samples: int) -> Latents:
 def log_prob(q: Distributions, value: Latents) -> Scalar:
     """Joint log density (nats) of one value under the independent distributions of `q`."""
     terms = jax.tree.map(lambda leaf, leaf_value: leaf.log_prob(leaf_value), q, value, is_leaf=is_distribution)
-    return sum(jax.tree.leaves(terms))
+    return reduce(operator.add, jax.tree.leaves(terms))
 
 
 def entropy(q: Distributions) -> Scalar:
     """Joint entropy (nats), where every distribution of `q` has one in closed form."""
-    return sum(leaf.entropy() for _, leaf in _named_leaves(q))
+    return reduce(operator.add, (leaf.entropy() for _, leaf in _named_leaves(q)))
 
 
 def _draw(q: Distributions, key: PRNGKey, num_samples: int, method: str) -> Latents:

@@ -5,7 +5,6 @@ positive gives NaN.
 """
 
 import jax.numpy as jnp
-from jax import lax
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
@@ -25,8 +24,7 @@ def kl_diagonal_gaussian(
     Reference: Kingma & Welling (2014), appendix B, for a standard normal p.
     """
     shift = (loc_q - loc_p) / scale_p
-    excess = _square_excess(scale_q, scale_p)
-    divergence = (_minus_log1p(excess) + shift**2).sum() / 2
+    divergence = (_log_remainder(scale_q, scale_p) + shift**2).sum() / 2
     valid = jnp.all(scale_q > 0) & jnp.all(scale_p > 0)
     return jnp.where(valid, divergence, jnp.nan)
 
@@ -55,29 +53,23 @@ def kl_gaussian(
     # Off the diagonal A equals L_p^-1 (L_q - L_p), which keeps its digits where the two are close.
     relative = solve_triangular(scale_tril_p, scale_tril_q - scale_tril_p, lower=True)
     shift = solve_triangular(scale_tril_p, (loc_q - loc_p)[:, None], lower=True)
-    excess = _square_excess(scale_q, scale_p)
-    divergence = (_minus_log1p(excess).sum() + (jnp.tril(relative, -1) ** 2).sum() + (shift**2).sum()) / 2
+    divergence = (_log_remainder(scale_q, scale_p).sum() + (jnp.tril(relative, -1) ** 2).sum() + (shift**2).sum()) / 2
     valid = jnp.all(scale_q > 0) & jnp.all(scale_p > 0)
     return jnp.where(valid, divergence, jnp.nan)
 
 
-def _square_excess(scale_q: Float[Array, "*D"], scale_p: Float[Array, "*D"]) -> Float[Array, "*D"]:
-    """(scale_q / scale_p)^2 - 1, exact near equality because the difference of close numbers is."""
-    return (scale_q - scale_p) / scale_p * ((scale_q + scale_p) / scale_p)
+def _log_remainder(scale_q: Float[Array, "*D"], scale_p: Float[Array, "*D"]) -> Float[Array, "*D"]:
+    """r^2 - 1 - log r^2 with r = scale_q / scale_p, about 2 (r - 1)^2 near r = 1.
 
-
-def _minus_log1p(x: Float[Array, "*D"]) -> Float[Array, "*D"]:
-    """x - log(1 + x), about x^2/2 near zero.
-
-    With y = x / (2 + x), log1p(x) = 2 atanh(y) and x - 2y = xy, so that the difference is xy - 2 (y^3/3 + y^5/5 + ...):
-    the series stands in where the plain difference would cancel.
+    Near there x = r^2 - 1 is taken from the difference of the scales, which is exact. With y = x / (2 + x), log(1 + x)
+    = 2 atanh(y) and x - 2y = xy, so that the remainder is xy - 2 (y^3/3 + y^5/5 + ...) and nothing cancels.
     """
+    x = (scale_q - scale_p) / scale_p * ((scale_q + scale_p) / scale_p)
     near = jnp.abs(x) < 0.25
-    # Each branch sees only arguments it is finite at, so that the gradient of the other is finite too.
-    y = jnp.where(near, x, 0) / (2 + jnp.where(near, x, 0))
+    # The series sees only arguments it converges at, so that its gradient is finite where it is not used.
+    x_near = jnp.where(near, x, 0)
+    y = x_near / (2 + x_near)
     tail = jnp.zeros_like(y)
     for power in range(21, 1, -2):
         tail = (tail + 1 / power) * y**2
-    series = x * y - 2 * y * tail
-    plain = jnp.where(near, 1, x) - lax.log1p(jnp.where(near, 1, x).astype(x.dtype))
-    return jnp.where(near, series, plain)
+    return jnp.where(near, x_near * y - 2 * y * tail, x - 2 * jnp.log(scale_q / scale_p))

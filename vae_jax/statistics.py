@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,9 +18,7 @@ MAX_TAIL_SIZE = 32
 """Most extreme replicates that a tail index is estimated from, however many there are."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Statistics:
+class Statistics(NamedTuple):
     """Statistics of a random pytree over its replicates. Every field but `num_replicates` has the structure of one.
 
     A replicate that is not finite makes every moment so too: none is left out.
@@ -205,7 +202,7 @@ def _chunk_moments(draws: Float[Array, "c ..."], counted: Bool[Array, " c"], tai
     counts = counted.reshape(-1, *(1,) * (draws.ndim - 1))
     number = counted.sum().astype(draws.dtype)
     mean = jnp.where(counts, draws, 0).sum(axis=0) / jnp.maximum(number, 1)
-    deviations = jnp.where(counts, draws - mean, 0)
+    deviations = jnp.where(counts, draws - mean[None], 0)
     num_extremes = tail_size + 1 if tail_size else 0
     return _Moments(
         number,

@@ -37,7 +37,7 @@ class Distribution(Protocol):
     def log_prob(self, value: Any) -> Any: ...
 
 
-Distributions: TypeAlias = PyTree[Distribution]
+Distributions: TypeAlias = PyTree
 """A distribution, or a pytree of independent ones, each with `batch_shape == ()`."""
 
 LogDensity: TypeAlias = Callable[[Latents], Any]
@@ -47,6 +47,7 @@ Objective: TypeAlias = Callable[[Latents, Distributions], Any]
 """One sample and its distribution to a scalar. It may use the distribution only through `distributions.log_prob`."""
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """A scalar whose value estimates E_q[objective] and whose `jax.grad` is the estimate of its gradient."""
 

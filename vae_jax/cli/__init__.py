@@ -34,7 +34,7 @@ def _parse(arguments: Sequence[str]) -> Variance:
     import tyro
 
     app = tyro.extras.SubcommandApp()
-    app.command(Variance, name="variance")
+    app.command(name="variance")(Variance)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):

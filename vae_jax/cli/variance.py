@@ -40,7 +40,7 @@ class Variance:
     """Estimates at each number of samples."""
     seed: int = 0
     """Of the random numbers."""
-    data: tuple[str, ...] = ()
+    data: tuple[str, ...] | None = None
     """Counts, or one CSV file with a count a line. By default the published ten."""
     prior_u: tuple[float, float] = (5.0, 1.0)
     """Concentration and rate of the Gamma prior of u."""
@@ -63,7 +63,7 @@ class Variance:
         Raises:
             Misuse: an argument that no result can be had for.
         """
-        counts = read_counts(self.data)
+        counts = None if self.data is None else read_counts(self.data)
         start_jax(self.dtype)
         with staged(self.out) as folder:
             study = self._measure(counts, folder)
@@ -71,7 +71,7 @@ class Variance:
 
         print_study(study, self._problem(counts), self._params(self._problem(counts)), self.out)
 
-    def _measure(self, counts: tuple[float, ...], folder: Path) -> "VarianceStudy":
+    def _measure(self, counts: tuple[float, ...] | None, folder: Path) -> "VarianceStudy":
         import jax
 
         from vae_jax.cli.progress import shown_progress
@@ -96,12 +96,12 @@ class Variance:
         self._save(study, problem, folder)
         return study
 
-    def _problem(self, counts: tuple[float, ...]) -> "PoissonGamma":
+    def _problem(self, counts: tuple[float, ...] | None) -> "PoissonGamma":
         from vae_jax.problems import Gamma, PoissonGamma
 
         if self.problem != PoissonGamma.name:
             raise Misuse(f"--problem must be one of {PoissonGamma.name}, got {self.problem}")
-        data = {"counts": counts} if self.data else {}
+        data = {} if counts is None else {"counts": counts}
         return PoissonGamma(**data, prior_u=Gamma(*self.prior_u), prior_v=Gamma(*self.prior_v), family=self.family)
 
     def _params(self, problem: "PoissonGamma") -> dict[str, float]:

@@ -47,7 +47,7 @@ class PoissonGamma:
         ValueError: no counts, one that is not a natural number, a prior that is not positive, an unknown family.
     """
 
-    counts: tuple[float, ...] = PUBLISHED_COUNTS
+    counts: tuple[int | float, ...] = PUBLISHED_COUNTS
     prior_u: Gamma = PUBLISHED_PRIOR_U
     prior_v: Gamma = PUBLISHED_PRIOR_V
     family: str = "normal"

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from scipy.special import log_ndtr, roots_legendre
 
 Nodes = Float[np.ndarray, " n"]
+Edges = Float[np.ndarray, " edges"]
 
 _POINTS_A_PANEL = 16
 _NORMAL_REACH = 13.0
@@ -72,16 +73,16 @@ def _normal_above_zero(loc: float, scale: float, log_mass: float, hazard: float)
         dlog_density=-noise / scale,
         score={"loc": (noise - hazard) / scale, "scale": (noise**2 - 1 + hazard * loc / scale) / scale},
         path={"loc": np.ones_like(noise), "scale": noise},
-        density_at_zero=np.exp(_log_normal(-loc / scale) - log_mass) / scale,
+        density_at_zero=float(np.exp(_log_normal(-loc / scale) - log_mass) / scale),
     )
 
 
-def _graded(reach: float) -> Nodes:
+def _graded(reach: float) -> Edges:
     """Edges of panels from 0 to `reach`: of one unit, and towards 0 ever shorter ones for the logarithm there."""
     return np.concatenate([[0.0], 4.0 ** np.arange(-14, 0), np.arange(1.0, reach + 1.0)])
 
 
-def _panels(edges: Nodes) -> tuple[Nodes, Nodes]:
+def _panels(edges: Edges) -> tuple[Nodes, Nodes]:
     points, weights = roots_legendre(_POINTS_A_PANEL)
     half = np.diff(edges)[:, None] / 2
     middle = (edges[1:] + edges[:-1])[:, None] / 2

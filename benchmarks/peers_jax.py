@@ -1,0 +1,125 @@
+"""The same work in NumPyro and in TensorFlow Probability, each given the library's own chunks and devices."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import product
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from numpyro.infer import Trace_ELBO
+
+from peers_work import Peer, Work, fastest
+from vae_jax.distributions import PositiveNormal
+from vae_jax.replicates import stack_replicates
+
+LEAST_LATENT = 1e-3
+"""Where a plain normal's draws are cut off: it has mass below zero, where the model has no density."""
+
+LARGEST_LATENT = 100.0
+"""A finite upper end: TensorFlow Probability's truncated normal has no gradient with an infinite one."""
+
+Draw = Callable[[jax.Array], Mapping[str, jax.Array]]
+
+
+def numpyro_peers(work: Work) -> Iterator[Peer]:
+    """NumPyro's `Trace_ELBO` with our log joint as a factor, and with the model as one writes it."""
+    trace_elbo = Trace_ELBO(num_particles=work.num_samples)
+
+    for name, counterpart, model in (
+        ("numpyro Trace_ELBO, factor", "pathwise", partial(_factor_model, work)),
+        ("numpyro Trace_ELBO, Poisson model", "numpyro_log_joint/pathwise", partial(_poisson_model, work)),
+    ):
+        bound = partial(_numpyro_bound, trace_elbo, work, model)
+        yield _tuned(name, counterpart, partial(_replicate, bound, work), work, family="PositiveNormal")
+
+
+def _numpyro_bound(
+    trace_elbo: Trace_ELBO, work: Work, model: Callable[[], None], params: Mapping[str, jax.Array], key: jax.Array
+) -> Any:
+    return -trace_elbo.loss(key, params, model, partial(_guide, work))
+
+
+def _guide(work: Work) -> None:
+    params: dict[str, Any] = {name: numpyro.param(name, value) for name, value in work.params.items()}
+    for latent in ("u", "v"):
+        numpyro.sample(latent, PositiveNormal(params[f"loc_{latent}"], params[f"scale_{latent}"]))
+
+
+def _factor_model(work: Work) -> None:
+    flat = dist.ImproperUniform(dist.constraints.positive, (), ())
+    latents = {latent: numpyro.sample(latent, flat) for latent in ("u", "v")}
+    numpyro.factor("log_joint", work.problem.log_joint(latents))
+
+
+def _poisson_model(work: Work) -> None:
+    u: Any = numpyro.sample("u", dist.Gamma(*work.problem.prior_u))
+    v: Any = numpyro.sample("v", dist.Gamma(*work.problem.prior_v))
+    with numpyro.plate("data", len(work.problem.counts)):
+        numpyro.sample("x", dist.Poisson(u * v), obs=jnp.asarray(work.problem.counts))
+
+
+def tfp_peers(work: Work) -> Iterator[Peer]:
+    """TensorFlow Probability's `monte_carlo_variational_loss` by both kinds of gradient and under two families.
+
+    Raises:
+        ImportError: it is missing, or does not import beside this JAX.
+    """
+    try:
+        import tensorflow_probability.substrates.jax as tfp
+    except AttributeError as error:
+        # The stable release reads attributes that JAX has since dropped.
+        raise ImportError(str(error)) from error
+
+    families = {
+        "Normal": tfp.distributions.Normal,
+        "TruncatedNormal": lambda loc, scale: tfp.distributions.TruncatedNormal(loc, scale, 0.0, LARGEST_LATENT),
+    }
+    estimators = {
+        "pathwise": tfp.vi.GradientEstimators.REPARAMETERIZATION,
+        "score_function": tfp.vi.GradientEstimators.SCORE_FUNCTION,
+    }
+    for counterpart, family in product(estimators, families):
+        bound = partial(_tfp_bound, tfp, work, families[family], estimators[counterpart])
+        yield _tuned(f"tfp {counterpart}, {family}", counterpart, partial(_replicate, bound, work), work, family=family)
+
+
+def _tfp_bound(
+    tfp: Any, work: Work, family: Callable[..., Any], estimator: Any, params: Mapping[str, Any], key: jax.Array
+) -> Any:
+    def log_joint(u: Any, v: Any) -> Any:
+        positive = {"u": jnp.maximum(u, LEAST_LATENT), "v": jnp.maximum(v, LEAST_LATENT)}
+        return work.problem.log_joint(positive)
+
+    q = [family(params[f"loc_{latent}"], params[f"scale_{latent}"]) for latent in ("u", "v")]
+    return -tfp.vi.monte_carlo_variational_loss(
+        log_joint,
+        tfp.distributions.JointDistributionSequential(q),
+        sample_size=work.num_samples,
+        gradient_estimator=estimator,
+        seed=key,
+    )
+
+
+def _replicate(bound: Callable[..., Any], work: Work, key: jax.Array) -> Mapping[str, jax.Array]:
+    value, gradient = jax.value_and_grad(bound)(dict(work.params), key)
+    return {"elbo": value, **gradient}
+
+
+def _tuned(name: str, counterpart: str, draw: Draw, work: Work, *, family: str) -> Peer:
+    """A peer in the fastest of the chunk sizes, on one device or on all."""
+
+    def program(chunk_size: int, num_devices: int) -> Callable[[], Mapping[str, jax.Array]]:
+        def run(key: jax.Array) -> Mapping[str, jax.Array]:
+            mesh = None if num_devices == 1 else work.mesh
+            return stack_replicates(draw, key, work.num_replicates, chunk_size=chunk_size, mesh=mesh)
+
+        return partial(jax.jit(run), work.key)
+
+    settings = product(work.chunk_sizes, sorted({1, work.mesh.size}))
+    programs = {setting: program(*setting) for setting in settings}
+    best, _ = fastest(programs, rounds=1)
+    setting = {"family": family, "chunk_size": best[0], "num_devices": best[1]}
+    return Peer(name, counterpart, programs[best], work.num_samples, work.num_replicates, setting)

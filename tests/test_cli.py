@@ -1,0 +1,157 @@
+import csv
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+SMALL = ("--num-samples", "5", "20", "--num-replicates", "50")
+
+
+def run(*arguments, cwd):
+    environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "JAX_PLATFORMS": "cpu", "COLUMNS": "80"}
+    return subprocess.run(
+        [sys.executable, "-m", "vae_jax", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    return folder, run("variance", *SMALL, "--out", "results", cwd=folder)
+
+
+def test_a_run_prints_and_saves_its_results(small_run):
+    folder, process = small_run
+    assert process.returncode == 0, process.stderr
+    saved = {"variance.json", "variance.csv", "replicates.png", "replicates.pdf", "std.png", "std.pdf", "config.json"}
+    assert {path.name for path in (folder / "results").iterdir()} == saved
+    assert max(map(len, process.stdout.splitlines())) <= 80
+    for word in ("score_function+leave_one_out", "undefined", "∞", "correlated", "Saved in results"):
+        assert word in process.stdout
+
+
+FIELDS = {
+    "problem", "estimator", "parameter", "num_samples", "num_replicates", "num_nonfinite", "mean", "mean_se", "std",
+    "std_se", "exact_mean", "exact_mean_status", "exact_std", "exact_std_status", "exact_std_se", "z_score",
+    "tail_index", "reliable", "seconds",
+}  # fmt: skip
+
+
+def test_the_json_and_the_csv_hold_every_row(small_run):
+    folder, _ = small_run
+    content = json.loads((folder / "results/variance.json").read_text())
+    assert {"versions", "device", "dtype", "seed", "git_revision"} <= set(content["environment"])
+    assert len(content["rows"]) == 4 * 5 * 2
+    for row in content["rows"]:
+        assert set(row) == FIELDS
+        assert (row["exact_std"] is not None) == (row["exact_std_status"] == "finite")
+    with (folder / "results/variance.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["parameter"] for row in rows] == [row["parameter"] for row in content["rows"]]
+
+
+def test_the_saved_command_line_repeats_the_run(small_run):
+    folder, _ = small_run
+    words = shlex.split(json.loads((folder / "results/config.json").read_text())["command_line"])
+    assert words[0] == "vae-jax"
+    assert run(*words[1:], "--out", "again", cwd=folder).returncode == 0
+    first, second = (
+        [{k: v for k, v in row.items() if k != "seconds"} for row in json.loads((folder / f).read_text())["rows"]]
+        for f in ("results/variance.json", "again/variance.json")
+    )
+    assert first == second
+
+
+def test_counts_come_from_a_file_and_float64_is_honoured(tmp_path):
+    (tmp_path / "counts.csv").write_text("count\n3\n4\n\n10\n")
+    process = run("variance", *SMALL, "--data", "counts.csv", "--dtype", "float64", "--out", "o", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "o/config.json").read_text())["settings"]["data"] == ["3", "4", "10"]
+    assert json.loads((tmp_path / "o/variance.json").read_text())["environment"]["dtype"] == "float64"
+
+
+MISUSES = {
+    "--prior-v 4 0": "the rate of prior_v must be positive, got 0",
+    "--data 3 -1": "counts must be non-negative integers, got -1 as number 2",
+    "--data 2.5": "counts must be non-negative integers, got 2.5",
+    "--data empty.csv": "--data must be a CSV file with a count a line, got empty.csv, which holds none",
+    "--data words.csv": "got 'many' in line 2 of words.csv",
+    "--data missing.csv": "got missing.csv: No such file",
+    "--data 1 two": "got 'two' as value 2 of 2",
+    "--data": "counts must have at least one value",
+    "--scale 0.5 0": "scale_v must be positive, got 0",
+    "--num-samples 0": "num_samples must be at least 1, got 0",
+    "--num-samples 1": "leave_one_out needs at least 2 samples, got 1",
+    "--num-samples many": "--num-samples",
+    "--num-replicates 1": "num_replicates must be at least 2, got 1",
+    "--problem another": "--problem must be one of poisson-gamma, got another",
+    "--estimators another": "estimators must be among pathwise, .*, got another",
+    "--family another": "family must be one of normal, log_normal, got another",
+    "--dtype half": "dtype must be one of float32, float64, got half",
+    "--out a_file/below": "--out must be a folder that can be written to, got a_file/below",
+    "--another": "Unrecognized options: --another",
+}
+
+
+@pytest.mark.parametrize("arguments", MISUSES)
+def test_misuse_ends_with_one_line_and_leaves_nothing(arguments, tmp_path):
+    (tmp_path / "empty.csv").write_text("count\n")
+    (tmp_path / "words.csv").write_text("3\nmany\n")
+    (tmp_path / "a_file").touch()
+    before = set(tmp_path.rglob("*"))
+    words = arguments.split()
+    out = () if "--out" in words else ("--out", "made/results")
+    process = run("variance", *words, *out, cwd=tmp_path)
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert re.search(MISUSES[arguments], line)
+    assert line.startswith("vae-jax: error: ")
+    assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
+
+
+def test_a_failure_ends_with_one_line_and_leaves_nothing(tmp_path):
+    script = (
+        "import sys, vae_jax.plotting as p; from vae_jax.cli import main\n"
+        "def broken(study): raise OSError('disk full')\n"
+        "p.std_by_samples = broken\n"
+        f"sys.exit(main(['variance', '--out', 'results', *{SMALL}, *sys.argv[1:]]))"
+    )
+    quiet, loud = (
+        subprocess.run([sys.executable, "-c", script, *flag], cwd=tmp_path, capture_output=True, text=True)
+        for flag in ((), ("--debug",))
+    )
+    assert quiet.returncode == loud.returncode == 1
+    assert quiet.stderr.splitlines()[-1] == "vae-jax: error: OSError: disk full"
+    assert "Traceback" not in quiet.stderr
+    assert "Traceback" in loud.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_results_replace_those_of_an_earlier_run_only_when_whole(tmp_path):
+    from vae_jax.cli.results import staged
+
+    out = tmp_path / "results"
+    with staged(out) as folder:
+        (folder / "a").write_text("first")
+    with pytest.raises(RuntimeError), staged(out) as folder:  # noqa: PT012
+        (folder / "a").write_text("half")
+        raise RuntimeError
+    assert [path.name for path in out.iterdir()] == ["a"]
+    assert (out / "a").read_text() == "first"
+
+
+def test_help_needs_no_jax_and_no_time(tmp_path):
+    script = "import sys\nfrom vae_jax.cli import main\ntry: main(['variance', '--help'])\nfinally: print(sorted(sys.modules))"
+    process = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert "--num-replicates" in process.stdout
+    loaded = process.stdout.splitlines()[-1]
+    for module in ("'jax'", "'numpy'", "'matplotlib'", "'numpyro'"):
+        assert module not in loaded

@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from monte_carlo import assert_unbiased
+from scipy import stats
+from scipy.integrate import quad
+
+from vae_jax import distributions
+from vae_jax.distributions import PositiveNormal
+
+
+def truncated(loc, scale):
+    return stats.truncnorm(-loc / scale, np.inf, loc=loc, scale=scale)
+
+
+@pytest.mark.parametrize(("loc", "scale"), [(5.0, 0.5), (1.0, 0.2), (0.3, 1.0), (-1.0, 0.7)])
+def test_positive_normal_is_the_truncated_normal(loc, scale, float64):
+    z = jnp.linspace(1e-3, loc + 5 * scale, 50)
+    np.testing.assert_allclose(PositiveNormal(loc, scale).log_prob(z), truncated(loc, scale).logpdf(z), rtol=1e-10)
+    total, _ = quad(lambda z: np.exp(PositiveNormal(loc, scale).log_prob(z)), 0, max(loc, 0) + 12 * scale)
+    assert total == pytest.approx(1, abs=1e-8)
+
+
+@pytest.mark.parametrize(("loc", "scale"), [(5.0, 0.5), (1.0, 0.2), (0.3, 1.0), (-1.0, 0.7)])
+def test_positive_normal_draws_from_its_density(loc, scale):
+    draws = np.asarray(PositiveNormal(loc, scale).sample(jax.random.key(0), (200_000,)), float)
+    assert (draws > 0).all()
+    target = truncated(loc, scale)
+    error = target.std() / np.sqrt(len(draws))
+    assert_unbiased(draws.mean(), error, target.mean(), resolution=0.05 * scale)
+    assert stats.kstest(draws, target.cdf).pvalue > 1e-9
+
+
+def test_positive_normal_never_reaches_the_edge_of_its_support():
+    draws = PositiveNormal(1.0, 0.2).sample(jax.random.key(1), (2**24,))
+    # One draw in 2^24 falls below v where the mass under v is that small.
+    assert draws.min() > 1e-3
+    assert np.isfinite(draws).all()
+
+
+def test_positive_normal_follows_the_location_scale_path(float64):
+    def draw(loc, scale):
+        return PositiveNormal(loc, scale).rsample(jax.random.key(2), (100,))
+
+    d_loc, d_scale = jax.jacobian(draw, argnums=(0, 1))(1.0, 0.2)
+    np.testing.assert_allclose(d_loc, 1)
+    np.testing.assert_allclose(d_scale, (draw(1.0, 0.2) - 1.0) / 0.2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5, np.nan])
+def test_positive_normal_of_an_invalid_scale_is_nan_at_run_time_and_refused_before(scale):
+    def weight(scale):
+        q = PositiveNormal(1.0, scale)
+        return q.log_prob(q.rsample(jax.random.key(0)))
+
+    assert not np.isfinite(jax.jit(weight)(scale))
+    with pytest.raises(ValueError, match="scale"):
+        PositiveNormal(1.0, scale, validate_args=True)
+
+
+def test_positive_normal_far_below_zero_is_nan_not_a_number():
+    q = PositiveNormal(-20.0, 1.0)
+    assert not np.isfinite(q.log_prob(q.rsample(jax.random.key(0), (10,)))).any()
+
+
+@pytest.mark.parametrize("q", [dist.Normal(0.0, 1.0), PositiveNormal(1.0, 0.2), dist.LogNormal(0.0, 1.0)])
+def test_fewer_samples_are_the_first_of_more(q):
+    few, many = (distributions.sample(q, jax.random.key(3), size) for size in (7, 100))
+    np.testing.assert_allclose(few, many[:7], rtol=1e-6)
+
+
+def test_leaves_draw_independently_and_densities_add():
+    q = {"a": dist.Normal(0.0, 1.0), "b": (dist.Normal(0.0, 1.0), dist.Gamma(2.0, 1.0))}
+    draws = distributions.sample(q, jax.random.key(0), 50_000)
+    correlation = np.corrcoef(draws["a"], draws["b"][0])[0, 1]
+    assert abs(correlation) < 6 / np.sqrt(50_000)
+    one = jax.tree.map(lambda x: x[0], draws)
+    expected = q["a"].log_prob(one["a"]) + q["b"][0].log_prob(one["b"][0]) + q["b"][1].log_prob(one["b"][1])
+    assert distributions.log_prob(q, one) == pytest.approx(float(expected))
+    assert distributions.entropy(q["a"]) == pytest.approx(0.5 * np.log(2 * np.pi * np.e))
+
+
+def test_sample_carries_no_gradient_and_rsample_does():
+    def total(draw):
+        return lambda loc: draw(dist.Normal(loc, 1.0), jax.random.key(0), 5).sum()
+
+    assert jax.grad(total(distributions.sample))(0.0) == 0
+    assert jax.grad(total(distributions.rsample))(0.0) == 5
+
+
+MISUSES = [
+    (ValueError, r"num_samples must be at least 1, got 0", dist.Normal(0.0, 1.0), 0),
+    (ValueError, r"q\['z'\] must have an empty batch shape, got \(3,\)", {"z": dist.Normal(jnp.zeros(3), 1.0)}, 4),
+    (TypeError, r"q\['z'\] must be a distribution .* got float", {"z": 1.0}, 4),
+    (TypeError, r"q\['b'\] is a Bernoulli.*use score_function", {"b": dist.Bernoulli(probs=0.3)}, 4),
+]
+
+
+@pytest.mark.parametrize(("error", "message", "q", "num_samples"), MISUSES)
+def test_misuse_is_refused(error, message, q, num_samples):
+    with pytest.raises(error, match=message):
+        distributions.rsample(q, jax.random.key(0), num_samples)

@@ -1,0 +1,48 @@
+import jax
+import numpy as np
+import pytest
+
+from vae_jax import plotting
+from vae_jax.problems import PoissonGamma
+from vae_jax.variance import study_variance
+
+
+@pytest.fixture(scope="module")
+def study():
+    problem = PoissonGamma()
+    return study_variance(
+        problem, problem.default_params, jax.random.key(0), 50,
+        estimators=("pathwise", "score_function"), num_samples=(5, 100),
+    )  # fmt: skip
+
+
+def panel(figure, title):
+    return next(axes for axes in figure.axes if axes.get_title() == title)
+
+
+def test_boxes_show_the_replicates_about_the_exact_value(study):
+    axes = panel(plotting.replicate_boxes(study), "∂ ELBO / ∂ loc_u")
+    medians = [line.get_ydata()[0] for line in axes.lines if line.get_color() == "white"]
+    exact = study.row("pathwise", "loc_u", 5).exact_mean
+    expected = [
+        np.median(study.replicates_of(estimator, "loc_u", size)) - exact
+        for estimator in study.estimators
+        for size in study.num_samples
+    ]
+    np.testing.assert_allclose(medians, expected, rtol=1e-4, atol=1e-5)
+    assert any(np.all(np.equal(line.get_ydata(), 0)) for line in axes.lines)
+
+
+def test_std_shows_measured_points_on_exact_lines(study):
+    figure = plotting.std_by_samples(study)
+    axes = panel(figure, "∂ ELBO / ∂ scale_v")
+    lines = [line.get_ydata() for line in axes.lines if line.get_linestyle() == "-" and len(line.get_ydata()) == 2]
+    (exact,) = [list(y) for y in lines]
+    assert exact == [study.row("score_function", "scale_v", size).exact_std for size in study.num_samples]
+    assert "exact variance infinite" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_figure_can_be_saved(study, tmp_path):
+    for name, figure in (("a", plotting.replicate_boxes(study)), ("b", plotting.std_by_samples(study))):
+        figure.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000

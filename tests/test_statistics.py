@@ -1,0 +1,163 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+from monte_carlo import Z, assert_unbiased
+from scipy import stats
+
+from vae_jax import gradient_replicates, gradient_statistics, summarize
+
+KEY = jax.random.key(0)
+PARAMS = {"a": jnp.float32(2.0), "b": jnp.array([0.5, -1.0])}
+
+
+def loss(params, key):
+    """Skewed, so that the third moment matters in the merging of the fourth."""
+    noise = jax.random.exponential(key, (3,))
+    return params["a"] * noise[0] + (params["b"] * noise[1:]).sum() + 5.0
+
+
+def by_hand(x):
+    """The definitions, in float64."""
+    x = np.asarray(x, float)
+    number = len(x)
+    variance = x.var(axis=0, ddof=1)
+    fourth = ((x - x.mean(axis=0)) ** 4).mean(axis=0)
+    variance_se = np.sqrt((fourth - variance**2 * (number - 3) / (number - 1)) / number)
+    return {
+        "mean": x.mean(axis=0),
+        "mean_se": np.sqrt(variance / number),
+        "variance": variance,
+        "variance_se": variance_se,
+        "std": np.sqrt(variance),
+        "std_se": variance_se / (2 * np.sqrt(variance)),
+        "signal_to_noise": np.abs(x.mean(axis=0)) / np.sqrt(variance),
+    }
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 7, 1000])
+def test_fields_are_their_definitions(chunk_size):
+    values, gradients = gradient_replicates(loss, PARAMS, KEY, 200)
+    result = gradient_statistics(loss, PARAMS, KEY, 200, chunk_size=chunk_size)
+    for field, expected in by_hand(values).items():
+        np.testing.assert_allclose(getattr(result.value, field), expected, rtol=2e-4, err_msg=field)
+    for name in PARAMS:
+        for field, expected in by_hand(gradients[name]).items():
+            np.testing.assert_allclose(getattr(result.gradient, field)[name], expected, rtol=2e-4, err_msg=field)
+    assert result.value.num_replicates == 200
+
+
+def test_summarize_agrees_with_the_pass():
+    result = gradient_statistics(loss, PARAMS, KEY, 300, chunk_size=50, reference=PARAMS)
+    again = summarize(gradient_replicates(loss, PARAMS, KEY, 300)[1], reference=PARAMS)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), result.gradient, again)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 4])
+def test_devices_do_not_change_the_statistics(num_devices):
+    mesh = Mesh(np.asarray(jax.devices()[:num_devices]), ("replicates",))
+    alone = gradient_statistics(loss, PARAMS, KEY, 1001)
+    sharded = gradient_statistics(loss, PARAMS, KEY, 1001, mesh=mesh)
+    for field in ("mean", "std", "variance", "tail_index"):
+        for part in ("value", "gradient"):
+            one, other = (getattr(getattr(result, part), field) for result in (alone, sharded))
+            jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6 if field != "tail_index" else 1e-4), one, other)
+
+
+def test_merging_keeps_a_small_variance_beside_a_large_mean():
+    def offset(params, key):
+        return params + 1e-3 * jax.random.normal(key)
+
+    std = gradient_statistics(offset, jnp.float32(10.0), KEY, 10_000, chunk_size=10).value.std
+    assert std == pytest.approx(1e-3, rel=0.05)
+    naive = np.float32(10) + np.float32(1e-3) * np.random.default_rng(0).normal(size=10_000).astype(np.float32)
+    difference = (naive**2).mean(dtype=np.float32) - naive.mean(dtype=np.float32) ** 2
+    assert not 0.5e-6 < difference < 2e-6
+
+
+def test_standard_errors_cover():
+    """Over many passes the mean and the standard deviation lie within their errors as often as a Gaussian says."""
+
+    def scores(key):
+        result = gradient_statistics(lambda p, k: p * jax.random.normal(k), jnp.float32(3.0), key, 200).value
+        return result.mean / result.mean_se, (result.std - 3.0) / result.std_se
+
+    of_mean, of_std = jax.lax.map(scores, jax.random.split(KEY, 2000))
+    for z in (of_mean, of_std):
+        # The variance of 2,000 squared scores of mean 1 is about 2 + the excess that 200 replicates leave.
+        assert_unbiased((z**2).mean(), np.sqrt(3 / 2000), 1.0, resolution=0.6)
+
+
+def test_z_scores_point_at_a_wrong_reference():
+    def noisy(params, key):
+        return params * (1 + jax.random.normal(key))
+
+    right = gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000, reference=1.0).gradient
+    wrong = gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000, reference=2.0).gradient
+    assert abs(right.z_score) < Z < abs(wrong.z_score)
+    assert np.isnan(gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000).gradient.z_score)
+
+
+@pytest.mark.parametrize("alpha", [1.5, 3.0])
+def test_tail_index_finds_the_exponent_of_a_pareto_tail(alpha):
+    replicates = jnp.asarray(stats.pareto(alpha).rvs(200_000, random_state=0), jnp.float32)
+    estimate = summarize(replicates, tail_size=400).tail_index
+    assert estimate == pytest.approx(alpha, rel=6 / np.sqrt(400))
+    by_sorting = np.sort(np.abs(np.asarray(replicates, float) - replicates.mean()))[::-1][:401]
+    assert estimate == pytest.approx(400 / np.log(by_sorting[:-1] / by_sorting[-1]).sum(), rel=1e-3)
+
+
+def test_tail_index_can_be_left_out():
+    assert np.isnan(gradient_statistics(loss, PARAMS, KEY, 100, tail_size=0).value.tail_index)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_counted_and_never_averaged_away(bad):
+    def sometimes(params, key):
+        return params * jnp.where(jax.random.uniform(key) < 0.1, bad, 1.0)
+
+    values, _ = gradient_replicates(sometimes, jnp.float32(1.0), KEY, 100)
+    statistics = gradient_statistics(sometimes, jnp.float32(1.0), KEY, 100, chunk_size=7).value
+    assert statistics.num_nonfinite == (~np.isfinite(values)).sum() > 0
+    assert not np.isfinite(statistics.mean)
+    assert np.isnan(statistics.variance)
+    assert np.isnan(statistics.tail_index)
+
+
+def test_a_pass_compiles_once_and_works_inside_other_transformations():
+    traces = []
+
+    def counted(params, key):
+        traces.append(None)
+        return loss(params, key)
+
+    gradient_statistics(counted, PARAMS, KEY, 50)
+    first = len(traces)
+    gradient_statistics(counted, jax.tree.map(lambda x: x + 1, PARAMS), jax.random.key(1), 50)
+    assert len(traces) == first
+    variances = jax.vmap(lambda a: gradient_statistics(loss, PARAMS | {"a": a}, KEY, 50).value.variance)(jnp.ones(3))
+    np.testing.assert_allclose(variances, variances[0])
+    assert np.isfinite(
+        jax.grad(lambda a: gradient_statistics(loss, PARAMS | {"a": a}, KEY, 50, tail_size=0).value.mean)(1.0)
+    )
+
+
+def test_float64_stays_float64(float64):
+    statistics = gradient_statistics(lambda p, k: p * jax.random.normal(k), jnp.float64(1.0), jax.random.key(0), 10)
+    assert statistics.gradient.mean.dtype == jnp.float64
+
+
+MISUSES = [
+    ("num_replicates must be at least 2, got 1", {"num_replicates": 1}),
+    ("chunk_size must be at least 1, got 0", {"num_replicates": 10, "chunk_size": 0}),
+    ("tail_size must be from 0 to .* = 4, got 5", {"num_replicates": 10, "tail_size": 5}),
+]
+
+
+@pytest.mark.parametrize(("message", "arguments"), MISUSES)
+def test_misuse_is_refused(message, arguments):
+    with pytest.raises(ValueError, match=message):
+        gradient_statistics(loss, PARAMS, KEY, **arguments)
