@@ -57,8 +57,8 @@ GRADIENT_COLUMNS = tuple(
 )
 """What the eight columns of a gradient row hold, in their order."""
 
-Repeat = Callable[[jax.Array, int], Mapping[str, Any]]
-"""A key and a number of samples to one repeat's estimate of every parameter."""
+Repeat = Callable[..., Any]
+"""A key and num_samples to one repeat's estimates, a dict by parameter."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = _parse(arguments)
     except Misuse as error:
         return _report(error, MISUSED)
+    # A polite request to end is cleaned up after as Ctrl-C is.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command.run()
     except Misuse as error:

@@ -65,25 +65,27 @@ class Variance:
         """
         counts = None if self.data is None else read_counts(self.data)
         start_jax(self.dtype)
-        with staged(self.out) as folder:
-            study = self._measure(counts, folder)
         from vae_jax.cli.variance_table import print_study
+        from vae_jax.variance import check_study
 
-        print_study(study, self._problem(counts), self._params(self._problem(counts)), self.out)
+        with staged(self.out) as folder:
+            with refusals_are_misuse():
+                problem = self._problem(counts)
+                params = self._params(problem)
+                check_study(problem, params, self.num_replicates, self.estimators, self.num_samples)
+            study = self._measure(problem, params)
+            self._save(study, problem, folder)
+        print_study(study, problem, params, self.out)
 
-    def _measure(self, counts: tuple[float, ...] | None, folder: Path) -> "VarianceStudy":
+    def _measure(self, problem: "PoissonGamma", params: dict[str, float]) -> "VarianceStudy":
         import jax
 
         from vae_jax.cli.progress import shown_progress
         from vae_jax.replicates import replicate_mesh
-        from vae_jax.variance import check_study, study_variance
+        from vae_jax.variance import study_variance
 
-        with refusals_are_misuse():
-            problem = self._problem(counts)
-            params = self._params(problem)
-            check_study(problem, params, self.num_replicates, self.estimators, self.num_samples)
         with shown_progress(f"{len(self.estimators)} estimators, {self.num_replicates:,} replicates") as on_progress:
-            study = study_variance(
+            return study_variance(
                 problem,
                 params,
                 jax.random.key(self.seed),
@@ -93,8 +95,6 @@ class Variance:
                 mesh=replicate_mesh(),
                 on_progress=on_progress,
             )
-        self._save(study, problem, folder)
-        return study
 
     def _problem(self, counts: tuple[float, ...] | None) -> "PoissonGamma":
         from vae_jax.problems import Gamma, PoissonGamma
