@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from vae_jax.cli.counts import read_counts
+from vae_jax.cli.results import staged
+
 SMALL = ("--num-samples", "5", "20", "--num-replicates", "50")
 
 
@@ -71,17 +74,20 @@ def test_the_saved_command_line_repeats_the_run(small_run):
 
 
 def test_counts_come_from_a_file_and_float64_is_honoured(tmp_path):
-    (tmp_path / "counts.csv").write_text("count\n3\n4\n\n10\n")
+    (tmp_path / "counts.csv").write_text("count\n3\n4\n\n 10 \n1234567\n  \n", encoding="utf-8-sig")
     process = run("variance", *SMALL, "--data", "counts.csv", "--dtype", "float64", "--out", "o", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
-    assert json.loads((tmp_path / "o/config.json").read_text())["settings"]["data"] == ["3", "4", "10"]
+    assert json.loads((tmp_path / "o/config.json").read_text())["settings"]["data"] == ["3", "4", "10", "1234567"]
     assert json.loads((tmp_path / "o/variance.json").read_text())["environment"]["dtype"] == "float64"
 
 
 MISUSES = {
-    "--prior-v 4 0": "the rate of prior_v must be positive, got 0",
-    "--data 3 -1": "counts must be non-negative integers, got -1 as number 2",
-    "--data 2.5": "counts must be non-negative integers, got 2.5",
+    "--prior-v 4 0": "prior_v must have a positive, finite rate, got 0",
+    "--data 3 -1": "counts must be integers from 0 .*, got -1.0 as value 2",
+    "--data 2.5": "counts must be integers from 0 .*, got 2.5",
+    "--data 1e40": "counts must be integers from 0 .*, got 1e[+]40",
+    "--data columns.csv": "must be a CSV file with one column, got columns.csv with 2",
+    "--data typo.csv": "got '3O' in line 1 of typo.csv",
     "--data empty.csv": "--data must be a CSV file with a count a line, got empty.csv, which holds none",
     "--data words.csv": "got 'many' in line 2 of words.csv",
     "--data missing.csv": "got missing.csv: No such file",
@@ -92,6 +98,9 @@ MISUSES = {
     "--num-samples 1": "leave_one_out needs at least 2 samples, got 1",
     "--num-samples many": "--num-samples",
     "--num-replicates 1": "num_replicates must be at least 2, got 1",
+    "--num-replicates 99999999999": "num_replicates must be at most",
+    "--num-replicates 999999999": "must keep the replicates within 4.3 GB",
+    "--seed -1": "--seed must be from 0 to 4294967295, got -1",
     "--problem another": "--problem must be one of poisson-gamma, got another",
     "--estimators another": "estimators must be among pathwise, .*, got another",
     "--family another": "family must be one of normal, log_normal, got another",
@@ -105,6 +114,8 @@ MISUSES = {
 def test_misuse_ends_with_one_line_and_leaves_nothing(arguments, tmp_path):
     (tmp_path / "empty.csv").write_text("count\n")
     (tmp_path / "words.csv").write_text("3\nmany\n")
+    (tmp_path / "columns.csv").write_text("id,count\n1,3\n2,4\n")
+    (tmp_path / "typo.csv").write_text("3O\n4\n")
     (tmp_path / "a_file").touch()
     before = set(tmp_path.rglob("*"))
     words = arguments.split()
@@ -135,9 +146,13 @@ def test_a_failure_ends_with_one_line_and_leaves_nothing(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_results_replace_those_of_an_earlier_run_only_when_whole(tmp_path):
-    from vae_jax.cli.results import staged
+@pytest.mark.parametrize("text", ["3,4,10\n", "3\n4\n10", "\ufeff3\n4\n10\n"])
+def test_one_row_or_one_column_is_read_whole(text, tmp_path):
+    (tmp_path / "counts.csv").write_text(text, encoding="utf-8")
+    assert read_counts([str(tmp_path / "counts.csv")]) == (3.0, 4.0, 10.0)
 
+
+def test_results_replace_those_of_an_earlier_run_only_when_whole(tmp_path):
     out = tmp_path / "results"
     with staged(out) as folder:
         (folder / "a").write_text("first")
@@ -146,6 +161,10 @@ def test_results_replace_those_of_an_earlier_run_only_when_whole(tmp_path):
         raise RuntimeError
     assert [path.name for path in out.iterdir()] == ["a"]
     assert (out / "a").read_text() == "first"
+    (out / "b").mkdir()
+    with pytest.raises(OSError), staged(out) as folder:  # noqa: PT011
+        (folder / "b").write_text("in the way of a folder")
+    assert {path.name for path in out.iterdir()} == {"a", "b"}
 
 
 def test_help_needs_no_jax(tmp_path):

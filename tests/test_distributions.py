@@ -23,7 +23,7 @@ def test_positive_normal_is_the_truncated_normal(loc, scale, float64):
     assert total == pytest.approx(1, abs=1e-8)
 
 
-@pytest.mark.parametrize(("loc", "scale"), [(5.0, 0.5), (1.0, 0.2), (0.3, 1.0), (-1.0, 0.7)])
+@pytest.mark.parametrize(("loc", "scale"), [(5.0, 0.5), (1.0, 0.2), (0.3, 1.0), (-1.0, 0.7), (-2.5, 1.0)])
 def test_positive_normal_draws_from_its_density(loc, scale):
     draws = np.asarray(PositiveNormal(loc, scale).sample(jax.random.key(0), (200_000,)), float)
     assert (draws > 0).all()
@@ -60,9 +60,18 @@ def test_positive_normal_of_an_invalid_scale_is_nan_at_run_time_and_refused_befo
         PositiveNormal(1.0, scale, validate_args=True)
 
 
-def test_positive_normal_far_below_zero_is_nan_not_a_number():
-    q = PositiveNormal(-20.0, 1.0)
-    assert not np.isfinite(q.log_prob(q.rsample(jax.random.key(0), (10,)))).any()
+@pytest.mark.parametrize("loc", [-3.1, -5.0, -20.0])
+def test_positive_normal_far_below_zero_is_nan_rather_than_coarse(loc):
+    q = PositiveNormal(loc, 1.0)
+    assert np.isnan(q.rsample(jax.random.key(0), (10,))).all()
+    assert np.isnan(q.log_prob(0.1))
+
+
+@pytest.mark.parametrize("loc", [-2.9, -1.0, 0.0])
+def test_positive_normal_draws_stay_positive_where_rounding_could_take_them_over(loc):
+    draws = PositiveNormal(loc, 1.0).sample(jax.random.key(0), (2**22,))
+    assert (draws > 0).all()
+    assert np.unique(draws).size > 10_000
 
 
 @pytest.mark.parametrize("q", [dist.Normal(0.0, 1.0), PositiveNormal(1.0, 0.2), dist.LogNormal(0.0, 1.0)])
@@ -93,7 +102,9 @@ def test_sample_carries_no_gradient_and_rsample_does():
 MISUSES = [
     (ValueError, r"num_samples must be at least 1, got 0", dist.Normal(0.0, 1.0), 0),
     (ValueError, r"q\['z'\] must have an empty batch shape, got \(3,\)", {"z": dist.Normal(jnp.zeros(3), 1.0)}, 4),
-    (TypeError, r"q\['z'\] must be a distribution .* got float", {"z": 1.0}, 4),
+    (TypeError, r"q\['z'\] must be a distribution, got float", {"z": 1.0}, 4),
+    (TypeError, r"q\['z'\] must be a distribution, got DistributionMeta", {"z": dist.Normal}, 4),
+    (ValueError, "q must hold at least one distribution", {}, 4),
     (TypeError, r"q\['b'\] is a Bernoulli.*use score_function", {"b": dist.Bernoulli(probs=0.3)}, 4),
 ]
 

@@ -87,8 +87,10 @@ def test_gradients_are_finite(scale):
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, np.nan])
-def test_an_invalid_scale_is_not_finite(scale):
-    assert not np.isfinite(jax.jit(kl_standard_normal)(jnp.zeros(2), jnp.array([1.0, scale])))
+def test_an_invalid_scale_has_neither_value_nor_gradient(scale):
+    value, gradient = jax.jit(jax.value_and_grad(kl_standard_normal, argnums=1))(jnp.zeros(2), jnp.array([1.0, scale]))
+    assert np.isnan(value)
+    assert np.isnan(gradient).any()
     factor = jnp.diag(jnp.array([1.0, scale]))
     assert not np.isfinite(kl_gaussian(jnp.zeros(2), factor, jnp.zeros(2), jnp.eye(2)))
     assert not np.isfinite(kl_gaussian(jnp.zeros(2), jnp.eye(2), jnp.zeros(2), factor))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -46,3 +48,10 @@ def test_a_figure_can_be_saved(study, tmp_path):
     for name, figure in (("a", plotting.replicate_boxes(study)), ("b", plotting.std_by_samples(study))):
         figure.savefig(tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+
+def test_cells_without_a_finite_number_leave_the_rest_drawn(study, tmp_path):
+    rows = [replace(row, mean=np.nan, std=np.nan, std_se=np.nan) for row in study.rows]
+    blank = replace(study, rows=rows, replicates=np.full_like(study.replicates, np.nan))
+    for figure in (plotting.replicate_boxes(blank), plotting.std_by_samples(blank)):
+        figure.savefig(tmp_path / "figure.png")

@@ -5,6 +5,7 @@ import pytest
 from scipy import integrate, stats
 
 from vae_jax import distributions
+from vae_jax.estimators import ESTIMATORS
 from vae_jax.problems import Gamma, PoissonGamma
 from vae_jax.problems.poisson_gamma_exact import NODES, LatentGrid, truncation_effect
 from vae_jax.problems.quadrature import untreated_normal
@@ -171,13 +172,52 @@ def test_ten_million_draws_are_free_of_nans(seed):
     assert jnp.isfinite(jax.jit(log_weight)(jax.random.key(seed))).all()
 
 
+@pytest.mark.parametrize("loc_v", [-8.0, -2.0, 0.0])
+@pytest.mark.parametrize("scale_v", [0.01, 0.3])
+def test_all_estimators_have_one_mean_wherever_it_exists(loc_v, scale_v):
+    problem = PoissonGamma(family="log_normal")
+    params = problem.default_params | {"loc_v": loc_v, "scale_v": scale_v}
+    means = [[m.mean.value for m in problem.exact(params, name)(2).values()] for name in ESTIMATORS]
+    np.testing.assert_allclose(means, [means[0]] * len(means), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize(("loc_v", "scale_v"), [(1e-3, 1e-5), (1.0, 0.1), (40.0, 3.0)])
+def test_and_under_narrow_normals_too(loc_v, scale_v):
+    params = PARAMS | {"loc_v": loc_v, "scale_v": scale_v}
+    path, score = ([m.mean.value for m in PROBLEM.exact(params, n)(2).values()] for n in ("pathwise", "score_function"))
+    np.testing.assert_allclose(path, score, rtol=1e-6, atol=1e-6)
+
+
+def test_at_loc_zero_the_scale_s_gradient_does_not_diverge():
+    exact = PROBLEM.exact(PARAMS | {"loc_v": 0.0}, "pathwise")(1)
+    assert exact["loc_v"].std.status == "infinite"
+    assert exact["scale_v"].std.status == "finite"
+
+
+def test_a_moment_beyond_float64_is_unknown():
+    exact = PoissonGamma(family="log_normal").exact(PARAMS | {"scale_v": 20.0}, "score_function")(1)
+    assert exact["loc_v"].std.status == "unknown"
+
+
+def test_leave_one_out_needs_a_second_sample():
+    with pytest.raises(ValueError, match="at least 2 samples, got 1"):
+        PROBLEM.exact(PARAMS, "score_function+leave_one_out")(1)
+
+
+def test_any_sequences_are_taken():
+    problem = PoissonGamma(counts=np.array([3, 4]), prior_u=Gamma(5.0, 1.0))
+    assert problem == PoissonGamma(counts=(3, 4))
+    assert hash(problem) == hash(PoissonGamma(counts=[3, 4]))
+
+
 MISUSES = [
     ("counts must have at least one value, got none", {"counts": ()}),
-    ("counts must be non-negative integers, got -1 as number 2", {"counts": (1, -1)}),
-    ("counts must be non-negative integers, got 1.5 as number 1", {"counts": (1.5,)}),
-    ("counts must be non-negative integers, got nan", {"counts": (float("nan"),)}),
-    ("the rate of prior_v must be positive, got 0", {"prior_v": Gamma(4.0, 0.0)}),
-    ("the concentration of prior_u must be positive, got -1", {"prior_u": Gamma(-1.0, 1.0)}),
+    ("counts must be integers from 0 .*, got -1 as value 2", {"counts": (1, -1)}),
+    ("counts must be integers from 0 .*, got 1.5 as value 1", {"counts": (1.5,)}),
+    ("counts must be integers from 0 .*, got nan", {"counts": (float("nan"),)}),
+    ("counts must be integers from 0 .*, got 1e[+]40", {"counts": (1e40,)}),
+    ("prior_v must have a positive, finite rate, got 0", {"prior_v": Gamma(4.0, 0.0)}),
+    ("prior_u must have a positive, finite concentration, got -1", {"prior_u": Gamma(-1.0, 1.0)}),
     ("family must be one of normal, log_normal, got cauchy", {"family": "cauchy"}),
 ]
 
@@ -188,7 +228,10 @@ def test_misuse_is_refused(message, arguments):
         PoissonGamma(**arguments)
 
 
-@pytest.mark.parametrize("params", [{"scale_u": 0.0}, {"scale_v": -1.0}, {"loc_u": float("inf")}])
+@pytest.mark.parametrize(
+    "params",
+    [{"scale_u": 0.0}, {"scale_v": -1.0}, {"loc_u": float("inf")}, {"scale_u": 1e-6}, {"loc_v": -1.0}, {"w": 1.0}],
+)
 def test_bad_parameters_are_refused(params):
     (name,) = params
     with pytest.raises(ValueError, match=name):

@@ -65,6 +65,24 @@ def test_chunks_shrink_as_samples_grow():
         # Inside a scan, where a look at the outermost operations alone would miss it.
         return lambda key: lax.scan(lambda c, k: (c, jax.random.normal(k, (size,)).sum()), 0.0, key[None])[1].sum()
 
-    small, large = (_fitting_chunk(of_size(size), KEY) for size in (1_000, 100_000))
+    small, large = (_fitting_chunk(of_size(size), KEY, None) for size in (1_000, 100_000))
     assert small >= 50 * large
-    assert _fitting_chunk(of_size(10_000_000), KEY) == 1
+    assert _fitting_chunk(of_size(10_000_000), KEY, None) == 1
+
+
+def test_memory_does_not_grow_with_the_number_of_replicates():
+    def total(key, num_replicates):
+        return fold_replicates(
+            lambda key: jax.random.normal(key),
+            key,
+            num_replicates,
+            summarize=lambda x, counted: jnp.where(counted, x, 0).sum(),
+            merge=jnp.add,
+            mesh=replicate_mesh(),
+        )
+
+    def temporary_bytes(num_replicates):
+        compiled = jax.jit(total, static_argnums=1).lower(KEY, num_replicates).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(100_000_000) <= 1.1 * temporary_bytes(1_000_000)

@@ -145,6 +145,34 @@ def test_a_pass_compiles_once_and_works_inside_other_transformations():
     )
 
 
+@pytest.mark.parametrize("size", [1e-12, 1e-3, 1e12, 1e18])
+def test_standard_errors_scale_with_the_gradient(size):
+    def scaled(size, chunk_size):
+        return gradient_statistics(
+            lambda p, k: p * size * jax.random.exponential(k), jnp.float32(1.0), KEY, 300, chunk_size=chunk_size
+        ).gradient
+
+    one, other = scaled(1.0, 300), scaled(np.float32(size), 11)
+    for field in ("mean", "mean_se", "std", "std_se"):
+        assert getattr(other, field) == pytest.approx(float(getattr(one, field)) * size, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_counted_and_summed_in_single(dtype):
+    def half(params, key):
+        return params * jax.random.normal(key, dtype=dtype)
+
+    statistics = gradient_statistics(half, jnp.ones((), dtype), KEY, 5000, chunk_size=1).value
+    assert statistics.num_replicates == 5000
+    assert statistics.std == pytest.approx(1, abs=6 / np.sqrt(2 * 5000))
+    assert 0.5 < statistics.std_se * np.sqrt(2 * 5000) < 2
+
+
+def test_numpy_replicates_of_any_dtype_can_be_summarized():
+    for dtype in ("int32", "float32"):
+        assert summarize(np.arange(100, dtype=dtype)).mean == pytest.approx(49.5)
+
+
 def test_float64_stays_float64(float64):
     statistics = gradient_statistics(lambda p, k: p * jax.random.normal(k), jnp.float64(1.0), jax.random.key(0), 10)
     assert statistics.gradient.mean.dtype == jnp.float64

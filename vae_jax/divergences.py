@@ -24,9 +24,7 @@ def kl_diagonal_gaussian(
     Reference: Kingma & Welling (2014), appendix B, for a standard normal p.
     """
     shift = (loc_q - loc_p) / scale_p
-    divergence = (_log_remainder(scale_q, scale_p) + shift**2).sum() / 2
-    valid = jnp.all(scale_q > 0) & jnp.all(scale_p > 0)
-    return jnp.where(valid, divergence, jnp.nan)
+    return _valid(scale_q, scale_p) * (_log_remainder(scale_q, scale_p) + shift**2).sum() / 2
 
 
 def kl_standard_normal(loc: Float[Array, "*D"], scale: Float[Array, "*D"]) -> Scalar:
@@ -53,9 +51,13 @@ def kl_gaussian(
     # Off the diagonal A equals L_p^-1 (L_q - L_p), which keeps its digits where the two are close.
     relative = solve_triangular(scale_tril_p, scale_tril_q - scale_tril_p, lower=True)
     shift = solve_triangular(scale_tril_p, (loc_q - loc_p)[:, None], lower=True)
-    divergence = (_log_remainder(scale_q, scale_p).sum() + (jnp.tril(relative, -1) ** 2).sum() + (shift**2).sum()) / 2
-    valid = jnp.all(scale_q > 0) & jnp.all(scale_p > 0)
-    return jnp.where(valid, divergence, jnp.nan)
+    twice = _log_remainder(scale_q, scale_p).sum() + (jnp.tril(relative, -1) ** 2).sum() + (shift**2).sum()
+    return _valid(scale_q, scale_p) * twice / 2
+
+
+def _valid(scale_q: Float[Array, "*D"], scale_p: Float[Array, "*D"]) -> Scalar:
+    """1, or NaN where a scale is not positive: as a factor, so that the gradient is NaN too."""
+    return jnp.where(jnp.all(scale_q > 0) & jnp.all(scale_p > 0), 1, jnp.nan).astype(scale_q.dtype)
 
 
 def _log_remainder(scale_q: Float[Array, "*D"], scale_p: Float[Array, "*D"]) -> Float[Array, "*D"]:

@@ -44,13 +44,13 @@ def replicate_boxes(study: VarianceStudy) -> Figure:
             width = 0.8 / len(looks)
             for place, (estimator, (colour, _)) in enumerate(looks.items()):
                 errors = [
-                    study.replicates_of(estimator, parameter, size) - _centre(study, parameter)
+                    _finite(study.replicates_of(estimator, parameter, size)) - _centre(study, parameter)
                     for size in study.num_samples
                 ]
                 offset = (place - (len(looks) - 1) / 2) * width
                 _draw_boxes(axes, errors, np.arange(len(errors)) + offset, 0.8 * width, colour)
             axes.axhline(0, color="black", linewidth=0.8, zorder=3)
-            _scale_both_ways(axes, min(row.std for row in study.rows if row.parameter == parameter))
+            _scale_both_ways(axes, [row.std for row in study.rows if row.parameter == parameter])
             axes.set_xticks(range(len(study.num_samples)), [_short(size) for size in study.num_samples])
             axes.set_ylabel("estimate − exact")
         boxes = [Patch(color=colour, alpha=0.75, label=name) for name, (colour, _) in _looks(study).items()]
@@ -85,7 +85,8 @@ def std_by_samples(study: VarianceStudy) -> Figure:
                 exact = [row.exact_std for row in rows if row.exact_std is not None]
                 axes.plot(study.num_samples[: len(exact)], exact, color=colour, linewidth=0.9)
             axes.set_xscale("log")
-            axes.set_yscale("log")
+            if any(0 < row.std < math.inf for row in study.rows if row.parameter == parameter):
+                axes.set_yscale("log")
             axes.set_ylabel("std of one estimate")
         points = [
             Line2D([], [], color=colour, marker=marker, markersize=4, linewidth=0.9, label=name)
@@ -126,12 +127,13 @@ def _hollow_key(study: VarianceStudy) -> list[Line2D]:
     return [Line2D([], [], **look, label="exact variance infinite")]
 
 
-def _scale_both_ways(axes: Axes, smallest: float) -> None:
-    """A logarithmic axis for both signs, linear up to the first power of ten above `smallest`."""
-    if not 0 < smallest < math.inf:
+def _scale_both_ways(axes: Axes, stds: list[float]) -> None:
+    """A logarithmic axis for both signs, linear up to the first power of ten above the smallest of `stds`."""
+    finite = [std for std in stds if 0 < std < math.inf]
+    if not finite:
         return
     largest = math.floor(math.log10(max(abs(limit) for limit in axes.get_ylim())))
-    linear = min(math.ceil(math.log10(smallest)), largest)
+    linear = min(math.ceil(math.log10(min(finite))), largest)
     axes.set_yscale("symlog", linthresh=10.0**linear, linscale=0.7)
     decades = [10.0**power for power in range(linear, largest + 1)]
     axes.set_yticks([*(-decade for decade in reversed(decades)), 0, *decades])
@@ -152,6 +154,10 @@ def _draw_boxes(axes: Axes, boxes: list[Any], positions: Any, width: float, colo
         line.set(color=colour, linewidth=0.7)
     for line in drawn["medians"]:
         line.set(color="white", linewidth=0.9)
+
+
+def _finite(replicates: Any) -> Any:
+    return replicates[np.isfinite(replicates)]
 
 
 def _centre(study: VarianceStudy, parameter: str) -> float:

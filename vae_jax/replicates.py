@@ -5,6 +5,7 @@ Replicate r always draws from `fold_in(key, r)`, whatever the chunk size and the
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
@@ -20,10 +21,18 @@ from vae_jax.typing import PRNGKey
 Draw: TypeAlias = Callable[[PRNGKey], PyTree[Array]]
 """A key to random arrays."""
 
-ChunkOfKeys: TypeAlias = Callable[[Int[Array, " c"]], Array]
-
 CHUNK_ELEMENTS = {"cpu": 2**18, "gpu": 2**24, "tpu": 2**22}
-"""Elements of the largest array a chunk holds: on a CPU about what the caches do, elsewhere what fills the chip."""
+"""Elements of the largest array a chunk holds: on a CPU what keeps all cores busy, elsewhere what fills the chip."""
+
+CORE_CHUNK_ELEMENTS = 2**16
+"""The same where a mesh gives every core of a CPU a device of its own: about what one core's cache holds."""
+
+GROUP_ELEMENTS = 2**16
+"""Elements of the draws that are summarized together: a summary of hundreds of replicates costs little more than one
+of a few."""
+
+MAX_REPLICATES = 2**31 - 1
+"""Replicates are numbered in 32 bits."""
 
 
 def replicate_mesh() -> Mesh:
@@ -32,11 +41,13 @@ def replicate_mesh() -> Mesh:
 
 
 def check_replicates(num_replicates: int, chunk_size: int | None, *, least: int) -> None:
-    """Raises ValueError for fewer than `least` replicates or an empty chunk."""
+    """Raises ValueError for fewer than `least` replicates, more than can be numbered, or an empty chunk."""
     if num_replicates < least:
-        raise ValueError(f"num_replicates must be at least {least}, got {num_replicates}")
+        raise ValueError(f"num_replicates must be at least {least}, got {num_replicates}: raise it")
+    if num_replicates > MAX_REPLICATES:
+        raise ValueError(f"num_replicates must be at most {MAX_REPLICATES:,}, got {num_replicates:,}: lower it")
     if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}: raise it, or leave it out")
 
 
 def stack_replicates(
@@ -58,12 +69,12 @@ def stack_replicates(
         chunk_size: replicates at once on a device, by default as many as its cache or memory holds well.
         mesh: the devices that replicates are sharded over, by default the current one alone.
     """
+    chunks = _Chunks.of(draw, key, num_replicates, chunk_size, mesh)
 
-    def stack(keys: ChunkOfKeys, chunks: Int[Array, "n c"]) -> PyTree[Array]:
-        stacked = lax.map(lambda chunk: jax.vmap(draw)(keys(first + chunk)), chunks)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stacked)
+    def on_device(key: PRNGKey, device: Int[Array, " 1"]) -> PyTree[Array]:
+        return chunks.stack(draw, key, first + device[0] * chunks.per_device, chunks.number)
 
-    stacked = _over_chunks(stack, draw, key, num_replicates, chunk_size, mesh)
+    stacked = _on_every_device(on_device, key, mesh)
     return jax.tree.map(lambda x: x[:num_replicates], stacked)
 
 
@@ -72,67 +83,94 @@ def fold_replicates(
     key: PRNGKey,
     num_replicates: int,
     *,
-    summarize: Callable[[PyTree[Array], Bool[Array, " c"]], Any],
+    summarize: Callable[[PyTree[Array], Bool[Array, " g"]], Any],
     merge: Callable[[Any, Any], Any],
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Any:
-    """What `merge` makes of every chunk's `summarize`, in memory that does not grow with the number of replicates.
+    """What `merge` makes of every group's `summarize`, in memory that does not grow with the number of replicates.
 
     Args:
         draw, key, num_replicates, chunk_size, mesh: as for `stack_replicates`.
-        summarize: a chunk's draws [c, ...] and which of them count [c] to a pytree.
+        summarize: a group's draws [g, ...] and which of them count [g] to a pytree.
         merge: two of those to one. The summary of no replicates leaves the other as it is.
     """
+    one = jax.eval_shape(draw, key)
+    chunks = _Chunks.of(draw, key, num_replicates, chunk_size, mesh)
+    group, num_groups = chunks.grouped(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(one)))
 
-    def fold(keys: ChunkOfKeys, chunks: Int[Array, "n c"]) -> Any:
-        def step(total: Any, chunk: Int[Array, " c"]) -> tuple[Any, None]:
-            draws = jax.vmap(draw)(keys(chunk))
-            return merge(total, summarize(draws, chunk < num_replicates)), None
+    def on_device(key: PRNGKey, device: Int[Array, " 1"]) -> Any:
+        def step(total: Any, number: Int[Array, ""]) -> tuple[Any, None]:
+            offset = number * group * chunks.size
+            start = device[0] * chunks.per_device + offset
+            within = offset + jnp.arange(group * chunks.size)
+            counted = (within < chunks.per_device) & (device[0] * chunks.per_device + within < num_replicates)
+            return merge(total, summarize(chunks.stack(draw, key, start, group), counted)), None
 
-        total, _ = lax.scan(step, nothing(chunks.shape[1]), chunks)
+        total, _ = lax.scan(step, nothing, jnp.arange(num_groups))
         return jax.tree.map(lambda x: x[None], total)
 
-    def nothing(chunk: int) -> Any:
-        draws = jax.tree.map(lambda x: jnp.zeros((chunk, *x.shape), x.dtype), jax.eval_shape(draw, key))
-        return summarize(draws, jnp.zeros(chunk, bool))
-
-    by_device = _over_chunks(fold, draw, key, num_replicates, chunk_size, mesh)
-    first, others = (jax.tree.map(lambda x, part=part: x[part], by_device) for part in (0, slice(1, None)))
-    total, _ = lax.scan(lambda total, other: (merge(total, other), None), first, others)
+    blank = jax.tree.map(lambda leaf: jnp.zeros((group * chunks.size, *leaf.shape), leaf.dtype), one)
+    nothing = summarize(blank, jnp.zeros(group * chunks.size, bool))
+    by_device = _on_every_device(on_device, key, mesh)
+    total, _ = lax.scan(lambda total, other: (merge(total, other), None), nothing, by_device)
     return total
 
 
-def _over_chunks(
-    body: Callable[[ChunkOfKeys, Int[Array, "n c"]], PyTree[Array]],
-    draw: Draw,
-    key: PRNGKey,
-    num_replicates: int,
-    chunk_size: int | None,
-    mesh: Mesh | None,
+@dataclass(frozen=True)
+class _Chunks:
+    """How one device goes through its replicates: `number` chunks of `size`, the last perhaps not full."""
+
+    size: int
+    number: int
+    per_device: int
+
+    @classmethod
+    def of(cls, draw: Draw, key: PRNGKey, num_replicates: int, chunk_size: int | None, mesh: Mesh | None) -> "_Chunks":
+        per_device = math.ceil(num_replicates / _num_devices(mesh))
+        number = math.ceil(per_device / (chunk_size or _fitting_chunk(draw, key, mesh)))
+        # Chunks of one size, as full as can be.
+        size = math.ceil(per_device / number)
+        return cls(size, math.ceil(per_device / size), size * math.ceil(per_device / size))
+
+    def grouped(self, elements: int) -> tuple[int, int]:
+        """Chunks of a group, and groups, for draws of that many elements."""
+        group = min(self.number, max(1, GROUP_ELEMENTS // max(1, elements * self.size)))
+        return group, math.ceil(self.number / group)
+
+    def stack(self, draw: Draw, key: PRNGKey, start: Int[Array, ""], number: int) -> PyTree[Array]:
+        """The draws of `number` chunks from replicate `start` on, along their first axes."""
+
+        def chunk(index: Int[Array, ""]) -> PyTree[Array]:
+            replicates = start + index * self.size + jnp.arange(self.size)
+            return jax.vmap(draw)(jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, replicates))
+
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), lax.map(chunk, jnp.arange(number)))
+
+
+def _num_devices(mesh: Mesh | None) -> int:
+    return mesh.size if mesh else 1
+
+
+def _on_every_device(
+    body: Callable[[PRNGKey, Int[Array, " 1"]], PyTree[Array]], key: PRNGKey, mesh: Mesh | None
 ) -> PyTree[Array]:
-    """`body` of every device's chunks of replicate numbers, its results laid along their first axes."""
-    per_device = math.ceil(num_replicates / (mesh.size if mesh else 1))
-    num_chunks = math.ceil(per_device / (chunk_size or _fitting_chunk(draw, key)))
-    even_chunk = math.ceil(per_device / num_chunks)
-    num_rows = num_chunks * (mesh.size if mesh else 1)
-    chunks = jnp.arange(num_rows * even_chunk).reshape(num_rows, even_chunk)
-
-    def on_device(key: PRNGKey, chunks: Int[Array, "n c"]) -> PyTree[Array]:
-        return body(lambda chunk: jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, chunk), chunks)
-
+    """`body` of every device's number, the results laid along their first axes."""
+    devices = jnp.arange(_num_devices(mesh))
     if mesh is None:
-        return on_device(key, chunks)
+        return body(key, devices)
     shards = PartitionSpec(mesh.axis_names)
     # The check of which values vary over the mesh would refuse a loss that scans from a constant.
-    sharded = jax.shard_map(on_device, mesh=mesh, in_specs=(PartitionSpec(), shards), out_specs=shards, check_vma=False)
-    return sharded(key, chunks)
+    sharded = jax.shard_map(body, mesh=mesh, in_specs=(PartitionSpec(), shards), out_specs=shards, check_vma=False)
+    return sharded(key, devices)
 
 
-def _fitting_chunk(draw: Draw, key: PRNGKey) -> int:
+def _fitting_chunk(draw: Draw, key: PRNGKey, mesh: Mesh | None) -> int:
     """How many replicates to run at once, by the largest array that one of them makes."""
-    jaxpr = jax.make_jaxpr(draw)(key)
-    return max(1, CHUNK_ELEMENTS.get(jax.default_backend(), 2**22) // max(_sizes(jaxpr.jaxpr), default=1))
+    backend = jax.default_backend()
+    alone = backend != "cpu" or _num_devices(mesh) == 1
+    elements = CHUNK_ELEMENTS.get(backend, 2**22) if alone else CORE_CHUNK_ELEMENTS
+    return max(1, elements // max(_sizes(jax.make_jaxpr(draw)(key).jaxpr), default=1))
 
 
 def _sizes(jaxpr: Jaxpr) -> Iterator[int]:

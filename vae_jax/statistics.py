@@ -1,15 +1,15 @@
 """How good a stochastic gradient is: the statistics of any random scalar loss and of its gradient."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PyTree
 
 from vae_jax.replicates import check_replicates, fold_replicates, stack_replicates
 from vae_jax.typing import Parameters, PRNGKey, StochasticLoss
@@ -47,6 +47,9 @@ class Statistics(NamedTuple):
 
     It sees nothing of events rarer than the replicates are many, so a large value does not prove a finite variance.
     """
+
+
+_PER_ELEMENT = tuple(field for field in Statistics._fields if field != "num_replicates")
 
 
 class GradientStatistics(NamedTuple):
@@ -94,8 +97,7 @@ def gradient_statistics(
     """
     check_replicates(num_replicates, chunk_size, least=2)
     tail_size = _checked_tail_size(tail_size, num_replicates)
-    value, gradient = _moments(loss, params, key, num_replicates, tail_size, chunk_size, mesh)
-    return GradientStatistics(_finish(value, None), _finish(gradient, reference))
+    return _folded(loss, params, key, reference, num_replicates, tail_size, chunk_size, mesh)
 
 
 def gradient_replicates(
@@ -119,9 +121,9 @@ def gradient_replicates(
 
 
 def summarize(
-    replicates: PyTree[Float[Array, "R ..."]],
+    replicates: PyTree[Num[Array | np.ndarray, "R ..."]],
     *,
-    reference: PyTree[Float[Array, "..."]] | None = None,
+    reference: PyTree[ArrayLike] | None = None,
     tail_size: int | None = None,
 ) -> Statistics:
     """Statistics of replicates that are already at hand, stacked along their first axes.
@@ -134,11 +136,13 @@ def summarize(
     Raises:
         ValueError: fewer than 2 replicates, or a tail of more than half of them.
     """
-    num_replicates = jax.tree.leaves(replicates)[0].shape[0]
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(replicates)]
+    num_replicates = leaves[0].shape[0]
     check_replicates(num_replicates, None, least=2)
     tail_size = _checked_tail_size(tail_size, num_replicates)
-    counted = jnp.ones(num_replicates, bool)
-    return _finish(jax.tree.map(lambda x: _chunk_moments(x, counted, tail_size), replicates), reference)
+    flat = jnp.concatenate([leaf.reshape(num_replicates, -1) for leaf in leaves], axis=1)
+    statistics = _finish(_moments_of(flat, jnp.ones(num_replicates, bool), tail_size))
+    return _restored(statistics, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], replicates), reference)
 
 
 @partial(jax.jit, static_argnames=("loss", "num_replicates", "chunk_size", "mesh"))
@@ -155,24 +159,55 @@ def _stacked(
 
 
 @partial(jax.jit, static_argnames=("loss", "num_replicates", "tail_size", "chunk_size", "mesh"))
-def _moments(
+def _folded(
     loss: StochasticLoss,
     params: Parameters,
     key: PRNGKey,
+    reference: Parameters | None,
     num_replicates: int,
     tail_size: int,
     chunk_size: int | None,
     mesh: Mesh | None,
-) -> Any:
-    return fold_replicates(
-        partial(jax.value_and_grad(loss), params),
+) -> GradientStatistics:
+    def draw(key: PRNGKey) -> Float[Array, " P"]:
+        return _flat(jax.value_and_grad(loss)(params, key))
+
+    moments = fold_replicates(
+        draw,
         key,
         num_replicates,
-        summarize=lambda draws, counted: jax.tree.map(lambda x: _chunk_moments(x, counted, tail_size), draws),
-        merge=_merge_trees,
+        summarize=partial(_moments_of, tail_size=tail_size),
+        merge=_merge,
         chunk_size=chunk_size,
         mesh=mesh,
     )
+    statistics = _finish(moments)
+    of_value, of_gradient = (
+        statistics._replace(**{field: getattr(statistics, field)[part] for field in _PER_ELEMENT})
+        for part in (slice(0, 1), slice(1, None))
+    )
+    return GradientStatistics(_restored(of_value, moments.mean[0], None), _restored(of_gradient, params, reference))
+
+
+def _flat(tree: PyTree[Array]) -> Float[Array, " P"]:
+    """All leaves as one vector: moments of one long vector cost far fewer operations than those of many short ones."""
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def _restored(flat: Statistics, like: PyTree[Array], reference: PyTree[Array] | None) -> Statistics:
+    """Statistics of a vector as those of a tree, compared with a reference of its structure."""
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([jnp.size(leaf) for leaf in leaves])
+
+    def tree_of(vector: Array) -> PyTree[Array]:
+        parts = jnp.split(vector, ends[:-1])
+        return structure.unflatten(part.reshape(jnp.shape(leaf)) for part, leaf in zip(parts, leaves, strict=True))
+
+    restored = flat._replace(**{field: tree_of(getattr(flat, field)) for field in _PER_ELEMENT})
+    if reference is None:
+        return restored
+    z_score = jax.tree.map(lambda m, r, se: (m - r) / se, restored.mean, reference, restored.mean_se)
+    return restored._replace(z_score=z_score)
 
 
 def _checked_tail_size(tail_size: int | None, num_replicates: int) -> int:
@@ -186,110 +221,121 @@ def _checked_tail_size(tail_size: int | None, num_replicates: int) -> int:
 
 
 class _Moments(NamedTuple):
-    """The number, mean, sums of powers of deviations from it, and extremes of one leaf's replicates."""
+    """The number, mean, higher moments and extremes of the replicates of a vector.
 
-    number: Float[Array, ""]
-    num_nonfinite: Int[Array, "..."]
-    mean: Float[Array, "..."]
-    square: Float[Array, "..."]
-    cube: Float[Array, "..."]
-    fourth: Float[Array, "..."]
-    largest: Float[Array, "... k"]
-    smallest: Float[Array, "... k"]
+    The moments are sums of powers of deviations from the mean in units of `scale`, the largest deviation, so that no
+    power of a large or small gradient leaves the range of its type.
+    """
+
+    number: Int[Array, ""]
+    num_nonfinite: Int[Array, " P"]
+    mean: Float[Array, " P"]
+    scale: Float[Array, " P"]
+    square: Float[Array, " P"]
+    cube: Float[Array, " P"]
+    fourth: Float[Array, " P"]
+    largest: Float[Array, "P k"]
+    smallest: Float[Array, "P k"]
 
 
-def _chunk_moments(draws: Float[Array, "c ..."], counted: Bool[Array, " c"], tail_size: int) -> _Moments:
-    counts = counted.reshape(-1, *(1,) * (draws.ndim - 1))
-    number = counted.sum().astype(draws.dtype)
-    mean = jnp.where(counts, draws, 0).sum(axis=0) / jnp.maximum(number, 1)
+def _moments_of(draws: Float[Array, "g P"], counted: Bool[Array, " g"], tail_size: int) -> _Moments:
+    """The moments of the draws that count, in single precision at least."""
+    draws = draws.astype(jnp.promote_types(draws.dtype, jnp.float32))
+    counts = counted[:, None]
+    number = counted.sum()
+    mean = jnp.where(counts, draws, 0).sum(axis=0) / jnp.maximum(number, 1).astype(draws.dtype)
     deviations = jnp.where(counts, draws - mean[None], 0)
+    scale = jnp.abs(deviations).max(axis=0)
+    units = deviations / _or_one(scale)[None]
     num_extremes = tail_size + 1 if tail_size else 0
     return _Moments(
         number,
         (counts & ~jnp.isfinite(draws)).sum(axis=0),
         mean,
-        *((deviations**power).sum(axis=0) for power in (2, 3, 4)),
+        scale,
+        *((units**power).sum(axis=0) for power in (2, 3, 4)),
         largest=_largest(jnp.where(counts, draws, -jnp.inf), num_extremes),
         smallest=-_largest(jnp.where(counts, -draws, -jnp.inf), num_extremes),
     )
 
 
-def _largest(draws: Float[Array, "c ..."], num_extremes: int) -> Float[Array, "... k"]:
-    last = jnp.moveaxis(draws, 0, -1)
-    padding = jnp.full((*last.shape[:-1], num_extremes), -jnp.inf, last.dtype)
-    return lax.top_k(jnp.concatenate([last, padding], axis=-1), num_extremes)[0]
+def _or_one(scale: Float[Array, " P"]) -> Float[Array, " P"]:
+    return jnp.where(scale == 0, 1, scale)
 
 
-def _is_moments(node: object) -> bool:
-    return isinstance(node, _Moments)
-
-
-def _merge_trees(a: Any, b: Any) -> Any:
-    return jax.tree.map(_merge, a, b, is_leaf=_is_moments)
+def _largest(draws: Float[Array, "g P"], num_extremes: int) -> Float[Array, "P k"]:
+    padding = jnp.full((num_extremes, draws.shape[1]), -jnp.inf, draws.dtype)
+    return lax.top_k(jnp.concatenate([draws, padding]).T, num_extremes)[0]
 
 
 def _merge(a: _Moments, b: _Moments) -> _Moments:
-    """Moments of both sets together (Pebay 2008, eqs. 2.1 and 3.1)."""
+    """Moments of both sets together (Pebay 2008, eqs. 2.1 and 3.1), in units of the larger scale or of their shift."""
     number = a.number + b.number
-    share_a, share_b = (part.number / jnp.maximum(number, 1) for part in (a, b))
+    number_a = a.number.astype(a.mean.dtype)
+    share_a, share_b = (part.number / jnp.maximum(number, 1).astype(a.mean.dtype) for part in (a, b))
     shift = b.mean - a.mean
-    spread = shift**2 * a.number * share_b
+    scale = jnp.maximum(jnp.maximum(a.scale, b.scale), jnp.where(number_a * share_b > 0, jnp.abs(shift), 0))
+    a, b = _in_units_of(scale, a), _in_units_of(scale, b)
+    step = shift / _or_one(scale)
+    spread = step**2 * number_a * share_b
     num_extremes = a.largest.shape[-1]
     return _Moments(
         number,
         a.num_nonfinite + b.num_nonfinite,
         a.mean + shift * share_b,
+        scale,
         a.square + b.square + spread,
-        a.cube + b.cube + shift * (spread * (share_a - share_b) + 3 * (share_a * b.square - share_b * a.square)),
+        a.cube + b.cube + step * (spread * (share_a - share_b) + 3 * (share_a * b.square - share_b * a.square)),
         a.fourth
         + b.fourth
-        + shift**2 * spread * (share_a**2 - share_a * share_b + share_b**2)
-        + 6 * shift**2 * (share_a**2 * b.square + share_b**2 * a.square)
-        + 4 * shift * (share_a * b.cube - share_b * a.cube),
+        + step**2 * spread * (share_a**2 - share_a * share_b + share_b**2)
+        + 6 * step**2 * (share_a**2 * b.square + share_b**2 * a.square)
+        + 4 * step * (share_a * b.cube - share_b * a.cube),
         largest=lax.top_k(jnp.concatenate([a.largest, b.largest], axis=-1), num_extremes)[0],
         smallest=-lax.top_k(-jnp.concatenate([a.smallest, b.smallest], axis=-1), num_extremes)[0],
     )
 
 
-def _finish(moments: Any, reference: Any) -> Statistics:
-    def over_leaves(function: Callable[..., Array], *trees: Any) -> Any:
-        return jax.tree.map(function, moments, *trees, is_leaf=_is_moments)
+def _in_units_of(scale: Float[Array, " P"], m: _Moments) -> _Moments:
+    units = m.scale / _or_one(scale)
+    return m._replace(square=m.square * units**2, cube=m.cube * units**3, fourth=m.fourth * units**4)
 
-    mean = over_leaves(lambda m: m.mean)
-    variance = over_leaves(lambda m: m.square / (m.number - 1))
-    variance_se = over_leaves(_variance_se)
-    std = jax.tree.map(jnp.sqrt, variance)
-    mean_se = over_leaves(lambda m, s: s / jnp.sqrt(m.number), std)
-    if reference is None:
-        reference = jax.tree.map(lambda m: jnp.full_like(m, jnp.nan), mean)
+
+def _finish(m: _Moments) -> Statistics:
+    std, std_se = _std(m), _std_se(m)
+    mean_se = std / jnp.sqrt(m.number)
     return Statistics(
-        num_replicates=jax.tree.leaves(moments, is_leaf=_is_moments)[0].number.astype(int),
-        num_nonfinite=over_leaves(lambda m: m.num_nonfinite),
-        mean=mean,
+        num_replicates=m.number,
+        num_nonfinite=m.num_nonfinite,
+        mean=m.mean,
         mean_se=mean_se,
-        variance=variance,
-        variance_se=variance_se,
+        variance=std**2,
+        variance_se=2 * std * std_se,
         std=std,
-        std_se=jax.tree.map(lambda v_se, s: v_se / (2 * s), variance_se, std),
-        signal_to_noise=jax.tree.map(lambda m, s: jnp.abs(m) / s, mean, std),
-        z_score=jax.tree.map(lambda m, r, se: (m - r) / se, mean, reference, mean_se),
-        tail_index=over_leaves(_hill),
+        std_se=std_se,
+        signal_to_noise=jnp.abs(m.mean) / std,
+        z_score=jnp.full_like(m.mean, jnp.nan),
+        tail_index=_hill(m),
     )
 
 
-def _variance_se(m: _Moments) -> Float[Array, "..."]:
-    """sqrt{[mu_4 - sigma^4 (R - 3)/(R - 1)] / R}."""
+def _std(m: _Moments) -> Float[Array, " P"]:
+    return m.scale * jnp.sqrt(m.square / (m.number - 1))
+
+
+def _std_se(m: _Moments) -> Float[Array, " P"]:
+    """sqrt{[mu_4 - sigma^4 (R - 3)/(R - 1)] / R} / (2 sigma), the error of the variance by the delta method."""
     variance = m.square / (m.number - 1)
     of_variance = (m.fourth / m.number - variance**2 * (m.number - 3) / (m.number - 1)) / m.number
-    return jnp.sqrt(jnp.maximum(of_variance, 0))
+    return m.scale * jnp.sqrt(jnp.maximum(of_variance, 0)) / (2 * jnp.sqrt(variance))
 
 
-def _hill(m: _Moments) -> Float[Array, "..."]:
+def _hill(m: _Moments) -> Float[Array, " P"]:
     """k / sum_i log(d_i / d_{k+1}) over the k + 1 largest deviations from the mean, which are among the extremes."""
     num_extremes = m.largest.shape[-1]
     if num_extremes == 0:
         return jnp.full_like(m.mean, jnp.nan)
-    extremes = jnp.concatenate([m.largest, m.smallest], axis=-1) - m.mean[..., None]
+    extremes = jnp.concatenate([m.largest, m.smallest], axis=-1) - m.mean[:, None]
     deviations, _ = lax.top_k(jnp.where(jnp.isfinite(extremes), jnp.abs(extremes), 0), num_extremes)
-    excess = jnp.log(deviations[..., :-1]) - jnp.log(deviations[..., -1:])
+    excess = jnp.log(deviations[:, :-1]) - jnp.log(deviations[:, -1:])
     return jnp.where(m.num_nonfinite == 0, (num_extremes - 1) / excess.sum(axis=-1), jnp.nan)

@@ -12,14 +12,22 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from vae_jax.estimators import ESTIMATORS
+from vae_jax.estimators import ESTIMATORS, in_blocks
 from vae_jax.problems import ExactMoments, PoissonGamma
 from vae_jax.replicates import check_replicates, stack_replicates
 from vae_jax.statistics import Statistics, summarize
 from vae_jax.typing import PRNGKey
 
 ROUND_ELEMENTS = 2**27
-"""Draws of one latent between two reports of progress."""
+"""Draws of one latent between two reports of progress, at most."""
+
+LEAST_ROUNDS = 10
+
+MAX_STUDY_BYTES = 2**32
+"""Of replicates that a study may keep."""
+
+BLOCK_SIZE = 10_000
+"""Samples of a block where there are too many for a cache."""
 
 RELIABLE_STD_ERROR = 0.1
 """Relative standard error of a standard deviation from which on it is called unreliable."""
@@ -99,7 +107,8 @@ def study_variance(
     """Measures every estimator's ELBO and gradient at every number of samples, in one compiled program.
 
     In replicate r every estimator draws from the same key at every number of samples, and the compiler shares the
-    draws. So the rows are correlated: a smaller number's samples are the first of a larger one's.
+    draws. So the rows are correlated: a smaller number's samples are the first of a larger one's. Large numbers of
+    samples are averaged in blocks of 10,000, which draw their own; a leave-one-out baseline is that of the block.
 
     Args:
         problem: the target, with its exact moments.
@@ -117,8 +126,9 @@ def study_variance(
     """
     check_study(problem, params, num_replicates, estimators, num_samples)
     axes = (tuple(dict.fromkeys(estimators)), tuple(sorted(set(num_samples))), ("elbo", *params))
-    rounds = max(1, math.ceil(num_replicates * max(num_samples) / ROUND_ELEMENTS))
-    round_size = math.ceil(num_replicates / rounds)
+    least_rounds = max(LEAST_ROUNDS, math.ceil(num_replicates * max(num_samples) / ROUND_ELEMENTS))
+    round_size = math.ceil(num_replicates / least_rounds)
+    rounds = math.ceil(num_replicates / round_size)
     program = jax.jit(partial(_round, problem, *axes, round_size, mesh))
     arguments = (jax.tree.map(jnp.asarray, dict(params)), key)
     compiled = program.lower(*arguments, 0).compile()
@@ -147,7 +157,9 @@ def _round(
     """ELBOs and gradients of `num_replicates` replicates from number `first` on."""
 
     def cell(key: PRNGKey, estimator: str, size: int) -> Float[Array, " P"]:
-        loss = partial(problem.elbo, key=key, num_samples=size, estimator=ESTIMATORS[estimator])
+        blocked = size > 10 * BLOCK_SIZE and size % BLOCK_SIZE == 0
+        chosen = in_blocks(ESTIMATORS[estimator], BLOCK_SIZE) if blocked else ESTIMATORS[estimator]
+        loss = partial(problem.elbo, key=key, num_samples=size, estimator=chosen)
         value, gradient = jax.value_and_grad(loss)(params)
         return jnp.stack([value, *(gradient[name] for name in parameters[1:])])
 
@@ -218,16 +230,22 @@ def check_study(
     problem.check_params(params)
     check_replicates(num_replicates, None, least=2)
     if not estimators:
-        raise ValueError(f"estimators must name at least one of {', '.join(ESTIMATORS)}, got none")
+        raise ValueError(f"estimators must name at least one of {', '.join(ESTIMATORS)}, got none: add one")
     for name in estimators:
         if name not in ESTIMATORS:
-            raise ValueError(f"estimators must be among {', '.join(ESTIMATORS)}, got {name}")
+            raise ValueError(f"estimators must be among {', '.join(ESTIMATORS)}, got {name}: choose of these")
     if not num_samples:
-        raise ValueError("num_samples must have at least one number, got none")
+        raise ValueError("num_samples must have at least one number, got none: add one")
     for size in num_samples:
         if size < 1:
-            raise ValueError(f"num_samples must be at least 1, got {size}")
+            raise ValueError(f"num_samples must be at least 1, got {size}: raise it")
         if size < 2 and any(name.endswith("+leave_one_out") for name in estimators):
             raise ValueError(
                 f"leave_one_out needs at least 2 samples, got {size}: raise num_samples, or drop that estimator"
             )
+    kept = num_replicates * len(estimators) * len(num_samples) * (1 + len(params)) * 4
+    if kept > MAX_STUDY_BYTES:
+        raise ValueError(
+            f"num_replicates must keep the replicates within {MAX_STUDY_BYTES / 1e9:.1f} GB, got {num_replicates:,} "
+            f"for {kept / 1e9:.1f} GB: lower it, or use gradient_statistics, which keeps none"
+        )

@@ -20,8 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = _parse(arguments)
     except Misuse as error:
         return _report(error, MISUSED)
-    # A polite request to end is cleaned up after as Ctrl-C is.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(ValueError):
+        # A polite request to end is cleaned up after as Ctrl-C is. Only a main thread can see to that.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command.run()
     except Misuse as error:

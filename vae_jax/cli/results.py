@@ -33,12 +33,13 @@ def staged(out: Path) -> Iterator[Path]:
         raise Misuse(f"--out must be a folder that can be written to, got {out}: {error.strerror}") from error
     try:
         yield stage
+        for file in stage.iterdir():
+            os.replace(file, out / file.name)
     except BaseException:
-        _remove(made or stage)
+        _remove(made)
         raise
-    for file in stage.iterdir():
-        os.replace(file, out / file.name)
-    stage.rmdir()
+    finally:
+        _remove(stage)
 
 
 def _first_missing(folder: Path) -> Path | None:

@@ -21,7 +21,7 @@ def start_jax(dtype: str) -> None:
         Misuse: an unknown dtype.
     """
     if dtype not in DTYPES:
-        raise Misuse(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
+        raise Misuse(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype}: choose of these")
     import jax
 
     jax.config.update("jax_enable_x64", dtype == "float64")
@@ -34,12 +34,13 @@ def _use_private_cache() -> None:
     """Compiled programs are native code: the cache is the user's alone, and done without where it cannot be."""
     import jax
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vae_jax"
     try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vae_jax"
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         if cache.stat().st_uid != os.getuid() or cache.stat().st_mode & 0o022:
             return
-    except OSError:
+    except (OSError, RuntimeError):
+        # RuntimeError: the user has no home.
         return
     jax.config.update("jax_compilation_cache_dir", str(cache))
     # By default only what takes over a second is kept, which is none of the small programs around the large one.

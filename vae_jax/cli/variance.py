@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from vae_jax.problems import PoissonGamma
     from vae_jax.variance import VarianceStudy
 
+MAX_SEED = 2**32
+
 
 @dataclass(frozen=True)
 class Variance:
@@ -64,6 +66,8 @@ class Variance:
             Misuse: an argument that no result can be had for.
         """
         counts = None if self.data is None else read_counts(self.data)
+        if not 0 <= self.seed < MAX_SEED:
+            raise Misuse(f"--seed must be from 0 to {MAX_SEED - 1}, got {self.seed}: change it")
         start_jax(self.dtype)
         from vae_jax.cli.variance_table import print_study
         from vae_jax.variance import check_study
@@ -100,7 +104,7 @@ class Variance:
         from vae_jax.problems import Gamma, PoissonGamma
 
         if self.problem != PoissonGamma.name:
-            raise Misuse(f"--problem must be one of {PoissonGamma.name}, got {self.problem}")
+            raise Misuse(f"--problem must be one of {PoissonGamma.name}, got {self.problem}: choose of these")
         data = {} if counts is None else {"counts": counts}
         return PoissonGamma(**data, prior_u=Gamma(*self.prior_u), prior_v=Gamma(*self.prior_v), family=self.family)
 
@@ -123,7 +127,7 @@ class Variance:
 
     def _config(self, problem: "PoissonGamma") -> dict[str, Any]:
         """Every setting, the data written out, and the command line that repeats the run."""
-        settings = asdict(self) | {"data": [f"{count:g}" for count in problem.counts]}
+        settings = asdict(self) | {"data": [str(count) for count in problem.counts]}
         words = ["vae-jax", "variance"]
         for field in fields(self):
             value = settings[field.name]

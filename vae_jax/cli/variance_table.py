@@ -10,6 +10,8 @@ from vae_jax.problems import PoissonGamma
 from vae_jax.problems.poisson_gamma_exact import truncation_effect
 from vae_jax.variance import Row, VarianceStudy
 
+MAX_DECIMALS = 8
+
 DIVERGENT, UNBELIEVABLE, NONFINITE = "∞", "?", "N"
 
 
@@ -52,6 +54,8 @@ def with_error(value: float, error: float) -> str:
     if not (math.isfinite(value) and math.isfinite(error)):
         return f"{value:g} ± {error:g}"
     decimals = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 6
+    if decimals > MAX_DECIMALS:
+        return f"{value:.6g} ± {error:.2g}"
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 

@@ -1,9 +1,10 @@
-"""An objective at many samples."""
+"""An objective at many samples, and the mean of its values."""
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vae_jax.typing import Distributions, Latents, Objective
+from vae_jax.typing import Distributions, Latents, Objective, Scalar
 
 
 def values_at(objective: Objective, samples: Latents, q: Distributions) -> Float[Array, " S"]:
@@ -13,9 +14,16 @@ def values_at(objective: Objective, samples: Latents, q: Distributions) -> Float
         ValueError: the objective of one sample is not a scalar.
     """
     values = jax.vmap(objective, in_axes=(0, None))(samples, q)
-    if getattr(values, "ndim", None) != 1:
+    shapes = [leaf.shape[1:] for leaf in jax.tree.leaves(values)]
+    if not isinstance(values, jax.Array) or shapes != [()]:
         raise ValueError(
-            "objective must return a scalar for one sample, got shape "
-            f"{getattr(values, 'shape', (0,))[1:]}: sum over the event dimensions inside it"
+            f"objective must return one scalar for one sample, got {type(values).__name__} of shapes {shapes}: "
+            "sum over the event dimensions inside it"
         )
     return values
+
+
+def mean_of(values: Float[Array, " S"]) -> Scalar:
+    """The mean, whose gradient is NaN where it is NaN itself: an invalid parameter can have a finite one otherwise."""
+    mean = values.mean()
+    return mean * jnp.where(jnp.isnan(mean), jnp.nan, 1).astype(mean.dtype)

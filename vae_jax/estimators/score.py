@@ -1,10 +1,11 @@
 """The score-function estimator, which differentiates the density instead of the objective."""
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from vae_jax import distributions
-from vae_jax.estimators.average import values_at
+from vae_jax.estimators.average import mean_of, values_at
 from vae_jax.estimators.baselines import no_baseline
 from vae_jax.typing import Baseline, Distributions, Objective, PRNGKey, Scalar
 
@@ -44,7 +45,10 @@ def score_function(
     samples = distributions.sample(q, key, num_samples)
     values = values_at(objective, samples, jax.tree.map(lax.stop_gradient, q))
     log_density = jax.vmap(distributions.log_prob, in_axes=(None, 0))(q, samples)
-    advantage = lax.stop_gradient(values - baseline(lax.stop_gradient(values)))
+    baselines = jnp.asarray(baseline(lax.stop_gradient(values)))
+    if baselines.shape not in ((), values.shape):
+        raise ValueError(f"baseline must return a scalar or shape {values.shape}, got shape {baselines.shape}")
+    advantage = lax.stop_gradient(values - baselines)
     # Zero in value, the score in its derivative.
     score = log_density - lax.stop_gradient(log_density)
-    return (values + advantage * score).mean()
+    return mean_of(values + advantage * score)

@@ -21,7 +21,7 @@ class ExactMoments(NamedTuple):
     mean: Exact
     std: Exact
     kurtosis: Exact
-    """E[(x - mean)^4] / std^4, which is 3 for a Gaussian."""
+    """E[(x - mean)^4] / std^4, which is 3 for a Gaussian; under leave-one-out to leading order in 1/num_samples."""
 
     def std_se(self, num_replicates: int) -> float | None:
         """The standard error that a standard deviation measured over replicates really has; None if not finite.
@@ -29,7 +29,7 @@ class ExactMoments(NamedTuple):
         std sqrt{[kurtosis - (R - 3)/(R - 1)] / R} / 2. A heavy tail hides it from the replicates themselves: they hold
         none of the rare draws that make it large.
         """
-        if self.std.value is None or self.kurtosis.value is None:
+        if self.std.value is None or self.kurtosis.value is None or num_replicates < 2:
             return None
         excess = self.kurtosis.value - (num_replicates - 3) / (num_replicates - 1)
         return self.std.value * math.sqrt(excess / num_replicates) / 2
@@ -65,6 +65,8 @@ def leave_one_out(
     """
 
     def moments(num_samples: int) -> ExactMoments:
+        if num_samples < 2:
+            raise ValueError(f"leave_one_out needs at least 2 samples, got {num_samples}: raise num_samples")
         others = num_samples - 1
         coupling = value_variance * score_square / others
         variance = (centred_square - (others - 1) / others * gradient**2 + coupling) / num_samples
@@ -79,4 +81,9 @@ def constant(moments: ExactMoments) -> MomentsOfSamples:
 
 
 def _finite(mean: float, variance: float, kurtosis: float) -> ExactMoments:
-    return ExactMoments(*(Exact("finite", value) for value in (mean, math.sqrt(variance), kurtosis)))
+    return ExactMoments(*(_known(value) for value in (mean, math.sqrt(variance), kurtosis)))
+
+
+def _known(value: float) -> Exact:
+    """What quadrature in float64 can say: a moment beyond its range is not known."""
+    return Exact("finite", value) if math.isfinite(value) else UNKNOWN

@@ -1,15 +1,16 @@
 """Poisson counts whose rate is the product of two Gamma latents, under a mean-field family of two factors."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 
 from vae_jax import bounds
-from vae_jax.distributions import PositiveNormal
+from vae_jax.distributions import LOWEST_LOC, PositiveNormal
 from vae_jax.problems import poisson_gamma_exact
 from vae_jax.problems.exact import ExactMoments
 from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
@@ -17,6 +18,11 @@ from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
 PUBLISHED_COUNTS = (3, 4, 3, 9, 10, 3, 2, 3, 3, 2)
 
 PUBLISHED_PARAMS = {"loc_u": 5.0, "scale_u": 0.5, "loc_v": 1.0, "scale_v": 0.2}
+
+LARGEST_COUNT = 10**9
+
+RESOLVED_STEPS = 1_000
+"""Representable numbers that a scale must span at loc: fewer, and rounding shapes the draws."""
 
 
 class Gamma(NamedTuple):
@@ -47,7 +53,7 @@ class PoissonGamma:
         ValueError: no counts, one that is not a natural number, a prior that is not positive, an unknown family.
     """
 
-    counts: tuple[int | float, ...] = PUBLISHED_COUNTS
+    counts: Sequence[int | float] | np.ndarray = PUBLISHED_COUNTS
     prior_u: Gamma = PUBLISHED_PRIOR_U
     prior_v: Gamma = PUBLISHED_PRIOR_V
     family: str = "normal"
@@ -59,15 +65,21 @@ class PoissonGamma:
     }
 
     def __post_init__(self) -> None:
-        if not self.counts:
-            raise ValueError("counts must have at least one value, got none")
+        if len(self.counts) == 0:
+            raise ValueError("counts must have at least one value, got none: give some, or leave them out")
         for number, count in enumerate(self.counts, start=1):
-            if not (count >= 0 and float(count).is_integer()):
-                raise ValueError(f"counts must be non-negative integers, got {count:g} as number {number}")
+            if not (0 <= count <= LARGEST_COUNT and float(count).is_integer()):
+                raise ValueError(
+                    f"counts must be integers from 0 to {LARGEST_COUNT:,}, got {count} as value {number}: mend the data"
+                )
         for name, prior in (("prior_u", self.prior_u), ("prior_v", self.prior_v)):
             for field, value in zip(Gamma._fields, prior, strict=True):
                 if not 0 < value < math.inf:
-                    raise ValueError(f"the {field} of {name} must be positive, got {value:g}")
+                    raise ValueError(f"{name} must have a positive, finite {field}, got {value}: change it")
+        # Any sequences are taken, and kept as what can be hashed.
+        object.__setattr__(self, "counts", tuple(int(count) for count in self.counts))
+        object.__setattr__(self, "prior_u", Gamma(*self.prior_u))
+        object.__setattr__(self, "prior_v", Gamma(*self.prior_v))
         if self.family not in self.families:
             raise ValueError(f"family must be one of {', '.join(self.families)}, got {self.family}")
 
@@ -103,12 +115,27 @@ class PoissonGamma:
         return params
 
     def check_params(self, params: Mapping[str, float]) -> None:
-        """Raises ValueError for a parameter that is not finite, or a scale that is not positive."""
+        """Raises ValueError for missing or unknown names, and for values that the family or the precision refuses."""
+        if set(params) != set(PUBLISHED_PARAMS):
+            raise ValueError(f"params must be {', '.join(PUBLISHED_PARAMS)}, got {', '.join(params) or 'none'}")
         for name, value in params.items():
             if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite, got {value:g}")
-            if name.startswith("scale") and value <= 0:
-                raise ValueError(f"{name} must be positive, got {value:g}")
+                raise ValueError(f"{name} must be finite, got {value}: change it")
+        precision = jnp.finfo(jnp.result_type(float))
+        for latent in ("u", "v"):
+            loc, scale = params[f"loc_{latent}"], params[f"scale_{latent}"]
+            if scale <= 0:
+                raise ValueError(f"scale_{latent} must be positive, got {scale}: raise it")
+            if scale < RESOLVED_STEPS * precision.eps * abs(loc):
+                raise ValueError(
+                    f"scale_{latent} must be at least {RESOLVED_STEPS * precision.eps:.1g} of loc_{latent} in "
+                    f"{precision.dtype}, got {scale}: raise it, or use float64"
+                )
+            if self.family == "normal" and loc < LOWEST_LOC * scale:
+                raise ValueError(
+                    f"loc_{latent} must be at least {LOWEST_LOC:g} scale_{latent} = {LOWEST_LOC * scale:g} for a "
+                    f"normal truncated at zero, got {loc}: raise it, or use the log_normal family"
+                )
 
     def q(self, params: Mapping[str, Any]) -> Distributions:
         """The mean-field family at `params`: independent distributions of u and v."""

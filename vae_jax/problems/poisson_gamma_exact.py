@@ -21,12 +21,15 @@ NODES: Mapping[str, Callable[[float, float], LatentNodes]] = {
     "log_normal": quadrature.log_normal,
 }
 
-NEAR_ZERO = 1e-3
 FORMAL_DENSITY = 1e-18
-"""Below this density at zero the divergence of E[1/z^2], and of E[1/z^4], is formal: draws under NEAR_ZERO come once in
-1e21, and what lies just above adds under 1e-9. The moments of a pathwise gradient are then those over z > NEAR_ZERO."""
+NEAR_ZERO = 1e-3
+"""Where q's density at zero, times its scale, is below FORMAL_DENSITY, the divergence of E[1/z^2] and E[1/z^4] there is
+formal: draws under NEAR_ZERO loc come once in 1e20, and what lies just above adds under 1e-7 of the moment. The moments
+of a pathwise gradient are then those over z > NEAR_ZERO loc."""
 
 
+# What leaves the range of float64 is said to be unknown.
+@np.errstate(over="ignore", invalid="ignore")
 def exact_moments(
     problem: "PoissonGamma", params: Mapping[str, float], estimator: str
 ) -> Callable[[int], dict[str, ExactMoments]]:
@@ -42,7 +45,11 @@ def exact_moments(
 
     Returns:
         num_samples to a dict from "elbo" and the parameters' names to moments.
+
+    Raises:
+        ValueError: invalid parameters; later, fewer samples than the estimator needs.
     """
+    problem.check_params(params)
     grid = LatentGrid(problem, params, NODES[problem.family])
     by_parameter = {name: _gradient_moments(grid, name, estimator) for name in params}
     by_parameter["elbo"] = averaged(*grid.moments(grid.log_weight))
@@ -134,13 +141,15 @@ class LatentGrid:
         nodes = getattr(self, latent)
         slope = self._power(latent) / nodes.z - getattr(self.problem, f"prior_{latent}").rate - nodes.dlog_density
         coupling = len(self.problem.counts) * self._other(latent)
-        path = self._spread(latent, np.where(nodes.z > NEAR_ZERO, nodes.path[kind], 0))
-        return (self._spread(latent, slope) - coupling) * path
+        formal = 0 < nodes.edge_density <= FORMAL_DENSITY
+        path = np.where(nodes.z > NEAR_ZERO * nodes.loc, nodes.path[kind], 0) if formal else nodes.path[kind]
+        return (self._spread(latent, slope) - coupling) * self._spread(latent, path)
 
     def diverges_at_zero(self, name: str) -> bool:
         """Whether the 1/z in the path gradient meets a density that does not vanish at zero."""
-        latent = name.split("_")[1]
-        return getattr(self, latent).density_at_zero > FORMAL_DENSITY and self._power(latent) != 0
+        kind, latent = name.split("_")
+        nodes = getattr(self, latent)
+        return nodes.edge_density > FORMAL_DENSITY and nodes.path_at_zero[kind] != 0 and self._power(latent) != 0
 
     def _power(self, latent: str) -> float:
         return getattr(self.problem, f"power_{latent}")

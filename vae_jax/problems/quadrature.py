@@ -28,8 +28,11 @@ class LatentNodes:
     """d log q / d parameter, for loc and scale."""
     path: dict[str, Nodes]
     """dz / d parameter along the reparameterized path."""
-    density_at_zero: float
-    """q's density at z = 0."""
+    edge_density: float
+    """q's density at z = 0 times its scale, which has no unit."""
+    path_at_zero: dict[str, float]
+    """dz / d parameter there."""
+    loc: float
 
 
 def positive_normal(loc: float, scale: float) -> LatentNodes:
@@ -56,7 +59,9 @@ def log_normal(loc: float, scale: float) -> LatentNodes:
         dlog_density=-(noise / scale + 1) / z,
         score={"loc": noise / scale, "scale": (noise**2 - 1) / scale},
         path={"loc": z, "scale": z * noise},
-        density_at_zero=0.0,
+        edge_density=0.0,
+        path_at_zero={"loc": 0.0, "scale": 0.0},
+        loc=loc,
     )
 
 
@@ -73,7 +78,9 @@ def _normal_above_zero(loc: float, scale: float, log_mass: float, hazard: float)
         dlog_density=-noise / scale,
         score={"loc": (noise - hazard) / scale, "scale": (noise**2 - 1 + hazard * loc / scale) / scale},
         path={"loc": np.ones_like(noise), "scale": noise},
-        density_at_zero=float(np.exp(_log_normal(-loc / scale) - log_mass) / scale),
+        edge_density=float(np.exp(_log_normal(-loc / scale) - log_mass)),
+        path_at_zero={"loc": 1.0, "scale": -loc / scale},
+        loc=loc,
     )
 
 
