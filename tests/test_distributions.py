@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from monte_carlo import assert_unbiased
 from scipy import stats
 from scipy.integrate import quad
 
+from monte_carlo import assert_unbiased
 from vae_jax import distributions
 from vae_jax.distributions import PositiveNormal
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from monte_carlo import Z, assert_unbiased
 from scipy import stats
 
+from monte_carlo import Z, assert_unbiased
 from vae_jax import gradient_replicates, gradient_statistics, summarize
 
 KEY = jax.random.key(0)

@@ -1,8 +1,8 @@
 import jax
 import numpy as np
 import pytest
-from monte_carlo import assert_unbiased
 
+from monte_carlo import assert_unbiased
 from vae_jax.problems import PoissonGamma
 from vae_jax.replicates import replicate_mesh
 from vae_jax.statistics import gradient_replicates

@@ -136,7 +136,7 @@ def summarize(
     Raises:
         ValueError: fewer than 2 replicates, or a tail of more than half of them.
     """
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(replicates)]
+    leaves = [jnp.asarray(leaf, jnp.result_type(leaf, float)) for leaf in jax.tree.leaves(replicates)]
     num_replicates = leaves[0].shape[0]
     check_replicates(num_replicates, None, least=2)
     tail_size = _checked_tail_size(tail_size, num_replicates)

@@ -1,10 +1,9 @@
-"""An objective at many samples, and the mean of its values."""
+"""An objective at many samples."""
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vae_jax.typing import Distributions, Latents, Objective, Scalar
+from vae_jax.typing import Distributions, Latents, Objective
 
 
 def values_at(objective: Objective, samples: Latents, q: Distributions) -> Float[Array, " S"]:
@@ -21,9 +20,3 @@ def values_at(objective: Objective, samples: Latents, q: Distributions) -> Float
             "sum over the event dimensions inside it"
         )
     return values
-
-
-def mean_of(values: Float[Array, " S"]) -> Scalar:
-    """The mean, whose gradient is NaN where it is NaN itself: an invalid parameter can have a finite one otherwise."""
-    mean = values.mean()
-    return mean * jnp.where(jnp.isnan(mean), jnp.nan, 1).astype(mean.dtype)

@@ -4,7 +4,7 @@ import jax
 from jax import lax
 
 from vae_jax import distributions
-from vae_jax.estimators.average import mean_of, values_at
+from vae_jax.estimators.average import values_at
 from vae_jax.typing import Distributions, Objective, PRNGKey, Scalar
 
 
@@ -31,7 +31,7 @@ def pathwise(objective: Objective, q: Distributions, key: PRNGKey, num_samples: 
     Reference: Kingma & Welling (2014), eq. 6; Mohamed, Rosca, Figurnov & Mnih (2020), section 5.
     """
     samples = distributions.rsample(q, key, num_samples)
-    return mean_of(values_at(objective, samples, q))
+    return values_at(objective, samples, q).mean()
 
 
 def sticking_the_landing(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
@@ -50,4 +50,4 @@ def sticking_the_landing(objective: Objective, q: Distributions, key: PRNGKey, n
     Reference: Roeder, Wu & Duvenaud (2017), eq. 6.
     """
     samples = distributions.rsample(q, key, num_samples)
-    return mean_of(values_at(objective, samples, jax.tree.map(lax.stop_gradient, q)))
+    return values_at(objective, samples, jax.tree.map(lax.stop_gradient, q)).mean()

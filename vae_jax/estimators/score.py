@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from vae_jax import distributions
-from vae_jax.estimators.average import mean_of, values_at
+from vae_jax.estimators.average import values_at
 from vae_jax.estimators.baselines import no_baseline
 from vae_jax.typing import Baseline, Distributions, Objective, PRNGKey, Scalar
 
@@ -51,4 +51,4 @@ def score_function(
     advantage = lax.stop_gradient(values - baselines)
     # Zero in value, the score in its derivative.
     score = log_density - lax.stop_gradient(log_density)
-    return mean_of(values + advantage * score)
+    return (values + advantage * score).mean()

@@ -28,8 +28,6 @@ formal: draws under NEAR_ZERO loc come once in 1e20, and what lies just above ad
 of a pathwise gradient are then those over z > NEAR_ZERO loc."""
 
 
-# What leaves the range of float64 is said to be unknown.
-@np.errstate(over="ignore", invalid="ignore")
 def exact_moments(
     problem: "PoissonGamma", params: Mapping[str, float], estimator: str
 ) -> Callable[[int], dict[str, ExactMoments]]:
@@ -50,9 +48,11 @@ def exact_moments(
         ValueError: invalid parameters; later, fewer samples than the estimator needs.
     """
     problem.check_params(params)
-    grid = LatentGrid(problem, params, NODES[problem.family])
-    by_parameter = {name: _gradient_moments(grid, name, estimator) for name in params}
-    by_parameter["elbo"] = averaged(*grid.moments(grid.log_weight))
+    # What leaves the range of float64 is said to be unknown.
+    with np.errstate(all="ignore"):
+        grid = LatentGrid(problem, params, NODES[problem.family])
+        by_parameter = {name: _gradient_moments(grid, name, estimator) for name in params}
+        by_parameter["elbo"] = averaged(*grid.moments(grid.log_weight))
     return lambda num_samples: {name: moments(num_samples) for name, moments in by_parameter.items()}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from itertools import product
 from typing import Any
 
@@ -11,33 +12,32 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.infer import Trace_ELBO
 
-from peers_work import Peer, Work, fastest
+from speed.work import LEAST_LATENT, Peer, Work, fastest
 from vae_jax.distributions import PositiveNormal
 from vae_jax.replicates import stack_replicates
-
-LEAST_LATENT = 1e-3
-"""Where a plain normal's draws are cut off: it has mass below zero, where the model has no density."""
 
 LARGEST_LATENT = 100.0
 """A finite upper end: TensorFlow Probability's truncated normal has no gradient with an infinite one."""
 
-Draw = Callable[[jax.Array], Mapping[str, jax.Array]]
+Params = Mapping[str, jax.Array]
+
+Draw = Callable[[Params, jax.Array], Mapping[str, jax.Array]]
 
 
 def numpyro_peers(work: Work) -> Iterator[Peer]:
     """NumPyro's `Trace_ELBO` with our log joint as a factor, and with the model as one writes it."""
-    trace_elbo = Trace_ELBO(num_particles=work.num_samples)
+    trace_elbo: Any = Trace_ELBO(num_particles=work.num_samples)
 
     for name, counterpart, model in (
         ("numpyro Trace_ELBO, factor", "pathwise", partial(_factor_model, work)),
         ("numpyro Trace_ELBO, Poisson model", "numpyro_log_joint/pathwise", partial(_poisson_model, work)),
     ):
         bound = partial(_numpyro_bound, trace_elbo, work, model)
-        yield _tuned(name, counterpart, partial(_replicate, bound, work), work, family="PositiveNormal")
+        yield _tuned(name, counterpart, partial(_replicate, bound), work, family="PositiveNormal")
 
 
 def _numpyro_bound(
-    trace_elbo: Trace_ELBO, work: Work, model: Callable[[], None], params: Mapping[str, jax.Array], key: jax.Array
+    trace_elbo: Any, work: Work, model: Callable[[], None], params: Mapping[str, jax.Array], key: jax.Array
 ) -> Any:
     return -trace_elbo.loss(key, params, model, partial(_guide, work))
 
@@ -68,7 +68,7 @@ def tfp_peers(work: Work) -> Iterator[Peer]:
         ImportError: it is missing, or does not import beside this JAX.
     """
     try:
-        import tensorflow_probability.substrates.jax as tfp
+        tfp: Any = import_module("tensorflow_probability.substrates.jax")
     except AttributeError as error:
         # The stable release reads attributes that JAX has since dropped.
         raise ImportError(str(error)) from error
@@ -81,9 +81,10 @@ def tfp_peers(work: Work) -> Iterator[Peer]:
         "pathwise": tfp.vi.GradientEstimators.REPARAMETERIZATION,
         "score_function": tfp.vi.GradientEstimators.SCORE_FUNCTION,
     }
-    for counterpart, family in product(estimators, families):
-        bound = partial(_tfp_bound, tfp, work, families[family], estimators[counterpart])
-        yield _tuned(f"tfp {counterpart}, {family}", counterpart, partial(_replicate, bound, work), work, family=family)
+    for estimator, family in product(estimators, families):
+        bound = partial(_tfp_bound, tfp, work, families[family], estimators[estimator])
+        counterpart = f"normal/{estimator}" if family == "Normal" else estimator
+        yield _tuned(f"tfp {estimator}, {family}", counterpart, partial(_replicate, bound), work, family=family)
 
 
 def _tfp_bound(
@@ -103,8 +104,8 @@ def _tfp_bound(
     )
 
 
-def _replicate(bound: Callable[..., Any], work: Work, key: jax.Array) -> Mapping[str, jax.Array]:
-    value, gradient = jax.value_and_grad(bound)(dict(work.params), key)
+def _replicate(bound: Callable[..., Any], params: Params, key: jax.Array) -> Mapping[str, jax.Array]:
+    value, gradient = jax.value_and_grad(bound)(params, key)
     return {"elbo": value, **gradient}
 
 
@@ -112,14 +113,15 @@ def _tuned(name: str, counterpart: str, draw: Draw, work: Work, *, family: str) 
     """A peer in the fastest of the chunk sizes, on one device or on all."""
 
     def program(chunk_size: int, num_devices: int) -> Callable[[], Mapping[str, jax.Array]]:
-        def run(key: jax.Array) -> Mapping[str, jax.Array]:
+        # The parameters are arguments, as ours are: constants would be computed with while compiling.
+        def run(params: Params, key: jax.Array) -> Mapping[str, jax.Array]:
             mesh = None if num_devices == 1 else work.mesh
-            return stack_replicates(draw, key, work.num_replicates, chunk_size=chunk_size, mesh=mesh)
+            return stack_replicates(partial(draw, params), key, work.num_replicates, chunk_size=chunk_size, mesh=mesh)
 
-        return partial(jax.jit(run), work.key)
+        return partial(jax.jit(run), dict(work.params), work.key)
 
     settings = product(work.chunk_sizes, sorted({1, work.mesh.size}))
     programs = {setting: program(*setting) for setting in settings}
-    best, _ = fastest(programs, rounds=1)
+    best, _ = fastest(programs, rounds=2)
     setting = {"family": family, "chunk_size": best[0], "num_devices": best[1]}
     return Peer(name, counterpart, programs[best], work.num_samples, work.num_replicates, setting)

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from typing import Any
 
-from peers_work import Peer, Replicates, Work
+from speed.work import LEAST_LATENT, Peer, Replicates, Work
 
 Loss = Callable[..., tuple[Any, Any]]
 """PyTorch, the work, parameters and a shape of samples to what is differentiated and the bound's values there."""
-
-LEAST_LATENT = 1e-3
-"""Where a plain normal's draws are cut off: it has mass below zero, where the model has no density."""
 
 MEASURED_REPLICATES = 50
 """Of a Python loop over replicates, whose time is proportional to their number."""
@@ -25,7 +23,7 @@ def torch_peers(work: Work) -> Iterator[Peer]:
     Raises:
         ImportError: PyTorch is missing.
     """
-    import torch
+    torch: Any = import_module("torch")
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
@@ -35,15 +33,15 @@ def torch_peers(work: Work) -> Iterator[Peer]:
     num_replicates = min(MEASURED_REPLICATES, work.num_replicates)
     losses = {"pathwise": _pathwise_loss, "score_function": _score_loss}
     setting = {"family": "Normal", "device": device, "num_threads": torch.get_num_threads()}
-    for counterpart, loss in losses.items():
+    for estimator, loss in losses.items():
         replicate = partial(_at_once, torch, loss, work, params, work.num_samples)
         run = partial(_repeated, torch, replicate, num_replicates)
-        yield Peer(f"torch {counterpart}", counterpart, run, work.num_samples, num_replicates, setting)
-    for counterpart, loss in losses.items():
+        yield Peer(f"torch {estimator}", f"normal/{estimator}", run, work.num_samples, num_replicates, setting)
+    for estimator, loss in losses.items():
         replicate = partial(_by_sample, torch, loss, work, params, LOOP_SAMPLES)
         run = partial(_repeated, torch, replicate, LOOP_REPLICATES)
-        name = f"torch {counterpart}, loop over samples"
-        yield Peer(name, counterpart, run, LOOP_SAMPLES, LOOP_REPLICATES, setting)
+        name = f"torch {estimator}, loop over samples"
+        yield Peer(name, f"normal/{estimator}", run, LOOP_SAMPLES, LOOP_REPLICATES, setting)
 
 
 def _repeated(torch: Any, replicate: Callable[[], Any], num_replicates: int) -> Replicates:

@@ -6,12 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from vae_jax.problems import PoissonGamma
+from vae_jax.replicates import replicate_mesh
 from vae_jax.statistics import GradientStatistics
-from vae_jax.typing import LogDensity
+
+SEED = 0
+
+CHUNK_SIZES = {"cpu": (5, 1, 25, 100)}
+OTHER_CHUNK_SIZES = (250, 25, 1_000)
+
+LEAST_LATENT = 1e-3
+"""Where a plain normal's draws are cut off: it has mass below zero, where the model has no density."""
 
 AGREEMENT = 5.0
 """Standard errors within which a peer's mean gradient must lie of ours."""
@@ -28,7 +37,6 @@ class Work:
     """Gradients of `num_replicates` independent bounds of `num_samples` samples each."""
 
     problem: PoissonGamma
-    written_log_joint: LogDensity
     params: Mapping[str, jax.Array]
     key: jax.Array
     num_samples: int
@@ -36,6 +44,14 @@ class Work:
     mesh: Mesh
     chunk_sizes: tuple[int, ...]
     """Replicates at once, of which every peer that has the choice is given the fastest."""
+
+
+def default_work(num_samples: int, num_replicates: int, most_chunk_sizes: int | None = None) -> Work:
+    """The published Poisson-Gamma problem on every device."""
+    problem = PoissonGamma()
+    chunk_sizes = CHUNK_SIZES.get(jax.default_backend(), OTHER_CHUNK_SIZES)[:most_chunk_sizes]
+    params = {name: jnp.asarray(value) for name, value in problem.default_params.items()}
+    return Work(problem, params, jax.random.key(SEED), num_samples, num_replicates, replicate_mesh(), chunk_sizes)
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,11 @@ class Peer:
     num_samples: int
     num_replicates: int
     setting: Mapping[str, Any]
+
+    @property
+    def estimator(self) -> str:
+        """Our estimator of the same kind, under whatever family and log joint."""
+        return self.counterpart.rpartition("/")[2]
 
     def share(self, work: Work) -> float:
         """How much of the work one run does."""
@@ -84,13 +105,17 @@ def fastest(candidates: Mapping[Any, Callable[[], Any]], rounds: int = 3) -> tup
     return min(times, key=times.__getitem__), times
 
 
-def z_scores(replicates: Replicates, ours: GradientStatistics) -> dict[str, float]:
-    """(peer's mean - our mean) / standard error of the difference, of the bound and of the compared parameters."""
+def z_scores(replicates: Replicates, ours: GradientStatistics) -> dict[str, float | None]:
+    """(peer's mean - our mean) / standard error of the difference, of the bound and of the compared parameters.
+
+    None where a replicate of the peer is not finite.
+    """
     means = {"elbo": ours.value.mean, **ours.gradient.mean}
     mean_ses = {"elbo": ours.value.mean_se, **ours.gradient.mean_se}
     scores = {}
     for name in COMPARED:
         theirs = np.asarray(replicates[name], float)
         squared_se = theirs.var(ddof=1) / theirs.size + float(mean_ses[name]) ** 2
-        scores[name] = float((theirs.mean() - float(means[name])) / np.sqrt(squared_se))
+        score = float((theirs.mean() - float(means[name])) / np.sqrt(squared_se))
+        scores[name] = score if np.isfinite(score) else None
     return scores

@@ -1,0 +1,75 @@
+"""Our own passes over the work: gradients, and forward passes without any."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Bool, Float
+
+from speed.work import LEAST_LATENT, Work
+from vae_jax import bounds
+from vae_jax.estimators import ESTIMATORS, in_blocks
+from vae_jax.problems.poisson_gamma import PUBLISHED_COUNTS
+from vae_jax.replicates import fold_replicates
+from vae_jax.statistics import GradientStatistics, gradient_statistics
+from vae_jax.typing import Latents, LogDensity, Parameters, PRNGKey, Scalar, StochasticLoss
+
+
+def written_log_joint(latents: Latents) -> Scalar:
+    """The log joint of the published problem as one writes it with NumPyro's distributions."""
+    u, v = latents["u"], latents["v"]
+    counts = jnp.asarray(PUBLISHED_COUNTS)
+    return (
+        jnp.sum(dist.Poisson(u * v).log_prob(counts))
+        + dist.Gamma(5.0, 1.0).log_prob(u)
+        + dist.Gamma(4.0, 4.0).log_prob(v)
+    )
+
+
+def elbo_loss(
+    work: Work, estimator: str, *, log_joint: LogDensity | None = None, block_size: int | None = None
+) -> StochasticLoss:
+    """The evidence lower bound of the work's problem. The object must be kept: a pass is compiled once for each."""
+    chosen = ESTIMATORS[estimator]
+    if block_size is not None:
+        chosen = in_blocks(chosen, block_size)
+
+    def loss(params: Parameters, key: PRNGKey) -> Scalar:
+        density = log_joint or work.problem.log_joint
+        return bounds.elbo(density, work.problem.q(params), key, work.num_samples, estimator=chosen)
+
+    return loss
+
+
+def cut_normal_loss(work: Work, estimator: str) -> StochasticLoss:
+    """The bound under plain normals whose draws are cut off above zero, as the peers without our family have it."""
+
+    def cut_log_joint(latents: Latents) -> Scalar:
+        return work.problem.log_joint({name: jnp.maximum(value, LEAST_LATENT) for name, value in latents.items()})
+
+    def loss(params: Parameters, key: PRNGKey) -> Scalar:
+        q = {latent: dist.Normal(params[f"loc_{latent}"], params[f"scale_{latent}"]) for latent in ("u", "v")}
+        return bounds.elbo(cut_log_joint, q, key, work.num_samples, estimator=ESTIMATORS[estimator])
+
+    return loss
+
+
+def gradient_pass(loss: StochasticLoss, work: Work) -> Callable[[], GradientStatistics]:
+    """Statistics of the loss and its gradient over the work's replicates, on every device."""
+    return partial(gradient_statistics, loss, dict(work.params), work.key, work.num_replicates, mesh=work.mesh)
+
+
+def forward_pass(loss: StochasticLoss, work: Work) -> Callable[[], Array]:
+    """The loss alone, by the same chunks of replicates, and summed."""
+
+    def total(losses: Float[Array, " c"], counted: Bool[Array, " c"]) -> Scalar:
+        return jnp.where(counted, losses, 0).sum()
+
+    @jax.jit
+    def run(params: Parameters, key: PRNGKey) -> Scalar:
+        draw = partial(loss, params)
+        return fold_replicates(draw, key, work.num_replicates, summarize=total, merge=jnp.add, mesh=work.mesh)
+
+    return partial(run, dict(work.params), work.key)
