@@ -10,7 +10,6 @@ peers are in an extra of their own, `pip install -e '.[peers]'`; one that is mis
 import argparse
 import importlib.metadata
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +21,8 @@ import jax
 import numpy as np
 
 from speed.floor import (
-    BLOCK_SHARES,
     OPERATIONS_PER_NORMAL,
-    block_sizes,
+    block_size_of,
     chosen_floor,
     large_pass,
     over_floor,
@@ -184,7 +182,7 @@ def _memory_cases(sizes: Sizes) -> Iterator[MemoryCase]:
         for factor in (0.1, 1, 10):
             yield MemoryCase(estimator, sizes.num_samples, round(factor * sizes.num_replicates))
         yield MemoryCase(estimator, sizes.large_samples, sizes.num_replicates)
-        yield MemoryCase(estimator, sizes.large_samples, sizes.num_replicates, block_sizes(sizes.large_samples)[0])
+        yield MemoryCase(estimator, sizes.large_samples, sizes.num_replicates, block_size_of(sizes.large_samples))
 
 
 def _memory(case: MemoryCase) -> dict[str, Any]:
@@ -236,10 +234,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _sizes(options: argparse.Namespace) -> Sizes:
     standard = QUICK if options.quick else FULL
     given = {name: value for name, value in vars(options).items() if name in asdict(standard) and value is not None}
-    sizes = replace(standard, **given)
-    if sizes.large_samples % math.lcm(*BLOCK_SHARES):
-        raise SystemExit(f"--large-samples must be a multiple of {math.lcm(*BLOCK_SHARES)}, got {sizes.large_samples}")
-    return sizes
+    return replace(standard, **given)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def test_chunks_shrink_as_samples_grow():
 
     small, large = (_fitting_chunk(of_size(size), KEY, None) for size in (1_000, 100_000))
     assert small >= 50 * large
-    assert _fitting_chunk(of_size(10_000_000), KEY, None) == 2
+    assert _fitting_chunk(of_size(200_000), KEY, None) == 2
+    assert _fitting_chunk(of_size(10_000_000), KEY, None) == 1
 
 
 def test_memory_does_not_grow_with_the_number_of_replicates():

@@ -170,9 +170,10 @@ def _fitting_chunk(draw: Draw, key: PRNGKey, mesh: Mesh | None) -> int:
     backend = jax.default_backend()
     alone = backend != "cpu" or _num_devices(mesh) == 1
     elements = CHUNK_ELEMENTS.get(backend, 2**22) if alone else CORE_CHUNK_ELEMENTS
-    # XLA makes slow code for a CPU of an axis of one.
-    least = 2 if backend == "cpu" else 1
-    return max(least, elements // max(_sizes(jax.make_jaxpr(draw)(key).jaxpr), default=1))
+    largest = max(_sizes(jax.make_jaxpr(draw)(key).jaxpr), default=1)
+    # XLA makes slow code for a CPU of an axis of one, which matters less than memory where one replicate is large.
+    least = 2 if backend == "cpu" and largest <= CHUNK_ELEMENTS["cpu"] else 1
+    return max(least, elements // largest)
 
 
 def _sizes(jaxpr: Jaxpr) -> Iterator[int]:

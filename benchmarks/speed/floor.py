@@ -11,7 +11,7 @@ import jax
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
-from speed.ours import elbo_loss, gradient_pass
+from speed.ours import blocked_pass
 from speed.work import Work, fastest, interleaved
 
 NUM_LATENTS = 2
@@ -33,8 +33,8 @@ rotation in one instruction needs fewer, one whose integers are slower than its 
 time that these operations would take at the rate given.
 """
 
-BLOCK_SHARES = (100, 20, 10)
-"""Blocks that the samples of a large pass are cut into."""
+NUM_BLOCKS = 100
+"""That the samples of a large pass are cut into."""
 
 
 def _draw_floors(work: Work) -> dict[tuple[int, int], Callable[[], Array]]:
@@ -103,38 +103,27 @@ def over_floor(
     }
 
 
-def block_sizes(num_samples: int) -> tuple[int, ...]:
-    return tuple(num_samples // share for share in BLOCK_SHARES)
+def block_size_of(num_samples: int) -> int:
+    return num_samples // NUM_BLOCKS
 
 
 def large_pass(work: Work, estimators: Sequence[str], rounds: int, rate: float | None) -> dict[str, Any]:
     """Passes whose samples are too many for a cache: as they are, and in blocks."""
     print(f"{work.num_samples:,} samples, {rounds} rounds ...", flush=True)
-    blocks = (None, *block_sizes(work.num_samples))
-    search = replace(work, num_replicates=max(2, work.num_replicates // 20))
-    floor, contenders = chosen_floor(work, search)
-    chosen = {}
-    for name in estimators:
-        best, seconds = fastest({block: _blocked_pass(search, name, block) for block in blocks})
-        chosen[name] = {"block_size": best, "search_seconds": {str(block): each for block, each in seconds.items()}}
-        contenders[f"{name}/None"] = _blocked_pass(work, name, None)
-        contenders[f"{name}/{best}"] = _blocked_pass(work, name, best)
+    floor, contenders = chosen_floor(work, replace(work, num_replicates=max(2, work.num_replicates // 20)))
+    cells = {
+        f"{name}/{block}": (name, block) for name in estimators for block in (None, block_size_of(work.num_samples))
+    }
+    contenders |= {key: blocked_pass(work, *cell) for key, cell in cells.items()}
     times = {name: spread(each) for name, each in interleaved(contenders, rounds).items()}
-    floor |= times.pop("floor")
-    rows = []
-    for key, seconds in times.items():
-        name, _, block = key.rpartition("/")
-        row = over_floor(name, seconds, floor, work, rate)
-        rows.append(row | {"block_size": None if block == "None" else int(block)})
+    floor |= times["floor"]
     return {
         "num_samples": work.num_samples,
         "num_replicates": work.num_replicates,
         "rounds": rounds,
         "floor": floor,
-        "passes": rows,
-        "fastest_block": chosen,
+        "passes": [
+            over_floor(name, times[key], floor, work, rate) | {"block_size": block}
+            for key, (name, block) in cells.items()
+        ],
     }
-
-
-def _blocked_pass(work: Work, estimator: str, block_size: int | None) -> Callable[[], Any]:
-    return gradient_pass(elbo_loss(work, estimator, block_size=block_size), work)

@@ -39,13 +39,13 @@ def measured_peak(case: MemoryCase) -> dict[str, Any]:
 def _print_peak(case: MemoryCase) -> None:
     import jax
 
-    from speed.ours import elbo_loss, gradient_pass
+    from speed.ours import blocked_pass
     from speed.work import default_work, seconds_of
 
     jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     resident_after_imports = _restart_peak()
     work = default_work(case.num_samples, case.num_replicates)
-    seconds = seconds_of(gradient_pass(elbo_loss(work, case.estimator, block_size=case.block_size), work))
+    seconds = seconds_of(blocked_pass(work, case.estimator, case.block_size))
     on_device = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     report = {
         "peak_resident_bytes_above_imports": _peak_resident() - resident_after_imports,

@@ -16,6 +16,8 @@ from vae_jax.replicates import fold_replicates
 from vae_jax.statistics import GradientStatistics, gradient_statistics
 from vae_jax.typing import Latents, LogDensity, Parameters, PRNGKey, Scalar, StochasticLoss
 
+BLOCKED_CHUNK_ELEMENTS = 2**18
+
 
 def written_log_joint(latents: Latents) -> Scalar:
     """The log joint of the published problem as one writes it with NumPyro's distributions."""
@@ -56,9 +58,19 @@ def cut_normal_loss(work: Work, estimator: str) -> StochasticLoss:
     return loss
 
 
-def gradient_pass(loss: StochasticLoss, work: Work) -> Callable[[], GradientStatistics]:
+def gradient_pass(
+    loss: StochasticLoss, work: Work, *, chunk_size: int | None = None
+) -> Callable[[], GradientStatistics]:
     """Statistics of the loss and its gradient over the work's replicates, on every device."""
-    return partial(gradient_statistics, loss, dict(work.params), work.key, work.num_replicates, mesh=work.mesh)
+    arguments = (loss, dict(work.params), work.key, work.num_replicates)
+    return partial(gradient_statistics, *arguments, chunk_size=chunk_size, mesh=work.mesh)
+
+
+def blocked_pass(work: Work, estimator: str, block_size: int | None) -> Callable[[], GradientStatistics]:
+    """The same with the samples in blocks, or not, where the size is None."""
+    # Larger chunks of blocks mean fewer steps of the loop over them, whose bookkeeping takes memory on a CPU.
+    chunk_size = None if block_size is None else max(1, BLOCKED_CHUNK_ELEMENTS // block_size)
+    return gradient_pass(elbo_loss(work, estimator, block_size=block_size), work, chunk_size=chunk_size)
 
 
 def forward_pass(loss: StochasticLoss, work: Work) -> Callable[[], Array]:
