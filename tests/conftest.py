@@ -1,6 +1,7 @@
 """Strictness for every test, switched on before the package is imported."""
 
 import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -26,3 +27,21 @@ def strict_dtypes():
     """No implicit promotion between dtypes for one test."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The folder of real data. It is not part of the project: without it the tests that need it are skipped."""
+    folder = Path(os.environ.get("VAE_JAX_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        absent = f"the test data are not in {folder}: VAE_JAX_TEST_DATA names another folder"
+        if os.environ.get("VAE_JAX_REQUIRE_DATA") == "1":
+            pytest.fail(absent)
+        pytest.skip(absent)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mnist_folder(data_folder):
+    """MNIST as four gzip'd IDX files."""
+    return data_folder / "mnist"

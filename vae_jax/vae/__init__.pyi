@@ -1,0 +1,2 @@
+from .config import Experiment as Experiment
+from .presets import PRESETS as PRESETS
