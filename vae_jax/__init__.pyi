@@ -8,7 +8,15 @@ from . import replicates as replicates
 from . import statistics as statistics
 from . import typing as typing
 from . import variance as variance
+from .bounds import ElboTerms as ElboTerms
+from .bounds import doubly_reparameterized as doubly_reparameterized
 from .bounds import elbo as elbo
+from .bounds import elbo_terms as elbo_terms
+from .bounds import importance_weighted as importance_weighted
+from .bounds import log_weights as log_weights
+from .divergences import dual_geometric_jensen_shannon as dual_geometric_jensen_shannon
+from .divergences import geometric_jensen_shannon as geometric_jensen_shannon
+from .divergences import geometric_mean_gaussian as geometric_mean_gaussian
 from .divergences import kl_diagonal_gaussian as kl_diagonal_gaussian
 from .divergences import kl_gaussian as kl_gaussian
 from .divergences import kl_standard_normal as kl_standard_normal

@@ -1,22 +1,27 @@
 """Divergences between distributions in closed form (nats).
 
 All are exact near equality: they are sums of terms that each go to zero there, so no digits cancel. A scale that is not
-positive gives NaN.
+positive gives NaN, and so does an alpha outside [0, 1] that is an array.
 """
 
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from vae_jax.typing import Scalar
 
+Diagonal: TypeAlias = Float[Array, "*D"]
+"""Locs, or scales, of independent Gaussians."""
 
-def kl_diagonal_gaussian(
-    loc_q: Float[Array, "*D"],
-    scale_q: Float[Array, "*D"],
-    loc_p: Float[Array, "*D"],
-    scale_p: Float[Array, "*D"],
-) -> Scalar:
+Alpha: TypeAlias = Scalar | float
+"""A weight between two distributions, in [0, 1]; an array of it may be traced."""
+
+
+def kl_diagonal_gaussian(loc_q: Diagonal, scale_q: Diagonal, loc_p: Diagonal, scale_p: Diagonal) -> Scalar:
     """KL(q || p) of Gaussians with diagonal covariance, summed over all axes.
 
     sum_d 1/2 [r^2 - 1 - log r^2 + ((loc_q - loc_p) / scale_p)^2] with r = scale_q / scale_p.
@@ -27,7 +32,7 @@ def kl_diagonal_gaussian(
     return _valid(scale_q, scale_p) * (_log_remainder(scale_q, scale_p) + shift**2).sum() / 2
 
 
-def kl_standard_normal(loc: Float[Array, "*D"], scale: Float[Array, "*D"]) -> Scalar:
+def kl_standard_normal(loc: Diagonal, scale: Diagonal) -> Scalar:
     """KL(q || Normal(0, I)) of a Gaussian with diagonal covariance, summed over all axes.
 
     Reference: Kingma & Welling (2014), appendix B.
@@ -55,23 +60,212 @@ def kl_gaussian(
     return _valid(scale_q, scale_p) * twice / 2
 
 
-def _valid(scale_q: Float[Array, "*D"], scale_p: Float[Array, "*D"]) -> Scalar:
+def geometric_mean_gaussian(
+    loc_q: Diagonal, scale_q: Diagonal, loc_p: Diagonal, scale_p: Diagonal, *, alpha: Alpha
+) -> tuple[Diagonal, Diagonal]:
+    """The Gaussian proportional to q^(1 - alpha) p^alpha: its loc and scale.
+
+    Its precision is (1 - alpha) / scale_q^2 + alpha / scale_p^2, and its loc the mean of both locs by their shares of
+    it.
+
+    Args:
+        loc_q, scale_q, loc_p, scale_p: of Gaussians with diagonal covariance.
+        alpha: in [0, 1], from q at 0 to p at 1.
+
+    Raises:
+        ValueError: `alpha` is a number outside [0, 1].
+
+    Reference: Nielsen (2019).
+    """
+    valid = _valid(scale_q, scale_p) * _valid_alpha("alpha", alpha)
+    powers, log_square = (1 - alpha, alpha), 2 * _log_ratio(scale_q, scale_p)
+    share = _share(*powers, log_square)
+    scale = scale_q * jnp.exp(-_log_precision(*powers, log_square) / 2)
+    return valid * ((1 - share) * loc_q + share * loc_p), valid * scale
+
+
+def geometric_jensen_shannon(
+    loc_q: Diagonal,
+    scale_q: Diagonal,
+    loc_p: Diagonal,
+    scale_p: Diagonal,
+    *,
+    alpha: Alpha,
+    middle_alpha: Alpha | None = None,
+) -> Scalar:
+    """(1 - alpha) KL(q || m) + alpha KL(p || m), m the geometric mean of q and p, summed over all axes.
+
+    It is no part of a bound on the log likelihood.
+
+    Args:
+        loc_q, scale_q, loc_p, scale_p: of Gaussians with diagonal covariance.
+        alpha: in [0, 1]. It may be traced, and the gradient in it is right at both ends too.
+        middle_alpha: the alpha of m. By default `alpha`, so that the divergence is 0 at both ends; with 1 - `alpha` it
+            runs from KL(q || p) at 0 to KL(p || q) at 1.
+
+    Raises:
+        ValueError: an alpha is a number outside [0, 1].
+
+    Reference: Nielsen (2019); Deasy, Simidjievski & Lio (2020) for 1 - alpha in the middle.
+    """
+    return _skewed(_twice_kl_to_mean, (loc_q, scale_q, loc_p, scale_p), alpha, middle_alpha)
+
+
+def dual_geometric_jensen_shannon(
+    loc_q: Diagonal,
+    scale_q: Diagonal,
+    loc_p: Diagonal,
+    scale_p: Diagonal,
+    *,
+    alpha: Alpha,
+    middle_alpha: Alpha | None = None,
+) -> Scalar:
+    """(1 - alpha) KL(m || q) + alpha KL(m || p), m the geometric mean of q and p, summed over all axes.
+
+    With the default middle it is the skewed Bhattacharyya distance -log int q^(1 - alpha) p^alpha. With 1 - `alpha` it
+    runs from KL(p || q) at 0 to KL(q || p) at 1. Arguments and errors as for `geometric_jensen_shannon`.
+
+    Reference: Nielsen (2019); Deasy, Simidjievski & Lio (2020) for 1 - alpha in the middle.
+    """
+    return _skewed(_twice_kl_from_mean, (loc_q, scale_q, loc_p, scale_p), alpha, middle_alpha)
+
+
+def _skewed(twice_kl: Callable[..., Array], gaussians: tuple[Array, ...], alpha: Alpha, middle: Alpha | None) -> Scalar:
+    """1 - alpha times the divergence between q and the mean, and alpha times that between p and the mean."""
+    loc_q, scale_q, loc_p, scale_p = gaussians
+    valid = _valid(scale_q, scale_p) * _valid_alpha("alpha", alpha)
+    if middle is None:
+        middle = alpha
+    else:
+        valid = valid * _valid_alpha("middle_alpha", middle)
+    log_ratio = _log_ratio(scale_q, scale_p)
+    shift_q, shift_p = (loc_q - loc_p) / scale_q, (loc_q - loc_p) / scale_p
+    of_q = twice_kl((1 - alpha) / 2, 1 - middle, middle, log_ratio, shift_q, shift_p)
+    of_p = twice_kl(alpha / 2, middle, 1 - middle, -log_ratio, shift_p, shift_q)
+    return valid * (of_q + of_p).sum()
+
+
+def _twice_kl_to_mean(
+    weight: Alpha, own: Alpha, other: Alpha, log_ratio: Diagonal, own_shift: Diagonal, other_shift: Diagonal
+) -> Diagonal:
+    """2 weight KL(a || m) of each dimension, m the mean of a to the power `own` and of b to the power `other`.
+
+    `log_ratio` is that of a's scale to b's; the shifts are the distance of their locs in units of either scale.
+    """
+    # From the left, for the weight may be 0 where the shift's square overflows.
+    distance = weight * other * _share(own, other, 2 * log_ratio) * other_shift * other_shift
+    return _weighted_remainder(weight, _log_precision(own, other, 2 * log_ratio)) + distance
+
+
+def _twice_kl_from_mean(
+    weight: Alpha, own: Alpha, other: Alpha, log_ratio: Diagonal, own_shift: Diagonal, other_shift: Diagonal
+) -> Diagonal:
+    """2 weight KL(m || a) of each dimension, for the arguments of `_twice_kl_to_mean`."""
+    shift = _share(own, other, 2 * log_ratio) * own_shift
+    return _weighted_remainder(weight, -_log_precision(own, other, 2 * log_ratio)) + weight * shift * shift
+
+
+def _weighted_remainder(weight: Alpha, log: Diagonal) -> Diagonal:
+    """weight (x - log(1 + x)) of log(1 + x)."""
+    # exp(80) is a float32, so that a weight of 0 meets no infinity.
+    inside = jnp.minimum(log, 80)
+    excess = jnp.expm1(inside)
+    far = weight * excess * jnp.exp(log - inside) - weight * log
+    return jnp.where(jnp.abs(excess) < NEAR, weight * _near_remainder(excess), far)
+
+
+# The chain rule through plain formulas would overflow, or lose its digits, where these derivatives do not. `own` is
+# 1 - other with the digits of a small one, so that other's derivative is that of both.
+
+
+@jax.custom_jvp
+def _log_precision(own: Alpha, other: Alpha, log_square: Diagonal) -> Diagonal:
+    """log(own + other r^2) of log r^2: of the geometric mean's precision over that of the first Gaussian."""
+    excess = other * jnp.expm1(log_square)
+    far = jnp.logaddexp(jnp.log(own), jnp.log(other) + log_square)
+    return jnp.where(jnp.abs(excess) < NEAR, jnp.log1p(excess), far)
+
+
+@jax.custom_jvp
+def _share(own: Alpha, other: Alpha, log_square: Diagonal) -> Diagonal:
+    """other r^2 / (own + other r^2) of log r^2: the second Gaussian's share of that precision."""
+    return jnp.exp(jnp.log(other) + log_square - _log_precision(own, other, log_square))
+
+
+def _log_precision_in_other(own: Alpha, other: Alpha, log_square: Diagonal) -> Diagonal:
+    """(r^2 - 1) / (own + other r^2)."""
+    log = _log_precision(own, other, log_square)
+    grown = -jnp.expm1(-log_square) * jnp.exp(log_square - log)
+    return jnp.where(log_square > 0, grown, jnp.expm1(log_square) * jnp.exp(-log))
+
+
+def _share_in_other(own: Alpha, other: Alpha, log_square: Diagonal) -> Diagonal:
+    """r^2 / (own + other r^2)^2."""
+    return jnp.exp(log_square - 2 * _log_precision(own, other, log_square))
+
+
+_log_precision.defjvps(
+    None,
+    lambda tangent, _, *at: tangent * _log_precision_in_other(*at),
+    lambda tangent, _, *at: tangent * _share(*at),
+)
+_share.defjvps(
+    None,
+    lambda tangent, _, *at: tangent * _share_in_other(*at),
+    lambda tangent, share, own, other, log_square: tangent * share * _share(other, own, -log_square),
+)
+
+
+@jax.custom_jvp
+def _log_ratio(scale_q: Diagonal, scale_p: Diagonal) -> Diagonal:
+    """log(scale_q / scale_p), exact near equality."""
+    excess = (scale_q - scale_p) / scale_p
+    return jnp.where(jnp.abs(excess) < 0.5, jnp.log1p(excess), jnp.log(scale_q / scale_p))
+
+
+_log_ratio.defjvps(
+    lambda tangent, _, scale_q, scale_p: tangent / scale_q, lambda tangent, _, scale_q, scale_p: -tangent / scale_p
+)
+
+
+def _valid_alpha(name: str, alpha: Alpha) -> Alpha:
+    """1, or NaN where alpha is an array outside [0, 1]: as a factor, so that the gradient is NaN too."""
+    if not isinstance(alpha, float | int):
+        return jnp.where((alpha >= 0) & (alpha <= 1), 1, jnp.nan).astype(alpha.dtype)
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {alpha}: 0 is q and 1 is p")
+    return 1
+
+
+def _valid(scale_q: Diagonal, scale_p: Diagonal) -> Scalar:
     """1, or NaN where a scale is not positive: as a factor, so that the gradient is NaN too."""
     return jnp.where(jnp.all(scale_q > 0) & jnp.all(scale_p > 0), 1, jnp.nan).astype(scale_q.dtype)
 
 
-def _log_remainder(scale_q: Float[Array, "*D"], scale_p: Float[Array, "*D"]) -> Float[Array, "*D"]:
-    """r^2 - 1 - log r^2 with r = scale_q / scale_p, about 2 (r - 1)^2 near r = 1.
+def _log_remainder(scale_q: Diagonal, scale_p: Diagonal) -> Diagonal:
+    """r^2 - 1 - log r^2 with r = scale_q / scale_p.
 
-    Near there x = r^2 - 1 is taken from the difference of the scales, which is exact. With y = x / (2 + x), log(1 + x)
-    = 2 atanh(y) and x - 2y = xy, so that the remainder is xy - 2 (y^3/3 + y^5/5 + ...) and nothing cancels.
+    r^2 - 1 is taken from the difference of the scales, which is exact near r = 1.
     """
-    x = (scale_q - scale_p) / scale_p * ((scale_q + scale_p) / scale_p)
-    near = jnp.abs(x) < 0.25
+    excess = (scale_q - scale_p) / scale_p * ((scale_q + scale_p) / scale_p)
+    plain = excess - 2 * jnp.log(scale_q / scale_p)
+    return jnp.where(jnp.abs(excess) < NEAR, _near_remainder(excess), plain)
+
+
+NEAR = 0.25
+"""The largest excess whose remainder is taken from the series."""
+
+
+def _near_remainder(excess: Diagonal) -> Diagonal:
+    """x - log(1 + x) of an excess below `NEAR`, about x^2 / 2.
+
+    With y = x / (2 + x), log(1 + x) = 2 atanh(y) and x - 2y = xy, so that the remainder is xy - 2 (y^3/3 + y^5/5 + ...)
+    and nothing cancels.
+    """
     # The series sees only arguments it converges at, so that its gradient is finite where it is not used.
-    x_near = jnp.where(near, x, 0)
-    y = x_near / (2 + x_near)
+    x = jnp.where(jnp.abs(excess) < NEAR, excess, 0)
+    y = x / (2 + x)
     tail = jnp.zeros_like(y)
     for power in range(21, 1, -2):
         tail = (tail + 1 / power) * y**2
-    return jnp.where(near, x_near * y - 2 * y * tail, x - 2 * jnp.log(scale_q / scale_p))
+    return x * y - 2 * y * tail

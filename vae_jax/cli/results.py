@@ -1,15 +1,12 @@
 """The output folder of a command: whole, or not there."""
 
 import contextlib
-import csv
-import json
-import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vae_jax.cli.misuse import Misuse
 
@@ -51,29 +48,6 @@ def _first_missing(folder: Path) -> Path | None:
 def _remove(folder: Path | None) -> None:
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def save_json(path: Path, content: Any) -> None:
-    """Writes JSON, with null for what is not finite: JSON has no NaN."""
-    path.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
-
-
-def _plain(content: Any) -> Any:
-    if isinstance(content, Mapping):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_plain(value) for value in content]
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    return str(content) if isinstance(content, Path) else content
-
-
-def save_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows under the header of their keys."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def save_figure(folder: Path, name: str, figure: "Figure") -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from vae_jax.cli.counts import read_counts
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
-from vae_jax.cli.results import save_csv, save_figure, save_json, staged
+from vae_jax.cli.results import save_figure, staged
 from vae_jax.cli.startup import environment, start_jax
+from vae_jax.files import write_csv, write_json
 
 if TYPE_CHECKING:
     from vae_jax.problems import PoissonGamma
@@ -119,9 +120,9 @@ class Variance:
         from vae_jax import plotting
 
         rows = [asdict(row) for row in study.rows]
-        save_json(folder / "variance.json", {"environment": environment(self.dtype, self.seed), "rows": rows})
-        save_csv(folder / "variance.csv", rows)
-        save_json(folder / "config.json", self._config(problem))
+        write_json(folder / "variance.json", {"environment": environment(self.dtype, self.seed), "rows": rows})
+        write_csv(folder / "variance.csv", rows)
+        write_json(folder / "config.json", self._config(problem))
         save_figure(folder, "replicates", plotting.replicate_boxes(study))
         save_figure(folder, "std", plotting.std_by_samples(study))
 

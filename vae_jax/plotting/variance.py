@@ -1,4 +1,4 @@
-"""Every figure: functions from results to a matplotlib Figure."""
+"""Figures of a study of gradient estimators."""
 
 import math
 from itertools import cycle
@@ -11,24 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from vae_jax.plotting.style import COLOURS, MARKERS, STYLE, StyledFigure
 from vae_jax.variance import VarianceStudy
-
-COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "legend.frameon": False,
-    "pdf.fonttype": 42,
-}
 
 
 def replicate_boxes(study: VarianceStudy) -> Figure:
@@ -106,7 +90,7 @@ def _looks(study: VarianceStudy, parameter: str | None = None) -> dict[str, tupl
 def _panels(study: VarianceStudy) -> tuple[Figure, dict[str, Axes]]:
     """A figure with a panel a parameter: the ELBO's at the left, over the legend, and the gradient's beside it."""
     columns = 1 + math.ceil((len(study.parameters) - 1) / 2)
-    figure = Figure(figsize=(2.4 * columns, 4.2), layout="constrained")
+    figure = StyledFigure(figsize=(2.4 * columns, 4.2), layout="constrained")
     gradient = [*study.parameters[1:], "."][: 2 * (columns - 1)]
     axes = figure.subplot_mosaic([["elbo", *gradient[::2]], [".", *gradient[1::2]]])
     panels = {name: axes[name] for name in study.parameters}

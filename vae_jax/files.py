@@ -1,0 +1,49 @@
+"""Files that are written whole or not at all, so that they outlive the process."""
+
+import contextlib
+import csv
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[str]]:
+    """A text file to write that takes the place of `path` when the block ends without an error."""
+    unfinished = path.with_name(f".{path.name}.partial")
+    try:
+        with unfinished.open("w", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON, with null for what is not finite: JSON has no NaN."""
+    with replacing(path) as file:
+        file.write(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows under the header of their keys."""
+    with replacing(path) as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def plain(content: Any) -> Any:
+    """The content as JSON can hold it: null for floats that are not finite, text for paths."""
+    if isinstance(content, Mapping):
+        return {key: plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [plain(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return str(content) if isinstance(content, Path) else content

@@ -1,0 +1,23 @@
+"""Every figure: functions from results to a matplotlib Figure."""
+
+from vae_jax.plotting.curves import bound_gap, training_curves
+from vae_jax.plotting.images import image_grid, interpolation, manifold, reconstructions
+from vae_jax.plotting.latents import kl_by_latent, latent_scatter
+from vae_jax.plotting.style import COLOURS, MARKERS, STYLE
+from vae_jax.plotting.variance import replicate_boxes, std_by_samples
+
+__all__ = [
+    "COLOURS",
+    "MARKERS",
+    "STYLE",
+    "bound_gap",
+    "image_grid",
+    "interpolation",
+    "kl_by_latent",
+    "latent_scatter",
+    "manifold",
+    "reconstructions",
+    "replicate_boxes",
+    "std_by_samples",
+    "training_curves",
+]

@@ -1,0 +1,52 @@
+"""Grey pixels to binary ones, by a named rule."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from vae_jax.typing import PRNGKey
+from vae_jax.vae.config import Binarization
+
+WHITE = 255
+
+
+def prepared(
+    images: UInt8[np.ndarray, "N *shape"], binarization: Binarization, seed: int, *, stream: int
+) -> UInt8[np.ndarray, "N X"]:
+    """Images with their pixels in one axis, binarized to 0 and 255 where the rule does so once and for all.
+
+    Args:
+        images: grey levels from 0 to 255.
+        binarization: threshold sets pixels of 128 and more; fixed draws each once from its grey level; none and
+            stochastic leave the levels.
+        seed: of the fixed draws.
+        stream: a number for each set of images, so that no two share their draws.
+    """
+    flat = images.reshape(len(images), -1)
+    if binarization == "threshold":
+        return np.where(flat > WHITE // 2, WHITE, 0).astype(np.uint8)
+    if binarization == "fixed":
+        # A pixel of level k is set by k of 255 equally likely draws, so that white is always and black never set.
+        draws = np.random.default_rng((seed, stream)).integers(0, WHITE, flat.shape, dtype=np.uint8)
+        return np.where(draws < flat, WHITE, 0).astype(np.uint8)
+    return flat
+
+
+def batch_pixels(
+    images: UInt8[Array, "B X"], binarization: Binarization, key: PRNGKey
+) -> Float[Array, "B X"]:
+    """What the model sees of prepared images: from 0 to 1, binarized afresh if the rule is stochastic."""
+    if binarization == "stochastic":
+        return stochastically_binarized(images, key)
+    return images.astype(jnp.float32) / WHITE
+
+
+def stochastically_binarized(images: UInt8[Array, "B X"], key: PRNGKey) -> Float[Array, "B X"]:
+    """Each pixel is 1 with the probability of its grey level over 255, to within 2^-17.
+
+    Sixteen random bits decide, half of what a uniform float takes to draw; black and white come out for certain.
+    """
+    bits = jax.random.bits(key, images.shape, jnp.uint16).astype(jnp.int32)
+    threshold = (images.astype(jnp.int32) * 2**16 + WHITE // 2) // WHITE
+    return (bits < threshold).astype(jnp.float32)

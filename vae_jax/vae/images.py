@@ -1,0 +1,132 @@
+"""Images as arrays, split for training, validation and test."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+Progress: TypeAlias = Callable[[str, float | None], None]
+"""Called with what is being done and the share of it that is, from 0 to 1, or None where that is not known."""
+
+
+class DatasetMisuse(ValueError):
+    """What the caller named is not a dataset, or not one of images. One line."""
+
+
+class DatasetUnavailable(RuntimeError):
+    """A dataset cannot be had through no fault of the caller's: no network, a damaged file, a full disk. One line."""
+
+
+class Split(NamedTuple):
+    """Images and what they show."""
+
+    images: UInt8[np.ndarray, "N ..."]
+    """From 0, a black background, to 255."""
+    labels: Int32[np.ndarray, " N"] | None
+    """Classes from 0, or None where there are none."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Images of one shape with values from 0 (a black background) to 255, in three disjoint splits."""
+
+    name: str
+    """What `load_images` was asked for."""
+    train: Split
+    validation: Split
+    """Empty where none are held out."""
+    test: Split
+    num_classes: int | None
+    """How many classes the labels are of; None without labels."""
+    source: str
+    """Where the images are from, in one line."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image: (height, width), (height, width, 3) in colour, or (pixels,) where there are no rows."""
+        return self.train.images.shape[1:]
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 in hexadecimal of every split's shape and values, computed when first asked for."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            for array in split:
+                digest.update(b"none" if array is None else f"{array.dtype} {array.shape}".encode())
+                if array is not None:
+                    digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def split_images(
+    name: str,
+    source: str,
+    splits: Mapping[str, Split],
+    *,
+    num_classes: int | None = None,
+    num_validation: int | None = None,
+) -> ImageData:
+    """Splits what a source holds.
+
+    Without a test split the last sixth of the training images is it. The validation images are the last of the
+    remaining training images.
+
+    Args:
+        name: what the images were asked for by.
+        source: where they are from.
+        splits: "train" and, where the source has them, "validation" and "test".
+        num_classes: by default one more than the largest label.
+        num_validation: how many training images validation takes. None is the source's own validation split or, if it
+            has none, a twelfth of the training images. A number leaves the source's own split out.
+
+    Raises:
+        DatasetMisuse: no training images, splits that do not fit together, or a num_validation that leaves none.
+    """
+    _check_splits(source, splits)
+    train, validation, test = splits["train"], splits.get("validation"), splits.get("test")
+    if test is None:
+        train, test = _cut(train, len(train.images) // 6)
+        source += ", its last sixth as test"
+    if validation is None or num_validation is not None:
+        num_train = len(train.images)
+        num_validation = num_train // 12 if num_validation is None else num_validation
+        if not 0 <= num_validation < num_train:
+            raise DatasetMisuse(
+                f"num_validation must be from 0 to {num_train - 1}, got {num_validation}: {source} has {num_train} "
+                "training images and validation takes some of them"
+            )
+        train, validation = _cut(train, num_validation)
+    if num_classes is None:
+        largest = [split.labels.max() for split in splits.values() if split.labels is not None and split.labels.size]
+        num_classes = int(max(largest)) + 1 if largest else None
+    return ImageData(name, train, validation, test, num_classes, source)
+
+
+def _check_splits(source: str, splits: Mapping[str, Split]) -> None:
+    shape = splits["train"].images.shape[1:]
+    if not splits["train"].images.size:
+        raise DatasetMisuse(f"{source} must hold training images, got an array of shape (0, ...): name another dataset")
+    for name, (images, labels) in splits.items():
+        if images.shape[1:] != shape:
+            raise DatasetMisuse(
+                f"{source} must hold images of one shape, got {shape} in train and {images.shape[1:]} in {name}: crop "
+                "or pad them"
+            )
+        if labels is not None and len(labels) != len(images):
+            raise DatasetMisuse(
+                f"{source} must hold a label an image, got {len(labels)} labels and {len(images)} images in {name}: "
+                "leave the labels out or mend them"
+            )
+
+
+def _cut(split: Split, num_last: int) -> tuple[Split, Split]:
+    """All but the last images, and the last."""
+    first = len(split.images) - num_last
+    images, labels = split
+    if labels is None:
+        return Split(images[:first], None), Split(images[first:], None)
+    return Split(images[:first], labels[:first]), Split(images[first:], labels[first:])

@@ -1,0 +1,193 @@
+"""Training a VAE: whole epochs in one compiled loop, one model or many at once.
+
+The key of everything random in a run is folded from the run's: a step's from its number, a permutation's from its
+epoch's. What a step does is the same however the steps are grouped into calls, so that a run may stop after any of them
+and go on.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, UInt8
+
+from vae_jax.typing import PRNGKey, Scalar
+from vae_jax.vae.binarization import batch_pixels
+from vae_jax.vae.config import Experiment
+from vae_jax.vae.model import Architecture, Params
+from vae_jax.vae.objectives import BatchTerms, Weights, batch_terms
+from vae_jax.vae.optimizers import make_optimizer
+from vae_jax.vae.schedules import alpha_at, beta_at
+from vae_jax.vae.seeds import over_seeds, to_devices
+
+
+class Learned(NamedTuple):
+    """What is trained."""
+
+    model: Params
+    alpha_logit: Scalar | None
+    """Of a trainable skew; else None."""
+
+
+class Failure(NamedTuple):
+    """The first step with a term that was not finite, and its terms."""
+
+    step: Int[Array, "..."]
+    """Its number, or -1."""
+    terms: BatchTerms
+
+
+class TrainState(NamedTuple):
+    """A run between two steps: with its key, all that the rest of it depends on."""
+
+    learned: Learned
+    optimizer: Any
+    step: Int[Array, "..."]
+    """Steps done."""
+    sums: BatchTerms
+    """Of the epoch so far, each batch weighted by its images."""
+    failure: Failure
+
+
+class RunKeys(NamedTuple):
+    """The keys of a run's independent uses of chance."""
+
+    init: PRNGKey
+    order: PRNGKey
+    noise: PRNGKey
+    evaluation: PRNGKey
+
+
+def run_keys(key: PRNGKey) -> RunKeys:
+    """Splits the key of a run."""
+    return RunKeys(*jax.random.split(key, len(RunKeys._fields)))
+
+
+Train: TypeAlias = Callable[[PRNGKey, TrainState, int], TrainState]
+"""The key of a run, its state and how many steps to do, to the state after them. The state handed in is used up."""
+
+
+def init_state(experiment: Experiment, images: UInt8[np.ndarray, "N X"], shape: tuple[int, ...], key: PRNGKey) -> TrainState:
+    """The state of a run before its first step.
+
+    Args:
+        experiment: with `num_seeds` above 1 every array gets a leading axis of that length.
+        images: the prepared training images.
+        shape: of an image.
+        key: of the run; with `num_seeds` above 1, the keys of the runs [S].
+    """
+    architecture = Architecture(experiment.model, shape, experiment.training.precision)
+    mean_image = jnp.asarray(images.mean(axis=0) / 255, jnp.float32)
+    optimizer = make_optimizer(experiment.training, num_batches(len(images), experiment.training.batch_size))
+
+    def init(key: PRNGKey) -> TrainState:
+        learned = Learned(
+            architecture.init(run_keys(key).init, mean_image),
+            _logit(experiment.objective.alpha) if experiment.objective.alpha_schedule == "trainable" else None,
+        )
+        zeros = BatchTerms(*(jnp.zeros(()),) * len(BatchTerms._fields))
+        return TrainState(learned, optimizer.init(learned), jnp.asarray(0), zeros, Failure(jnp.asarray(-1), zeros))
+
+    return jax.jit(init if experiment.num_seeds == 1 else jax.vmap(init))(key)
+
+
+def make_train(
+    experiment: Experiment, images: UInt8[np.ndarray, "N X"], shape: tuple[int, ...], *, mesh: Mesh | None = None
+) -> Train:
+    """The function that trains: a run's key, its state and a number of steps to the state after them.
+
+    The steps must not lead beyond the end of the epoch that the state is in. Compiled once, for any number of them.
+
+    Args:
+        experiment: the objective, the optimizer and the rest. With `num_seeds` above 1, keys and states have a leading
+            axis of that length.
+        images: the prepared training images, which go to the device once, as they are.
+        shape: of an image.
+        mesh: devices that seeds are sharded over; see `seed_mesh`.
+    """
+    step = _make_step(experiment, len(images), shape)
+    steps_per_epoch = num_batches(len(images), experiment.training.batch_size)
+    num_slots = steps_per_epoch * experiment.training.batch_size
+
+    def advance(pixels: UInt8[Array, "N X"], key: PRNGKey, state: TrainState, num_steps: Int[Array, ""]) -> TrainState:
+        keys = run_keys(key)
+        epoch, batch = jnp.divmod(state.step, steps_per_epoch)
+        order = jax.random.permutation(jax.random.fold_in(keys.order, epoch), len(images))
+        # The last batch is filled up with an image that has no weight.
+        order = jnp.concatenate([order, jnp.zeros(num_slots - len(images), order.dtype)])
+        sums = jax.tree.map(lambda total: jnp.where(batch == 0, 0, total), state.sums)
+        body = partial(step, pixels, order, keys.noise)
+        return lax.fori_loop(0, num_steps, lambda _, state: body(state), state._replace(sums=sums))
+
+    advance = jax.jit(over_seeds(advance, experiment.num_seeds, mesh), donate_argnums=2)
+    pixels = to_devices(images, mesh)
+    return lambda key, state, num_steps: advance(pixels, key, state, jnp.asarray(num_steps))
+
+
+def num_batches(num_images: int, batch_size: int) -> int:
+    """Steps of an epoch; the last may have fewer images."""
+    return -(-num_images // batch_size)
+
+
+def _make_step(experiment: Experiment, num_images: int, shape: tuple[int, ...]) -> Callable[..., TrainState]:
+    config = experiment.training
+    architecture = Architecture(experiment.model, shape, config.precision)
+    steps_per_epoch = num_batches(num_images, config.batch_size)
+    optimizer = make_optimizer(config, steps_per_epoch)
+
+    def step(pixels: Array, order: Array, noise_key: PRNGKey, state: TrainState) -> TrainState:
+        binarization_key, sample_key = jax.random.split(jax.random.fold_in(noise_key, state.step))
+        slots = state.step % steps_per_epoch * config.batch_size + jnp.arange(config.batch_size)
+        counted = (slots < num_images).astype(jnp.float32)
+        x = batch_pixels(pixels[order[slots]], experiment.data.binarization, binarization_key)
+
+        def loss(learned: Learned) -> tuple[Scalar, BatchTerms]:
+            terms = batch_terms(
+                experiment.objective,
+                architecture.bind(learned.model),
+                x,
+                sample_key,
+                image_weights=counted,
+                weights=current_weights(experiment, learned, state.step, steps_per_epoch),
+            )
+            return -terms.objective, terms
+
+        gradient, terms = jax.grad(loss, has_aux=True)(state.learned)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.learned)
+        sums = jax.tree.map(lambda total, mean: total + counted.sum() * mean, state.sums, terms)
+        return TrainState(
+            optax.apply_updates(state.learned, updates), optimizer_state, state.step + 1, sums,
+            _noted(state.failure, terms, state.step),
+        )  # fmt: skip
+
+    return step
+
+
+def _noted(failure: Failure, terms: BatchTerms, step: Int[Array, ""]) -> Failure:
+    """The failure so far, or the step's, if it is the first with a term that is not finite."""
+    finite = jnp.isfinite(jnp.stack(terms)).all()
+    new = (failure.step < 0) & ~finite
+    return jax.tree.map(lambda here, before: jnp.where(new, here, before), Failure(step, terms), failure)
+
+
+def current_weights(
+    experiment: Experiment, learned: Learned, step: Int[Array, ""] | int, steps_per_epoch: int
+) -> Weights:
+    """The weight and the skew of the divergence at a step."""
+    objective, num_steps = experiment.objective, experiment.training.num_epochs * steps_per_epoch
+    if learned.alpha_logit is None:
+        alpha = alpha_at(objective, step, num_steps)
+    else:
+        alpha = jax.nn.sigmoid(learned.alpha_logit)
+    return Weights(beta_at(objective, step, num_steps), alpha)
+
+
+def _logit(share: float) -> Scalar:
+    share = jnp.clip(jnp.asarray(share), 1e-3, 1 - 1e-3)
+    return jnp.log(share) - jnp.log1p(-share)
