@@ -150,28 +150,34 @@ def test_the_default_folder_is_that_of_tfds(prepared, monkeypatch):
     assert_holds(load_images("mnist"), small_arrays())
 
 
-def test_files_fetched_by_hand_need_no_network(tmp_path, offline):
-    manual = tmp_path / "data" / "downloads" / "manual"
-    manual.parent.mkdir(parents=True)
-    offline.rename(manual)
+@pytest.fixture
+def by_hand(tmp_path):
+    """Where files that were fetched by hand go."""
+    folder = tmp_path / "data" / "downloads" / "manual"
+    folder.parent.mkdir(parents=True)
+    return folder
+
+
+def test_files_fetched_by_hand_need_no_network(tmp_path, offline, by_hand):
+    offline.rename(by_hand)
     assert_holds(load_images("mnist", data_dir=tmp_path / "data"), small_arrays())
 
 
-def test_files_of_another_dataset_fetched_by_hand_are_in_nobodys_way(tmp_path, serve, small):
-    manual = tmp_path / "data" / "downloads" / "manual"
-    manual.parent.mkdir(parents=True)
-    write_idx_folder(manual, small_arrays(num_train=36))
-    server = serve(small, KMNIST)
-    assert_holds(load_images("kmnist", data_dir=tmp_path / "data"), small_arrays())
-    assert files_in(manual) == set(FILES)
-    stop(server)
-    # Of a wrong one we hear where there is no other way to the right one.
-    serve(small, MNIST)
-    MNIST.URL = server_gone = KMNIST.URL
-    MNIST.url_infos = KMNIST.url_infos
+def test_a_wrong_file_fetched_by_hand_is_refused(tmp_path, offline, by_hand):
+    offline.rename(by_hand)
+    write_idx_folder(by_hand, small_arrays(num_train=36))
     message = refusal(DatasetUnavailable, data="mnist", data_dir=tmp_path / "data")
-    assert f"mnist could not be downloaded from {server_gone}{FILES[0]}: " in message
-    assert f"(the {FILES[0]} there is another file, by its SHA-256)" in message
+    assert message.startswith(f"mnist could not be downloaded from {MNIST.URL}{FILES[0]}: ")
+    assert f"into {by_hand} (the {FILES[0]} there is another file, by its SHA-256), or " in message
+
+
+def test_files_of_another_dataset_fetched_by_hand_are_in_nobodys_way(tmp_path, serve, small, by_hand):
+    write_idx_folder(by_hand, small_arrays(num_train=36))
+    serve(small, KMNIST)
+    data = load_images("kmnist", data_dir=tmp_path / "data")
+    assert data.source == "TFDS kmnist/3.0.1"
+    assert_holds(data, small_arrays())
+    assert files_in(by_hand) == set(FILES)
 
 
 def test_without_a_network_one_line_says_what_to_do_and_soon(tmp_path, offline):
@@ -214,7 +220,6 @@ def test_checksums_are_enforced(tmp_path, serve, small, change):
 
 
 def test_a_file_that_was_damaged_since_is_fetched_again(tmp_path, serve, small):
-    write_idx_folder(tmp_path, small_arrays())
     serve(small)
     kept = tmp_path / "data" / "downloads" / "mnist"
     kept.mkdir(parents=True)
@@ -234,12 +239,13 @@ load_images("mnist", data_dir=folder, on_progress=lambda *report: print(report, 
 
 
 def test_a_download_that_is_killed_leaves_nothing_and_can_be_repeated(tmp_path, serve, small):
-    serve(small, handler=HalfThere)
+    # More than one block must come before the rest does not.
+    serve(write_idx_folder(tmp_path / "larger", small_arrays(num_train=200)), handler=HalfThere)
     command = [sys.executable, "-c", DOWNLOAD, MNIST.URL, str(tmp_path / "data"), *FILES]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert b"downloading mnist" in process.stdout.readline()
         process.kill()
-    assert not files_in(tmp_path / "data")
+        assert not files_in(tmp_path / "data")
     serve(small)
     assert_holds(load_images("mnist", data_dir=tmp_path / "data"), small_arrays())
 
@@ -288,8 +294,8 @@ def test_a_preparation_that_fails_is_said(tmp_path, serve, small, monkeypatch):
     serve(small)
     monkeypatch.setattr(MNIST, "download_and_prepare", full)
     assert refusal(DatasetUnavailable, data="mnist", data_dir=tmp_path / "data") == (
-        f"mnist could not be prepared in {tmp_path / 'data'} (write() failed: No space left on device): make room there "
-        "or name another data_dir"
+        f"mnist could not be prepared in {tmp_path / 'data'} (write() failed: No space left on device): make room "
+        "there or name another data_dir"
     )
 
 
@@ -327,7 +333,7 @@ def prepare_dataset(name, data_dir, features, splits):
         return {split: list(enumerate(examples)) for split, examples in splits.items()}
 
     def info(self):
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     parts = {"VERSION": tfds.core.Version("1.0.0"), "_info": info, "_split_generators": generate, "name": name}
     with skip_registration():
@@ -365,8 +371,8 @@ def test_prepared_datasets_of_something_else_are_refused(tmp_path, feature, valu
 
 
 def test_prepared_datasets_without_training_images_are_refused(tmp_path):
-    prepare_dataset("flags", tmp_path, {"image": tfds.features.Image(shape=(5, 4, 3))}, {"all": coloured(5)})
-    message = f"flags/1.0.0 in {tmp_path} must have a split train, got all: name another dataset"
+    prepare_dataset("flags", tmp_path, {"image": tfds.features.Image(shape=(5, 4, 3))}, {"gallery": coloured(5)})
+    message = f"flags/1.0.0 in {tmp_path} must have a split train, got gallery: name another dataset"
     assert refusal(DatasetMisuse, data="flags", data_dir=tmp_path) == message
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -192,7 +192,7 @@ def importance_weighted(
 
 
 def _log_weight(log_joint: LogDensity) -> Objective:
-    def log_weight(sample: Latents, q: Distributions) -> Scalar:
+    def log_weight(sample: Latents, q: Distributions) -> Any:
         return log_joint(sample) - distributions.log_prob(q, sample)
 
     return log_weight

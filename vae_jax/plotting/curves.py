@@ -26,11 +26,15 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
+PAGE_LETTERS = 110
+"""How many letters of a legend a page is wide. A key takes about eight."""
+
+
 def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """ELBO, reconstruction and KL against the epoch, in training (dashed) and validation (solid), run over run.
 
     Where a value is a list, of one number a seed, the line is its mean and the band the 95% t-interval of the mean, or
-    of two seeds their range. The first twentieth of the epochs may leave the panel: it would squash the rest.
+    of two seeds their range. The first tenth of the epochs may leave the panel: it would squash the rest.
 
     Args:
         runs: by name the rows of each run, one an epoch: `epoch`, and `train_` and `validation_` with `elbo`,
@@ -57,10 +61,11 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             _limit_to(axes, settled)
             axes.set_title(QUANTITIES[quantity])
             axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            _set_epoch_ticks(axes)
         panels["elbo"].set_ylabel("nats per image")
         handles = _keys(list(runs), drawn)
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, PAGE_LETTERS // (longest + 8)))
     return figure
 
 
@@ -87,12 +92,12 @@ def bound_gap(
     total = bound + gap
     sparse = slice(None, None, math.ceil(len(places) / 15))
     with mpl.rc_context(STYLE):
-        figure = StyledFigure(figsize=(3.6, 2.6), layout="constrained")
+        figure = StyledFigure(figsize=(4.0, 2.6), layout="constrained")
         axes = figure.subplots()
-        axes.fill_between(places, bound, total, color=COLOURS[3], alpha=0.35, linewidth=0, label="KL(q ‖ p(z | x))")
         axes.plot(places, bound, color=COLOURS[0], linewidth=1.4, label="ELBO")
+        axes.fill_between(places, bound, total, color=COLOURS[3], alpha=0.35, linewidth=0, label="KL(q ‖ p(z | x))")
         axes.axhline(log_evidence, color="black", linewidth=0.9, label="log p(x)")
-        look: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 2.5}
+        look: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 2.5, "clip_on": False, "zorder": 3}
         axes.plot(places[sparse], total[sparse], color=COLOURS[2], label="ELBO + KL", **look)
         axes.margins(x=0)
         axes.set_xlabel(xlabel)
@@ -117,12 +122,14 @@ def _measured(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray,
 
 def _draw_curve(axes: Axes, epochs: np.ndarray, values: np.ndarray, split: str, colour: str) -> np.ndarray:
     """Draws mean and band, and returns the band's ends [E, 2]."""
-    marker = "o" if len(epochs) == 1 else ""
-    axes.plot(epochs, values.mean(axis=1), color=colour, marker=marker, markersize=4, **LOOKS[split])
+    single = len(epochs) == 1
+    face = "white" if split == "train" else colour
+    look: dict[str, Any] = {"marker": "o" if single else "", "markersize": 4, "markerfacecolor": face, "zorder": 3}
+    axes.plot(epochs, values.mean(axis=1), color=colour, **look, **LOOKS[split])
     bands = _bands(values)
     if values.shape[1] > 1:
-        # The edge shows where there is one epoch only, and the band has no width.
-        axes.fill_between(epochs, *bands.T, facecolor=colour, edgecolor=colour, linewidth=0.5, alpha=0.2)
+        # Over a single epoch the band has no width, and only its edge shows.
+        axes.fill_between(epochs, *bands.T, color=colour, linewidth=3 if single else 0, alpha=0.2)
     return bands
 
 
@@ -137,7 +144,14 @@ def _bands(values: np.ndarray) -> np.ndarray:
 
 def _num_early(num_epochs: int) -> int:
     """How many epochs may be left out of the panel: none of a few."""
-    return 0 if num_epochs < 5 else math.ceil(num_epochs / 20)
+    return 0 if num_epochs < 5 else math.ceil(num_epochs / 10)
+
+
+def _set_epoch_ticks(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    first, last = axes.dataLim.intervalx
+    if first == last:
+        axes.set_xticks([first], [f"{first:.0f}"])
 
 
 def _limit_to(axes: Axes, settled: Sequence[np.ndarray]) -> None:
@@ -166,6 +180,6 @@ def _keys(names: Sequence[str], drawn: set[tuple[str, int]]) -> list[Line2D | Pa
         if any(split == other for other, _ in drawn)
     ]
     for num_seeds in sorted({number for _, number in drawn if number > 1}):
-        label = "range of 2 seeds" if num_seeds == 2 else f"95% interval of the mean of {num_seeds} seeds"
+        label = "range of 2 seeds" if num_seeds == 2 else f"95% interval, {num_seeds} seeds"
         keys.append(Patch(facecolor=colour, alpha=0.2, label=label))
     return keys

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from scipy.special import ndtri
 
 from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
@@ -20,6 +21,9 @@ MAX_TILE = 0.6
 
 GAP = 0.04
 """Between tiles, in widths of a tile."""
+
+INSET = 0.02
+"""Of the middle of a frame's line from the edge of a tile, in widths of a tile."""
 
 
 def image_grid(images: Num[Array | np.ndarray, "N ..."], *, num_columns: int = 8) -> Figure:
@@ -88,10 +92,9 @@ def interpolation(images: Num[Array | np.ndarray, "R S ..."]) -> Figure:
         ends = [_offset(column, width) for column in (0, num_steps - 1)]
         for row in range(len(rows)):
             for left in ends:
-                corner = (left, _offset(row, height))
-                axes.add_patch(
-                    Rectangle(corner, width, height, fill=False, edgecolor=COLOURS[3], linewidth=1.5, clip_on=False)
-                )
+                corner = (left + INSET, _offset(row, height) + INSET)
+                size = (width - 2 * INSET, height - 2 * INSET)
+                axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=COLOURS[3], linewidth=1.5))
         axes.set_xticks([left + width / 2 for left in ends], ["original", "original"])
         axes.xaxis.tick_top()
         # Moving the ticks to the top brings their marks back.
@@ -163,12 +166,12 @@ def _checked_values(values: Float[Array | np.ndarray, " V"] | None, number: int,
 
 
 def _value_ticks(values: np.ndarray) -> tuple[list[float], list[str]]:
-    """Places, in tiles, and labels of the halves within the range of `values`, whose tiles' centres are at i + 1/2."""
-    halves = np.arange(np.ceil(2 * values[0]), np.floor(2 * values[-1]) + 1) / 2
-    if len(halves) < 2:
-        halves = np.unique(values[[0, -1]])
-    places = np.interp(halves, values, np.arange(len(values)) + 0.5)
-    return list(places), [f"{half:.3g}".replace("-", "−") for half in halves]
+    """Places, in tiles, and labels of round numbers within the range of `values`. Tile i has its centre at i + 1/2."""
+    low, high = values[[0, -1]]
+    candidates = MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(low, high)
+    shown = np.array([value for value in candidates if low <= value <= high and low < high] or [low])
+    places = np.interp(shown, values, np.arange(len(values)) + 0.5)
+    return list(places), [f"{value:.3g}".replace("-", "−") for value in shown]
 
 
 def _tile_size(image: np.ndarray) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Figures of the latents of encoded images."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -9,10 +9,15 @@ from jaxtyping import Array, Bool, Float, Integer
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from vae_jax.plotting.style import CLASS_COLOURS, COLOURS, STYLE, StyledFigure
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+MAX_APART = 60
+"""Most bars with gaps between them: those between more would come out some wide and some narrow."""
 
 
 def latent_scatter(
@@ -84,23 +89,27 @@ def kl_by_latent(
     ranks = np.arange(len(heights)) + 1
     errors = None if kl_se is None else 2 * np.asarray(kl_se, dtype=float)[order]
     with mpl.rc_context(STYLE):
-        figure = StyledFigure(figsize=(min(5.5, 2.2 + 0.12 * len(heights)), 2.4), layout="constrained")
+        figure = StyledFigure(figsize=(min(5.5, 3.0 + 0.08 * len(heights)), 2.4), layout="constrained")
         axes = figure.subplots()
+        # An edge leaves a line where a bar has no height.
+        look: dict[str, Any] = {"width": 0.8 if len(heights) <= MAX_APART else 1.0, "linewidth": 0.8}
+        keys = []
         for name, members, colour in (("active", is_active, COLOURS[0]), ("inactive", ~is_active, COLOURS[3])):
             shown = members[order]
-            label = f"{name}: {shown.sum()}, {heights[members].sum():.1f} nats"
-            axes.bar(ranks[shown], heights[order][shown], width=_bar_width(len(heights)), color=colour, label=label)
+            axes.bar(ranks[shown], heights[order][shown], color=colour, edgecolor=colour, **look)
+            keys.append(Patch(color=colour, label=f"{shown.sum()} {name}, {heights[members].sum():.1f} nats"))
         if errors is not None:
-            axes.errorbar(ranks, heights[order], yerr=errors, fmt="none", ecolor="black", elinewidth=0.6)
+            width = 0.7 if len(heights) <= MAX_APART else 0.4
+            axes.errorbar(ranks, heights[order], yerr=errors, fmt="none", ecolor="black", elinewidth=width)
         if len(heights) <= 20:
-            axes.set_xticks(ranks, [_latent(place) for place in order])
+            axes.set_xticks(ranks, [_latent(int(place)) for place in order])
             axes.tick_params(axis="x", length=0)
             axes.set_xlabel("latent")
         else:
             axes.set_xlabel("rank of the latent")
         axes.set_xlim(0.4, len(heights) + 0.6)
         axes.set_ylabel("KL (nats per image)")
-        axes.legend(loc="upper right")
+        figure.legend(handles=keys, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -138,8 +147,3 @@ def _class_colours(number: int) -> list[str]:
 
 def _latent(place: int) -> str:
     return "z" + str(place + 1).translate(SUBSCRIPTS)
-
-
-def _bar_width(num_latents: int) -> float:
-    """Gaps between many thin bars would be drawn some wide and some narrow."""
-    return 0.8 if num_latents <= 60 else 1.0

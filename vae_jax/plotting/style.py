@@ -13,9 +13,11 @@ CONTRASTING_COLOURS = tuple(COLOURS[place] for place in (0, 2, 4, 5, 3, 1, 6))
 """The same, the most different first."""
 
 CLASS_COLOURS = (
-    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+    "#a96b59", "#b9ac70", "#bd1f01", "#92dadd", "#3f90da", "#ffa90e", "#94a4a2", "#717581", "#832db6", "#e76300",
 )  # fmt: skip
 """Ten colours for points of ten classes, which colour-blind readers can tell apart.
+
+They are in an order that gives digits which look alike, such as 3, 5 and 8, colours which do not.
 
 Reference: Petroff (2021), "Accessible color sequences for data visualization".
 """

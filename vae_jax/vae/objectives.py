@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vae_jax.bounds import doubly_reparameterized, elbo_terms, importance_weighted, plain
+from vae_jax.bounds import ElboTerms, doubly_reparameterized, elbo_terms, importance_weighted, plain
 from vae_jax.divergences import dual_geometric_jensen_shannon, geometric_jensen_shannon
 from vae_jax.estimators import ESTIMATORS
 from vae_jax.typing import PRNGKey, Scalar
@@ -35,7 +35,7 @@ class BatchTerms(NamedTuple):
 
 
 class ImageTerms(NamedTuple):
-    """The objective of an image is its bound minus beta times its penalties' sum."""
+    """Of one image. Its objective is `bound` minus beta times the sum of `penalties`."""
 
     bound: Scalar
     penalties: Float[Array, " P"]
@@ -87,21 +87,57 @@ def weighted_mean(values: Float[Array, " B"], weights: Float[Array, " B"]) -> Sc
     return values @ weights / weights.sum()
 
 
-def _elbo_closed_form(
+def _elbo(
     config: ObjectiveConfig, model: VAE, code: Gaussian, x: Float[Array, " X"], key: PRNGKey, *, alpha: Scalar
 ) -> ImageTerms:
+    """The ELBO; its KL by latent where it has a closed form."""
     del alpha
-    penalties = model.kl_by_latent(code, key)
-    reconstruction = _terms(config, model, code, x, key).reconstruction
-    return ImageTerms(reconstruction, penalties, reconstruction, penalties.sum())
-
-
-def _elbo_sampled(
-    config: ObjectiveConfig, model: VAE, code: Gaussian, x: Float[Array, " X"], key: PRNGKey, *, alpha: Scalar
-) -> ImageTerms:
-    del alpha
-    terms = elbo_terms(
-        partial(model.log_likelihood, x), model.posterior(code), key, config.num_samples,
-        log_prior=model.log_prior, estimator=ESTIMATORS[config.estimator],
-    )  # fmt: skip
+    if config.kl == "closed_form":
+        by_latent = model.kl_by_latent(code, key)
+        terms = _terms(config, model, code, x, key, divergence=lambda _: by_latent.sum())
+        return ImageTerms(terms.reconstruction, by_latent, terms.reconstruction, terms.divergence)
+    terms = _terms(config, model, code, x, key, log_prior=model.log_prior)
     return ImageTerms(terms.reconstruction, terms.divergence[None], terms.reconstruction, terms.divergence)
+
+
+def _jensen_shannon(
+    config: ObjectiveConfig, model: VAE, code: Gaussian, x: Float[Array, " X"], key: PRNGKey, *, alpha: Scalar
+) -> ImageTerms:
+    """A geometric Jensen-Shannon divergence in the place of the KL. It bounds nothing."""
+    divergence = JENSEN_SHANNON[config.objective](
+        code.loc, jnp.exp(code.log_scale), jnp.zeros_like(code.loc), jnp.ones_like(code.loc),
+        alpha=alpha, middle_alpha=alpha if config.alpha_convention == "nielsen" else 1 - alpha,
+    )  # fmt: skip
+    kl = model.kl_by_latent(code, key).sum()
+    terms = _terms(config, model, code, x, key, divergence=lambda _: kl)
+    return ImageTerms(terms.reconstruction, divergence[None], terms.reconstruction, terms.divergence)
+
+
+def _iwae(
+    config: ObjectiveConfig, model: VAE, code: Gaussian, x: Float[Array, " X"], key: PRNGKey, *, alpha: Scalar
+) -> ImageTerms:
+    """The importance-weighted bound of k samples, and the ELBO of the same."""
+    del alpha
+    q = model.posterior(code)
+    bound = importance_weighted(
+        lambda z: model.log_likelihood(x, z) + model.log_prior(z), q, key, config.num_samples,
+        gradient=IWAE_GRADIENTS[config.iwae_gradient],
+    )  # fmt: skip
+    terms = _terms(config, model, code, x, key, log_prior=model.log_prior)
+    return ImageTerms(bound, jnp.zeros(1), *lax.stop_gradient(terms))
+
+
+def _terms(
+    config: ObjectiveConfig, model: VAE, code: Gaussian, x: Float[Array, " X"], key: PRNGKey, **divergence: Any
+) -> ElboTerms:
+    return elbo_terms(
+        partial(model.log_likelihood, x),
+        model.posterior(code),
+        key,
+        config.num_samples,
+        estimator=ESTIMATORS[config.estimator],
+        **divergence,
+    )
+
+
+IMAGE_TERMS = {"elbo": _elbo, "geometric_js": _jensen_shannon, "dual_geometric_js": _jensen_shannon, "iwae": _iwae}

@@ -25,7 +25,7 @@ from vae_jax.vae.model import Architecture
 from vae_jax.vae.optimizers import learning_rate_at
 from vae_jax.vae.run_folder import Row, RunFolder
 from vae_jax.vae.seeds import place_by_seed, seed_keys
-from vae_jax.vae.training import TrainState, current_weights, init_state, make_train, num_batches, run_keys
+from vae_jax.vae.training import TrainState, abstract_state, current_weights, init_state, make_train, num_batches, run_keys
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """How long the device works before the run looks up: for a wish to stop, a term that is not finite, a report."""
@@ -98,6 +98,7 @@ class Run:
         self.steps_per_epoch = num_batches(self.num_images, experiment.training.batch_size)
         self.key = place_by_seed(seed_keys(jax.random.key(experiment.seed), experiment.num_seeds), mesh)
         self._init = lambda: init_state(experiment, pixels, images.shape, self.key)
+        self._like = abstract_state(experiment, len(pixels), images.shape)
         self._train = make_train(experiment, pixels, images.shape, mesh=mesh)
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.has_validation = len(images.validation.images) > 0
@@ -119,7 +120,7 @@ class Run:
         Raises:
             CheckpointError: there is none.
         """
-        restored = self.checkpoints.restore_latest(jax.eval_shape(self._init), on_damage=on_damage)
+        restored = self.checkpoints.restore_latest(self._like, on_damage=on_damage)
         # An epoch's metrics are written before any checkpoint that lies beyond it.
         done = restored.step // self.steps_per_epoch
         self.folder.keep_rows(self.folder.rows()[:done])

@@ -5,6 +5,7 @@ epoch's. What a step does is the same however the steps are grouped into calls, 
 and go on.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -18,13 +19,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, UInt8
 
 from vae_jax.typing import PRNGKey, Scalar
-from vae_jax.vae.binarization import batch_pixels
+from vae_jax.vae.binarization import WHITE, batch_pixels
 from vae_jax.vae.config import Experiment
 from vae_jax.vae.model import Architecture, Params
 from vae_jax.vae.objectives import BatchTerms, Weights, batch_terms
 from vae_jax.vae.optimizers import make_optimizer
 from vae_jax.vae.schedules import alpha_at, beta_at
-from vae_jax.vae.seeds import over_seeds, to_devices
+from vae_jax.vae.seeds import over_seeds, seed_keys, to_devices
 
 
 class Learned(NamedTuple):
@@ -73,7 +74,9 @@ Train: TypeAlias = Callable[[PRNGKey, TrainState, int], TrainState]
 """The key of a run, its state and how many steps to do, to the state after them. The state handed in is used up."""
 
 
-def init_state(experiment: Experiment, images: UInt8[np.ndarray, "N X"], shape: tuple[int, ...], key: PRNGKey) -> TrainState:
+def init_state(
+    experiment: Experiment, images: UInt8[np.ndarray, "N X"], shape: tuple[int, ...], key: PRNGKey
+) -> TrainState:
     """The state of a run before its first step.
 
     Args:
@@ -82,11 +85,24 @@ def init_state(experiment: Experiment, images: UInt8[np.ndarray, "N X"], shape: 
         shape: of an image.
         key: of the run; with `num_seeds` above 1, the keys of the runs [S].
     """
-    architecture = Architecture(experiment.model, shape, experiment.training.precision)
-    mean_image = jnp.asarray(images.mean(axis=0) / 255, jnp.float32)
-    optimizer = make_optimizer(experiment.training, num_batches(len(images), experiment.training.batch_size))
+    mean_image = jnp.asarray(images.mean(axis=0) / WHITE, jnp.float32)
+    return jax.jit(_make_init(experiment, len(images), shape))(key, mean_image)
 
-    def init(key: PRNGKey) -> TrainState:
+
+def abstract_state(experiment: Experiment, num_images: int, shape: tuple[int, ...]) -> TrainState:
+    """The shapes and dtypes of a run's state."""
+    keys = jax.eval_shape(lambda: seed_keys(jax.random.key(0), experiment.num_seeds))
+    mean_image = jax.ShapeDtypeStruct((math.prod(shape),), jnp.float32)
+    return jax.eval_shape(_make_init(experiment, num_images, shape), keys, mean_image)
+
+
+def _make_init(
+    experiment: Experiment, num_images: int, shape: tuple[int, ...]
+) -> Callable[[PRNGKey, Array], TrainState]:
+    architecture = Architecture(experiment.model, shape, experiment.training.precision)
+    optimizer = make_optimizer(experiment.training, num_batches(num_images, experiment.training.batch_size))
+
+    def init(key: PRNGKey, mean_image: Array) -> TrainState:
         learned = Learned(
             architecture.init(run_keys(key).init, mean_image),
             _logit(experiment.objective.alpha) if experiment.objective.alpha_schedule == "trainable" else None,
@@ -94,7 +110,7 @@ def init_state(experiment: Experiment, images: UInt8[np.ndarray, "N X"], shape: 
         zeros = BatchTerms(*(jnp.zeros(()),) * len(BatchTerms._fields))
         return TrainState(learned, optimizer.init(learned), jnp.asarray(0), zeros, Failure(jnp.asarray(-1), zeros))
 
-    return jax.jit(init if experiment.num_seeds == 1 else jax.vmap(init))(key)
+    return init if experiment.num_seeds == 1 else jax.vmap(init, in_axes=(0, None))
 
 
 def make_train(
