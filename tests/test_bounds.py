@@ -89,8 +89,9 @@ def test_value_and_every_gradient_are_the_exact_ones(gradient, num_samples):
 
 
 def test_the_bound_rises_with_the_samples_and_stays_below_the_evidence():
-    values = [measured(plain, num_samples, 20_000).value for num_samples in (1, 4, 20)]
-    means, errors = np.array([v.mean for v in values]), np.array([v.mean_se for v in values])
+    keys = jax.random.split(jax.random.key(9), 20_000)
+    values = [jax.jit(jax.vmap(lambda key, k=k: bound(PARAMS, key, k)))(keys) for k in (1, 2, 5, 20)]
+    means, errors = np.mean(values, axis=1), np.std(values, axis=1) / np.sqrt(len(keys))
     assert np.all(np.diff(means) > 6 * np.hypot(errors[1:], errors[:-1]))
     assert np.all(means + 3 * errors < LOG_EVIDENCE)
     assert means[-1] == pytest.approx(LOG_EVIDENCE, abs=0.02)
@@ -138,19 +139,16 @@ def squared_for_the_model_too(log_joint, q, key, num_samples):
     return (jax.lax.stop_gradient(jax.nn.softmax(logs)) ** 2 * logs).sum()
 
 
-@pytest.mark.parametrize("wrong", [mean_of_logs, no_log_count])
-def test_a_wrong_value_is_caught(wrong):
-    value = measured(wrong, 3, 20_000).value
-    assert is_biased(value.mean, value.mean_se, exact_bound(PARAMS, 3))
-
-
 @pytest.mark.parametrize(
     ("wrong", "parameter"),
-    [(unslowed, "loc"), (squared_for_the_model_too, "model_loc"), (mean_of_logs, "scale")],
+    [(mean_of_logs, None), (no_log_count, None), (unslowed, "loc"), (squared_for_the_model_too, "model_loc")],
 )
-def test_a_wrong_gradient_is_caught(wrong, parameter):
-    slopes = measured(wrong, 3).gradient
-    assert is_biased(slopes.mean[parameter], slopes.mean_se[parameter], exact_gradient(3)[parameter])
+def test_negative_controls_are_caught(wrong, parameter):
+    value, slopes = measured(wrong, 3)
+    if parameter is None:
+        assert is_biased(value.mean, value.mean_se, exact_bound(PARAMS, 3))
+    else:
+        assert is_biased(slopes.mean[parameter], slopes.mean_se[parameter], exact_gradient(3)[parameter])
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
@@ -168,15 +166,14 @@ def test_pytrees_and_transformations(gradient):
     params = {"loc": jnp.ones(3), "log_scale": jnp.zeros(3)}
     keys = jax.random.split(jax.random.key(3), 3)
     with jax.numpy_rank_promotion("allow"):
-        eager = [jax.value_and_grad(loss)(params, key) for key in keys]
+        eager = jax.value_and_grad(loss)(params, keys[0])
         jitted = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0)))(params, keys)
         _, forward = jax.jvp(lambda p: loss(p, keys[0]), (params,), (jax.tree.map(jnp.ones_like, params),))
         with jax.enable_x64(True):
             double = loss(jax.tree.map(lambda p: p.astype("float64"), params), keys[0])
-    for number, one in enumerate(eager):
-        jax.tree.map(lambda a, b, n=number: np.testing.assert_allclose(a, b[n], rtol=2e-4, atol=1e-5), one, jitted)
-    assert forward == pytest.approx(float(sum(leaf.sum() for leaf in jax.tree.leaves(eager[0][1]))), rel=1e-4)
-    assert (eager[0][0].dtype, double.dtype) == (jnp.float32, jnp.float64)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], rtol=2e-4, atol=1e-5), eager, jitted)
+    assert forward == pytest.approx(float(sum(leaf.sum() for leaf in jax.tree.leaves(eager[1]))), rel=1e-4)
+    assert (eager[0].dtype, double.dtype) == (jnp.float32, jnp.float64)
 
 
 def test_log_weights_of_a_shifted_posterior_are_normal():
@@ -243,7 +240,7 @@ def test_the_closed_form_terms_make_the_elbo(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected)
 
 
-@pytest.mark.parametrize("name", list(ESTIMATORS))
+@pytest.mark.parametrize("name", ["sticking_the_landing", "score_function+leave_one_out"])
 def test_the_sampled_divergence_is_unbiased(name):
     def exact(params):
         shift = params["loc"] - params["model_loc"]

@@ -95,6 +95,7 @@ def test_the_first_epochs_do_not_squash_the_rest():
 
 
 def test_a_run_of_nans_leaves_the_rest_drawn(tmp_path):
+    plotting.training_curves({"bad": rows([np.nan, np.nan])}).savefig(tmp_path / "empty.png")
     figure = plotting.training_curves({"bad": rows([np.nan, np.nan]), "good": rows([1.0, 2.0])})
     assert len(panel(figure, "ELBO").lines) == 1
     figure.savefig(tmp_path / "figure.png")

@@ -238,7 +238,7 @@ def test_flipped_bits_throughout_a_manifest(pair):
     content = manifest.read_bytes()
     for bit in range(0, 8 * len(content), 37):
         flip(manifest, bit // 8, bit % 8)
-        with pytest.raises(checkpoints._Damage, match="manifest.json"):
+        with pytest.raises(checkpoints._Damage, match=r"manifest\.json"):
             checkpoints._read_manifest(pair / "2", 2)
         manifest.write_bytes(content)
 
@@ -399,17 +399,17 @@ def test_another_structure_is_refused(pair, change, message):
 @pytest.mark.parametrize(
     ("leaf", "message"),
     [
-        (1.0, "must hold arrays, got float"),
-        ("a", "must hold arrays, got str"),
-        (jax.random.key(0), "typed key at .*key_data"),
-        (np.array(["a"]), "must hold numbers"),
-        (np.array([None]), "must hold numbers"),
-        (np.arange(3).astype(">i4"), "native order"),
+        (lambda: 1.0, "must hold arrays, got float"),
+        (lambda: "a", "must hold arrays, got str"),
+        (lambda: jax.random.key(0), "typed key at .*key_data"),
+        (lambda: np.array(["a"]), "must hold numbers"),
+        (lambda: np.array([None]), "must hold numbers"),
+        (lambda: np.arange(3).astype(">i4"), "native order"),
     ],
 )
 def test_refuses_what_is_not_an_array(tmp_path, leaf, message):
     with pytest.raises(TypeError, match=message) as error:
-        Checkpoints(tmp_path / "run").save(0, {"a": [leaf]}, score=None)
+        Checkpoints(tmp_path / "run").save(0, {"a": [leaf()]}, score=None)
     assert "['a'][0]" in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -476,7 +476,7 @@ def test_a_full_disk_inside_orbax(pair, monkeypatch):
         raise ValueError("RESOURCE_EXHAUSTED: Error writing\n[source locations=...]")
 
     monkeypatch.setattr(ocp.Checkpointer, "save", save)
-    with pytest.raises(CheckpointError, match="step 3 .*RESOURCE_EXHAUSTED: Error writing;") as error:
+    with pytest.raises(CheckpointError, match=r"step 3 .*RESOURCE_EXHAUSTED: Error writing;") as error:
         saved(pair, 3)
     assert "\n" not in str(error.value)
     assert_as_it_was(pair)
@@ -495,7 +495,7 @@ def test_an_interrupt(pair, monkeypatch):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="checkpoints in .*file/run cannot be read: .*Not a directory"):
+    with pytest.raises(CheckpointError, match=r"checkpoints in .*file/run cannot be read: .*Not a directory"):
         saved(tmp_path / "file" / "run", 0)
 
 
@@ -552,6 +552,7 @@ def in_a_fork(function, *args):
     """Starts the function in a copy of this process, which exits with 0 where it returns."""
     child = os.fork()
     if not child:
+        signal.alarm(60)
         try:
             function(*args)
         except BaseException:
@@ -597,7 +598,7 @@ def die_at_any_moment(folder):
 
 
 def run_apart(name, folder):
-    """Runs a function of this file where nothing has started threads, so that forks are safe."""
+    """Runs a function of this file in a process where JAX has started no threads, so that forks are safe."""
     code = f"import sys, pathlib, orbax.checkpoint, {__name__} as t; t.{name}(pathlib.Path(sys.argv[1]))"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, check=True)

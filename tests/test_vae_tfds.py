@@ -4,6 +4,7 @@ import http.server
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -194,6 +195,21 @@ def test_a_server_that_is_silent_is_not_waited_for(tmp_path, serve, small, monke
     monkeypatch.setattr(download, "TIMEOUT", 0.2)
     serve(small, handler=HalfThere)
     assert ": no answer within 0.2 s; put " in refusal(DatasetUnavailable, data="mnist", data_dir=tmp_path / "data")
+
+
+def test_a_name_server_that_is_silent_is_not_waited_for(tmp_path, offline, monkeypatch):
+    asked, over = threading.Event(), threading.Event()
+
+    def find(*args, **kwargs):
+        asked.set()
+        over.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    assert ": no answer within 0.2 s; put " in refusal(DatasetUnavailable, data="mnist", data_dir=tmp_path / "data")
+    assert asked.is_set()
+    over.set()
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path, serve, small):

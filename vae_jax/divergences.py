@@ -195,13 +195,18 @@ def _share(own: Alpha, other: Alpha, log_square: Diagonal) -> Diagonal:
 def _log_precision_in_other(own: Alpha, other: Alpha, log_square: Diagonal) -> Diagonal:
     """(r^2 - 1) / (own + other r^2)."""
     log = _log_precision(own, other, log_square)
-    grown = -jnp.expm1(-log_square) * jnp.exp(log_square - log)
-    return jnp.where(log_square > 0, grown, jnp.expm1(log_square) * jnp.exp(-log))
+    grown = -jnp.expm1(-log_square) * _finite_exp(log_square - log)
+    return jnp.where(log_square > 0, grown, jnp.expm1(log_square) * _finite_exp(-log))
 
 
 def _share_in_other(own: Alpha, other: Alpha, log_square: Diagonal) -> Diagonal:
     """r^2 / (own + other r^2)^2."""
-    return jnp.exp(log_square - 2 * _log_precision(own, other, log_square))
+    return _finite_exp(log_square - 2 * _log_precision(own, other, log_square))
+
+
+def _finite_exp(log: Diagonal) -> Diagonal:
+    """The exponential, or the largest float: a derivative that is multiplied by 0 must not be infinite."""
+    return jnp.minimum(jnp.exp(log), jnp.finfo(log.dtype).max)
 
 
 _log_precision.defjvps(
@@ -234,7 +239,7 @@ def _valid_alpha(name: str, alpha: Alpha) -> Alpha:
         return jnp.where((alpha >= 0) & (alpha <= 1), 1, jnp.nan).astype(alpha.dtype)
     if not 0 <= alpha <= 1:
         raise ValueError(f"{name} must be in [0, 1], got {alpha}: 0 is q and 1 is p")
-    return 1
+    return 1.0
 
 
 def _valid(scale_q: Diagonal, scale_p: Diagonal) -> Scalar:

@@ -6,9 +6,11 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+from vae_jax.cli.commands import commands_of
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.variance import Variance
+from vae_jax.cli.stopping import Stopped
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -27,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.run()
     except Misuse as error:
         return _report(error, MISUSED, debug=command.debug)
+    except Stopped as stop:
+        print(f"vae-jax: {stop}", file=sys.stderr)
+        return INTERRUPTED
     except KeyboardInterrupt:
         return _report("interrupted: nothing was saved", INTERRUPTED)
     except Exception as error:
@@ -34,18 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return DONE
 
 
-def _parse(arguments: Sequence[str]) -> Variance:
+def _parse(arguments: Sequence[str]) -> Any:
     import tyro
 
-    app = tyro.extras.SubcommandApp()
-    app.command(name="variance")(Variance)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return app.cli(
+            commands, arguments = commands_of(arguments)
+            return tyro.cli(
+                commands,
                 prog="vae-jax",
-                description="Variational inference by Monte Carlo: gradient estimators, and how good they are.",
+                description="Variational inference by Monte Carlo: gradient estimators, and how good they are; VAEs.",
                 args=arguments or ["--help"],
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
             )
     except SystemExit as exit_:
         if exit_.code in (DONE, None):

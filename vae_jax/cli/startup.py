@@ -10,12 +10,18 @@ from typing import Any
 
 from vae_jax.cli.misuse import Misuse
 
-PACKAGES = ("vae_jax", "jax", "jaxlib", "numpyro", "numpy", "scipy")
+PACKAGES = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpyro", "numpy", "scipy")
+MAX_SEED = 2**32
 DTYPES = ("float32", "float64")
 
 
-def start_jax(dtype: str) -> None:
-    """Configures JAX before its first use: every core a device, a private compilation cache, the precision.
+def start_jax(dtype: str, *, num_cpu_devices: int | None = None) -> None:
+    """Configures JAX before its first use: its CPU devices, a private compilation cache, the precision.
+
+    Args:
+        dtype: float32 or float64.
+        num_cpu_devices: by default one for each core, among which replicates are shared. Work for a single device has
+            all cores only where there is no other.
 
     Raises:
         Misuse: an unknown dtype.
@@ -25,9 +31,24 @@ def start_jax(dtype: str) -> None:
     import jax
 
     jax.config.update("jax_enable_x64", dtype == "float64")
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    jax.config.update("jax_num_cpu_devices", num_cpu_devices or num_cores())
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         _use_private_cache()
+
+
+def check_seed(seed: int) -> None:
+    """Refuses a seed that is none of JAX's.
+
+    Raises:
+        Misuse: it is out of range.
+    """
+    if not 0 <= seed < MAX_SEED:
+        raise Misuse(f"--seed must be from 0 to {MAX_SEED - 1}, got {seed}: change it")
+
+
+def num_cores() -> int:
+    """Cores that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _use_private_cache() -> None:

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 from vae_jax.cli.counts import read_counts
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.results import save_figure, staged
-from vae_jax.cli.startup import environment, start_jax
+from vae_jax.cli.startup import check_seed, environment, start_jax
 from vae_jax.files import write_csv, write_json
 
 if TYPE_CHECKING:
     from vae_jax.problems import PoissonGamma
     from vae_jax.variance import VarianceStudy
-
-MAX_SEED = 2**32
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ class Variance:
             Misuse: an argument that no result can be had for.
         """
         counts = None if self.data is None else read_counts(self.data)
-        if not 0 <= self.seed < MAX_SEED:
-            raise Misuse(f"--seed must be from 0 to {MAX_SEED - 1}, got {self.seed}: change it")
+        check_seed(self.seed)
         start_jax(self.dtype)
         from vae_jax.cli.variance_table import print_study
         from vae_jax.variance import check_study

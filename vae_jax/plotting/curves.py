@@ -25,7 +25,6 @@ LOOKS: dict[str, dict[str, Any]] = {
     "validation": {"linestyle": "-", "linewidth": 1.2},
 }
 
-
 PAGE_LETTERS = 110
 """How many letters of a legend a page is wide. A key takes about eight."""
 
@@ -64,7 +63,7 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             _set_epoch_ticks(axes)
         panels["elbo"].set_ylabel("nats per image")
         handles = _keys(list(runs), drawn)
-        longest = max(len(str(handle.get_label())) for handle in handles)
+        longest = max((len(str(handle.get_label())) for handle in handles), default=0)
         figure.legend(handles=handles, loc="outside lower center", ncols=max(1, PAGE_LETTERS // (longest + 8)))
     return figure
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import queue
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -86,7 +88,7 @@ def _download(file: RemoteFile, count: Callable[[int], None]) -> bytes:
 
     content = bytearray()
     try:
-        with requests.get(file.url, stream=True, timeout=TIMEOUT) as response:
+        with _answer(file.url) as response:
             response.raise_for_status()
             for block in response.iter_content(_BLOCK):
                 content += block
@@ -101,6 +103,31 @@ def _download(file: RemoteFile, count: Callable[[int], None]) -> bytes:
             f"what came is damaged or another file, with SHA-256 {sha256} where {file.sha256} is expected, so try again"
         )
     return bytes(content)
+
+
+def _answer(url: str) -> "requests.Response":
+    """What a server answers within the time limit.
+
+    It is asked in a thread: a socket's limit is for each address of a host anew, and none holds for finding them.
+    """
+    import requests
+
+    answers: queue.SimpleQueue[requests.Response | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(requests.get(url, stream=True, timeout=TIMEOUT))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=TIMEOUT)
+    except queue.Empty:
+        raise _Failed(f"no answer within {TIMEOUT:g} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _reason(error: "requests.RequestException") -> str:

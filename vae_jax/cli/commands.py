@@ -1,0 +1,58 @@
+"""The commands by name, and the defaults that the word after `train` chooses."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import tyro
+
+from vae_jax.cli.encode import Encode
+from vae_jax.cli.evaluate import Evaluate
+from vae_jax.cli.misuse import Misuse, refusals_are_misuse
+from vae_jax.cli.plot import Plot
+from vae_jax.cli.reconstruct import Reconstruct
+from vae_jax.cli.sample import Sample
+from vae_jax.cli.train import Train
+from vae_jax.cli.variance import Variance
+from vae_jax.vae.presets import DEFAULT_PRESET, PRESETS
+from vae_jax.vae.run_folder import RunFolder
+
+COMMANDS = {
+    "variance": Variance,
+    "train": Train,
+    "evaluate": Evaluate,
+    "sample": Sample,
+    "reconstruct": Reconstruct,
+    "encode": Encode,
+    "plot": Plot,
+}
+
+
+def commands_of(arguments: Sequence[str]) -> tuple[Any, list[str]]:
+    """What tyro parses: the union of the commands, and the arguments without the preset's name.
+
+    Raises:
+        Misuse: an unknown preset, or a run to resume that is none.
+    """
+    defaults, arguments = {}, list(arguments)
+    if arguments[:1] == ["train"]:
+        defaults["train"], arguments = _train_default(arguments)
+    members = tuple(
+        Annotated[command, tyro.conf.subcommand(name, **({"default": defaults[name]} if name in defaults else {}))]
+        for name, command in COMMANDS.items()
+    )
+    return Union[members], arguments  # noqa: UP007
+
+
+def _train_default(arguments: list[str]) -> tuple[Train, list[str]]:
+    """The preset or the run that a training begins with, and the arguments without its name."""
+    if "--resume" in arguments[:-1]:
+        folder = RunFolder(Path(arguments[arguments.index("--resume") + 1]))
+        with refusals_are_misuse():
+            return Train(folder.experiment(), preset=folder.read_config()["preset"]), arguments
+    preset = DEFAULT_PRESET
+    if len(arguments) > 1 and not arguments[1].startswith("-"):
+        preset = arguments.pop(1)
+    if preset not in PRESETS:
+        raise Misuse(f"the preset must be one of {', '.join(PRESETS)}, got {preset}: choose of these")
+    return Train(PRESETS[preset], preset=preset), arguments

@@ -1,0 +1,148 @@
+"""`vae-jax train`: a VAE, from images to pictures."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from vae_jax.cli.experiments import check_resumable, command_line
+from vae_jax.cli.images import loaded_images
+from vae_jax.cli.misuse import Misuse, refusals_are_misuse
+from vae_jax.cli.runs import warn
+from vae_jax.cli.startup import check_seed, environment, start_jax
+from vae_jax.cli.stopping import Stopped, stop_requests
+from vae_jax.vae.config import Experiment
+from vae_jax.vae.presets import DEFAULT_PRESET
+from vae_jax.vae.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from vae_jax.vae.images import ImageData
+    from vae_jax.vae.runs import Outcome
+
+
+@dataclass(frozen=True)
+class Train:
+    """Trains a VAE and scores it on the test images.
+
+    The folder --out gets config.json, metrics.jsonl, metrics.csv, checkpoints/, figures/ and summary.json. After the
+    word train comes the name of a preset, whose every field is a flag. Ctrl-C saves the run; --resume goes on with it.
+    """
+
+    experiment: Experiment = field(default_factory=Experiment)
+    """The preset, as changed."""
+    preset: tyro.conf.Suppress[str] = DEFAULT_PRESET
+    """What it started from."""
+    resume: Path | None = None
+    """Folder of a run to go on with, as it is configured there. --num-epochs may be raised."""
+    stop_after: int | None = None
+    """Epochs, counted from the start of the run, after which it is saved and left to be resumed."""
+    seconds_between_checkpoints: float = 10.0
+    """The most that a kill can cost."""
+    tensorboard: bool = False
+    """Write events for TensorBoard too; needs the extra tensorboard."""
+    out: Path = Path("vae-jax-train")
+    """Folder for the run."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> None:
+        """Trains, scores, draws.
+
+        Raises:
+            Misuse: arguments that no run can be had for.
+            Stopped: asked to, by the user or the system; the run is saved.
+        """
+        folder = RunFolder(self.resume or self.out)
+        experiment = self.experiment
+        self._check(folder)
+        check_seed(experiment.seed)
+        start_jax("float32", num_cpu_devices=None if experiment.num_seeds > 1 else 1)
+        from vae_jax.vae.checks import check_experiment
+
+        with refusals_are_misuse():
+            check_experiment(experiment)
+        images = loaded_images(experiment.data)
+        with refusals_are_misuse():
+            check_experiment(experiment, images.shape)
+        self._configure(folder, images)
+        outcome = self._train(folder, images)
+        if not outcome.finished:
+            print(f"stopped after {len(outcome.rows)} epochs: vae-jax train --resume {folder.path} goes on")
+            return
+        self._conclude(folder, images)
+
+    def _check(self, folder: RunFolder) -> None:
+        if self.stop_after is not None and self.stop_after < 1:
+            raise Misuse(f"--stop-after must be at least 1, got {self.stop_after}: leave it out to train to the end")
+        if self.resume is None and folder.is_run:
+            raise Misuse(f"--out must be a folder without a run, got {folder.path}: name another, or use --resume")
+        if self.tensorboard:
+            check_tensorboard()
+        if self.resume is not None:
+            with refusals_are_misuse():
+                check_resumable(folder.experiment(), self.experiment)
+
+    def _configure(self, folder: RunFolder, images: "ImageData") -> None:
+        """Writes what the run is, or sees that it is the same that it was."""
+        facts = {
+            "name": images.name, "source": images.source, "checksum": images.checksum, "shape": images.shape,
+            "num_train": len(images.train.images), "num_validation": len(images.validation.images),
+            "num_test": len(images.test.images), "num_classes": images.num_classes,
+        }  # fmt: skip
+        if self.resume is not None:
+            before = folder.read_config()
+            if before["images"]["checksum"] != facts["checksum"]:
+                raise Misuse(
+                    f"the images must be those that the run began with ({before['images']['source']}), got others from "
+                    f"{images.source}: restore them, or train anew"
+                )
+            facts = before["images"]
+        about = {
+            "command": "train",
+            "preset": self.preset,
+            "command_line": command_line(self.preset, self.experiment),
+            "images": facts,
+            "environment": environment("float32", self.experiment.seed),
+        }
+        try:
+            folder.write_config(self.experiment, about)
+        except OSError as error:
+            raise Misuse(f"--out must be a folder that can be written to, got {folder.path}: {error.strerror}") from error
+
+    def _train(self, folder: RunFolder, images: "ImageData") -> "Outcome":
+        from vae_jax.cli.training_progress import shown_training
+        from vae_jax.vae.runs import Run
+        from vae_jax.vae.seeds import seed_mesh
+
+        experiment = self.experiment
+        mesh = seed_mesh(experiment.num_seeds) if experiment.num_seeds > 1 else None
+        with stop_requests() as should_stop:
+            run = Run(experiment, images, folder, mesh)
+            state = run.start() if self.resume is None or not run.checkpoints.steps() else run.resume(warn)
+            with shown_training(experiment.training.num_epochs, len(folder.rows())) as on_report:
+                outcome = run.train(
+                    state,
+                    stop_after=self.stop_after,
+                    should_stop=should_stop,
+                    on_report=on_report,
+                    seconds_between_checkpoints=self.seconds_between_checkpoints,
+                )
+        if self.tensorboard:
+            write_events(folder)
+        if should_stop() and not outcome.finished:
+            raise Stopped(f"stopped and saved: vae-jax train --resume {folder.path} goes on")
+        return outcome
+
+    def _conclude(self, folder: RunFolder, images: "ImageData") -> None:
+        """Scores the best model on the test images, and draws."""
+        from vae_jax.cli.plot import save_figures
+        from vae_jax.cli.scores import print_summary, split_summary
+        from vae_jax.vae.trained import load_trained
+
+        trained = load_trained(folder, on_damage=warn)
+        summary = split_summary(trained, images, "test")
+        folder.write_summary(summary | {"checkpoint": "best", "num_epochs": len(folder.rows())})
+        save_figures(folder, trained, images)
+        print_summary(summary)
+        print(f"Saved in {folder.path}: config.json, metrics.jsonl, metrics.csv, summary.json, checkpoints, figures")

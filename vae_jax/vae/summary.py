@@ -1,0 +1,109 @@
+"""What summary.json says of a trained model: every number with its error, its split and its binarization."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from scipy import stats
+
+from vae_jax.vae.evaluation import LogMarginals, Scores, log_marginals, make_score
+from vae_jax.vae.seeds import seed_keys
+from vae_jax.vae.trained import Trained
+
+IMAGES_A_CALL = 100
+"""Images of a call of `log_marginals`, after which progress is told."""
+
+CONFIDENCE = 0.95
+"""Of the intervals over seeds."""
+
+
+def scores_of(trained: Trained, images: np.ndarray, key: Any) -> Scores:
+    """Scores of a model, or of each seed's, on images as the model sees them times 255 [N, X]."""
+    num_seeds = trained.experiment.num_seeds
+    score = make_score(trained.architecture, images, num_seeds=num_seeds)
+    return jax.device_get(score(seed_keys(key, num_seeds), trained.params))
+
+
+def elbo_summary(scores: Scores, split: str) -> dict[str, Any]:
+    """The ELBO, its terms and the active units, named after the split.
+
+    The standard error is over images for one model, and over seeds for several.
+    """
+    terms = {"elbo": scores.elbo, "reconstruction": scores.reconstruction, "kl": scores.kl}
+    return {
+        **{
+            name: value
+            for term, of_images in terms.items()
+            for name, value in _with_error(f"{split}_{term}", np.asarray(of_images, float)).items()
+        },
+        "active_units": _plain(np.asarray(scores.active).sum(-1)),
+        "num_latents": scores.kl_by_latent.shape[-1],
+        "kl_by_latent": np.asarray(scores.kl_by_latent, float).tolist(),
+        "kl_by_latent_se": np.asarray(scores.kl_by_latent_se, float).tolist(),
+        "num_images": scores.elbo.shape[-1],
+    }
+
+
+def nll_summary(results: list[LogMarginals]) -> dict[str, Any]:
+    """The negative log-likelihood from the log marginals of each seed's model."""
+    log_marginal = np.stack([np.asarray(result.log_marginal, float) for result in results])
+    errors = np.stack([np.asarray(result.standard_error, float) for result in results])
+    effective = np.stack([np.asarray(result.effective_sample_size, float) for result in results])
+    return {
+        **_with_error("nll", -(log_marginal if len(results) > 1 else log_marginal[0])),
+        "nll_monte_carlo_se": float(np.sqrt((errors**2).sum(-1)).mean() / errors.shape[-1]),
+        "effective_sample_size": float(effective.mean()),
+        "effective_sample_size_min": float(effective.min()),
+    }
+
+
+def _with_error(name: str, of_images: np.ndarray) -> dict[str, Any]:
+    """The mean over images [N] and its standard error; of several seeds [S, N], each seed's mean and the interval too."""
+    means = of_images.mean(-1)
+    if of_images.ndim == 1:
+        return {name: float(means), f"{name}_se": float(of_images.std(ddof=1) / math.sqrt(of_images.size))}
+    error = means.std(ddof=1) / math.sqrt(len(means))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * error
+    return {
+        name: float(means.mean()),
+        f"{name}_se": float(error),
+        f"{name}_interval": [float(means.mean() - half), float(means.mean() + half)],
+        f"{name}_by_seed": means.tolist(),
+    }
+
+
+def _plain(counts: np.ndarray) -> Any:
+    return int(counts) if counts.ndim == 0 else counts.tolist()
+
+
+def importance_sampled(
+    trained: Trained,
+    images: np.ndarray,
+    key: Any,
+    *,
+    num_importance_samples: int,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> LogMarginals:
+    """`log_marginals` of one seed's model on any number of images, in calls of equal size.
+
+    Args:
+        trained: of one seed.
+        images: as the model sees them times 255 [N, X].
+        key: consumed.
+        num_importance_samples: k.
+        on_progress: is told the share that is done.
+    """
+    size = min(IMAGES_A_CALL, len(images))
+    parts = []
+    for begin in range(0, len(images), size):
+        part = images[begin : begin + size]
+        padded = np.concatenate([part, np.zeros((size - len(part), images.shape[1]), np.uint8)])
+        result = log_marginals(
+            trained.architecture, trained.params, padded, jax.random.fold_in(key, begin),
+            num_importance_samples=num_importance_samples,
+        )  # fmt: skip
+        parts.append(jax.tree.map(lambda leaf, n=len(part): np.asarray(leaf)[:n], result))
+        on_progress((begin + len(part)) / len(images))
+    return LogMarginals(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
