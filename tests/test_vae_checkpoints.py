@@ -55,6 +55,12 @@ def restored(stored, told=None):
     return found
 
 
+@pytest.fixture(autouse=True)
+def no_power_cuts(monkeypatch):
+    """Nothing here outlives the machine, and a busy disk would be waited for thousands of times."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
     """Checkpoints of steps 1 and 2, to be copied and damaged."""
@@ -476,7 +482,7 @@ def test_a_full_disk_inside_orbax(pair, monkeypatch):
         raise ValueError("RESOURCE_EXHAUSTED: Error writing\n[source locations=...]")
 
     monkeypatch.setattr(ocp.Checkpointer, "save", save)
-    with pytest.raises(CheckpointError, match=r"step 3 .*RESOURCE_EXHAUSTED: Error writing;") as error:
+    with pytest.raises(CheckpointError, match=r"step 3 .*RESOURCE_EXHAUSTED: Error writing .*; earlier") as error:
         saved(pair, 3)
     assert "\n" not in str(error.value)
     assert_as_it_was(pair)
@@ -490,6 +496,27 @@ def test_an_interrupt(pair, monkeypatch):
     monkeypatch.setattr(checkpoints, "_sync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         stored.save(3, state_at(3), score=None)
+    assert_as_it_was(pair)
+
+
+def test_what_orbax_wrote_wrongly_is_not_a_checkpoint(pair, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    save = ocp.Checkpointer.save
+
+    def save_zero(self, directory, leaves):
+        save(self, directory, {path: np.zeros_like(leaf) for path, leaf in leaves.items()})
+
+    monkeypatch.setattr(ocp.Checkpointer, "save", save_zero)
+    with pytest.raises(CheckpointError, match=r"step 3 .*gives other bits for \['key'\] than were saved"):
+        saved(pair, 3)
+    assert_as_it_was(pair)
+
+
+def test_only_process_0_saves(pair, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with pytest.raises(ValueError, match="must be called in process 0, got process 1"):
+        saved(pair, 3)
     assert_as_it_was(pair)
 
 

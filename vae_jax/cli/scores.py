@@ -47,7 +47,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         table.add_row(*row)
     console.print(table)
     for line in _explanations(summary):
-        console.print(line)
+        console.print(line, markup=False)
 
 
 def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -92,8 +92,9 @@ def print_kl_by_latent(summary: Mapping[str, Any]) -> None:
     if kl.ndim == 2:
         kl, error = kl[0], error[0]
     order = np.argsort(-kl)
-    table = Table(title="KL by latent", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
-    cells = [f"z{place} {with_error(kl[place], error[place])}" for place in order]
+    look: dict[str, Any] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False, "show_header": False}
+    table = Table(title="KL by latent (nats)", title_justify="left", title_style="bold", **look)
+    cells = [f"z{place + 1} {with_error(kl[place], error[place])}" for place in order]
     for begin in range(0, len(cells), 4):
         table.add_row(*cells[begin : begin + 4])
     Console(highlight=False).print(table)

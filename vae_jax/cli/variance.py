@@ -1,11 +1,14 @@
 """`vae-jax variance`: gradient estimators measured beside the exact answers."""
 
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from vae_jax.cli.counts import read_counts
+from vae_jax.cli.gradient import report_gradient
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.results import save_figure, staged
 from vae_jax.cli.startup import check_seed, environment, start_jax
@@ -15,28 +18,28 @@ if TYPE_CHECKING:
     from vae_jax.problems import PoissonGamma
     from vae_jax.variance import VarianceStudy
 
+PROBLEM_ESTIMATORS = ("pathwise", "sticking_the_landing", "score_function", "score_function+leave_one_out")
+PROBLEM_NUM_SAMPLES = (5, 10, 100, 1000, 10000)
+
 
 @dataclass(frozen=True)
 class Variance:
     """Mean and standard deviation of gradient estimators, beside the exact ones.
 
     Prints a table, and saves it with its figures as variance.json, variance.csv, replicates.png, std.png (and .pdf) and
-    config.json.
+    config.json. With --run, the signal and the noise of a trained model's gradient instead.
     """
 
     problem: str = "poisson-gamma"
     """The target: poisson-gamma."""
-    estimators: tuple[str, ...] = (
-        "pathwise",
-        "sticking_the_landing",
-        "score_function",
-        "score_function+leave_one_out",
-    )
-    """Which estimators to measure."""
+    folder: Annotated[Path | None, tyro.conf.arg(name="run")] = None
+    """Instead of a problem, the folder of a training run: signal and noise of its gradient, layer by layer."""
+    estimators: tuple[str, ...] | None = None
+    """Which estimators to measure. By default every one of a problem's, or a run's own."""
     family: str = "normal"
     """The variational family: normal (truncated at zero) or log_normal."""
-    num_samples: tuple[int, ...] = (5, 10, 100, 1000, 10000)
-    """Samples that one estimate averages."""
+    num_samples: tuple[int, ...] | None = None
+    """Samples that one estimate averages. By default 5 to 10,000 in a problem, or a run's own of an image."""
     num_replicates: int = 1000
     """Estimates at each number of samples."""
     seed: int = 0
@@ -64,8 +67,20 @@ class Variance:
         Raises:
             Misuse: an argument that no result can be had for.
         """
-        counts = None if self.data is None else read_counts(self.data)
         check_seed(self.seed)
+        if self.folder is not None:
+            report_gradient(
+                self.folder, self.out, estimators=self.estimators, num_samples=self.num_samples,
+                num_replicates=self.num_replicates, seed=self.seed,
+            )  # fmt: skip
+        else:
+            estimators = PROBLEM_ESTIMATORS if self.estimators is None else self.estimators
+            num_samples = PROBLEM_NUM_SAMPLES if self.num_samples is None else self.num_samples
+            replace(self, estimators=estimators, num_samples=num_samples)._study()
+
+    def _study(self) -> None:
+        """Measures a problem's estimators, all of whose settings are given."""
+        counts = None if self.data is None else read_counts(self.data)
         start_jax(self.dtype)
         from vae_jax.cli.variance_table import print_study
         from vae_jax.variance import check_study
@@ -129,7 +144,7 @@ class Variance:
         words = ["vae-jax", "variance"]
         for field in fields(self):
             value = settings[field.name]
-            if value is not None and field.name not in ("debug", "out"):
+            if value is not None and field.name not in ("debug", "out", "folder"):
                 values = value if isinstance(value, list | tuple) else [value]
                 words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
         return {"command": "variance", "settings": settings, "command_line": shlex.join(words)}

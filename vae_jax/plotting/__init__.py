@@ -4,7 +4,7 @@ from vae_jax.plotting.curves import bound_gap, training_curves
 from vae_jax.plotting.images import image_grid, interpolation, manifold, reconstructions
 from vae_jax.plotting.latents import kl_by_latent, latent_scatter
 from vae_jax.plotting.style import COLOURS, MARKERS, STYLE
-from vae_jax.plotting.variance import replicate_boxes, std_by_samples
+from vae_jax.plotting.variance import replicate_boxes, signal_to_noise_by_layer, std_by_samples
 
 __all__ = [
     "COLOURS",
@@ -18,6 +18,7 @@ __all__ = [
     "manifold",
     "reconstructions",
     "replicate_boxes",
+    "signal_to_noise_by_layer",
     "std_by_samples",
     "training_curves",
 ]

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,7 +66,8 @@ class Checkpoints:
     def save(self, step: int, state: PyTree, *, score: float | None) -> None:
         """Saves a checkpoint, then removes those that are neither among the latest nor the best.
 
-        It is on the disk when this returns. An earlier one of the same step goes once the new one is there.
+        When this returns it is on the disk and has been read back. An earlier one of the same step goes once the new
+        one is there. In a run of several processes, process 0 saves.
 
         Args:
             step: its number, not negative.
@@ -75,10 +77,12 @@ class Checkpoints:
         Raises:
             CheckpointError: it cannot be written; earlier checkpoints are kept.
             TypeError: a leaf of `state` is not an array.
-            ValueError: `step` is negative.
+            ValueError: `step` is negative, or this is not process 0.
         """
         if step < 0:
             raise ValueError(f"step must be at least 0, got {step}: count steps from the start of the run")
+        if jax.process_index():  # Orbax would write a NumPy array nowhere, and not say so.
+            raise ValueError(f"save must be called in process 0, got process {jax.process_index()}: save there alone")
         arrays = {path: _native(path, leaf) for path, leaf in jax.device_get(_leaves(state, "state")).items()}
         finite_score = score if score is not None and math.isfinite(score) else None
         generation = max((found.generation + 1 for found in self._found() if found.step == step), default=0)
@@ -224,11 +228,13 @@ def _write(folder: Path, step: int, arrays: Mapping[str, np.ndarray], score: flo
             checkpointer.save(folder / _STATE, stored)
     for path in folder.rglob("*"):
         _sync(path)
+    leaves = {path: {"type": _type(array), "sha256": _digest(array)} for path, array in arrays.items()}
+    _load(folder / _STATE, leaves, arrays)
     manifest = {
         "format": _FORMAT,
         "step": step,
         "score": score,
-        "leaves": {path: {"type": _type(array), "sha256": _digest(array)} for path, array in arrays.items()},
+        "leaves": leaves,
         "files": {name: _file_digest(path) for name, path in _files(folder).items()},
     }
     (folder / _MANIFEST).write_bytes(_render(manifest))
@@ -248,13 +254,17 @@ def _read(found: _Found, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
     leaves = found.manifest["leaves"]
     _require_same(found, leaves, expected)
     _verify_files(found.path, found.manifest["files"])
-    state = found.path / _STATE
+    return _load(found.path / _STATE, leaves, expected)
+
+
+def _load(state: Path, leaves: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What Orbax reads, verified leaf by leaf."""
     try:
         with _checkpointer() as checkpointer:
             arrays = checkpointer.restore(state) if state.exists() else {}
     except Exception as error:  # Orbax raises anything.
         raise _Damage(f"{state} cannot be read: {_reason(error)}") from error
-    arrays |= {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in expected.items() if 0 in leaf.shape}
+    arrays |= {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in like.items() if 0 in leaf.shape}
     for path, leaf in leaves.items():
         if path not in arrays or _type(arrays[path]) != leaf["type"] or _digest(arrays[path]) != leaf["sha256"]:
             raise _Damage(f"{state} gives other bits for {path} than were saved")
@@ -326,7 +336,7 @@ def _render(manifest: Mapping[str, Any]) -> bytes:
 def _checkpointer() -> "ocp.Checkpointer":
     import orbax.checkpoint as ocp
 
-    # In a run of several processes the one that saves must not wait for the others.
+    # In a run of several processes none waits here for the others.
     process = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process_{process}"
@@ -383,4 +393,4 @@ def _sync(path: Path) -> None:
 
 def _reason(error: Exception) -> str:
     """An error in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return textwrap.shorten(str(error) or type(error).__name__, 240)

@@ -162,7 +162,7 @@ class Run:
             pace.add(num_steps)
             row = None
             if step % self.steps_per_epoch == 0:
-                row = self._row(state, epoch + 1, pace.seconds_of_epoch())
+                row = self._row(state, epoch + 1, pace)
                 self.folder.append_row(row)
                 rows.append(row)
                 saver.note(state, step, row)
@@ -202,7 +202,7 @@ class Run:
         patience, best = self.experiment.training.patience, best_row(rows)
         return patience is not None and best is not None and rows[-1]["epoch"] - best["epoch"] >= patience
 
-    def _row(self, state: TrainState, epoch: int, seconds: float) -> Row:
+    def _row(self, state: TrainState, epoch: int, pace: "_Pace") -> Row:
         experiment = self.experiment
         scores = self._score(_evaluation_keys(self.key, experiment.num_seeds), state.learned.model)
         row: Row = {"epoch": epoch, "step": epoch * self.steps_per_epoch}
@@ -212,8 +212,12 @@ class Run:
         beta, alpha = current_weights(experiment, state.learned, row["step"] - 1, self.steps_per_epoch)
         row |= {"beta": values(beta), "alpha": values(alpha)}
         row["learning_rate"] = learning_rate_at(experiment.training, row["step"] - 1, self.steps_per_epoch)
-        row |= {"seconds": seconds, "images_per_second": self.num_images * experiment.num_seeds / seconds}
+        row |= {"seconds": pace.seconds_of_epoch(), "images_per_second": pace.steps_per_second * self._images_a_step()}
         return row
+
+    def _images_a_step(self) -> float:
+        """Images of an average step, of all seeds together."""
+        return self.num_images / self.steps_per_epoch * self.experiment.num_seeds
 
     def _report(self, state: TrainState, epoch: int, share: float, pace: "_Pace", row: Row | None) -> Report:
         seen = min(share * self.steps_per_epoch * self.experiment.training.batch_size, self.num_images)
@@ -221,9 +225,8 @@ class Run:
             float(np.mean(jax.device_get(total))) / seen
             for total in (state.sums.elbo, state.sums.reconstruction, state.sums.kl)
         )
-        images = self.num_images / self.steps_per_epoch * self.experiment.num_seeds
-        num_epochs = self.experiment.training.num_epochs
-        return Report(epoch, num_epochs, share, elbo, reconstruction, kl, pace.steps_per_second * images, row)
+        speed = pace.steps_per_second * self._images_a_step()
+        return Report(epoch, self.experiment.training.num_epochs, share, elbo, reconstruction, kl, speed, row)
 
 
 def best_row(rows: list[Row]) -> Row | None:
@@ -258,26 +261,39 @@ def _all_finite(tree: Any, num_seeds: int) -> Array:
 
 
 class _Pace:
-    """How many steps fill the time between two looks."""
+    """How fast steps are, and how many fill the time between two looks."""
 
     def __init__(self, steps_per_epoch: int) -> None:
         self.steps_per_epoch = steps_per_epoch
-        self.steps_per_second = 0.0
         self._begin = self._epoch_begin = time.perf_counter()
+        self._epoch_steps, self._epoch_seconds = 0, 0.0
+        self._last_speed = 0.0
+        self._is_compiled = False
+
+    @property
+    def steps_per_second(self) -> float:
+        """In the epoch so far, compilation left out."""
+        return self._epoch_steps / self._epoch_seconds if self._epoch_seconds else self._last_speed
 
     def num_steps(self, batch: int) -> int:
         """Steps to do next, at most to the end of the epoch."""
         self._begin = time.perf_counter()
         if batch == 0:
-            self._epoch_begin = self._begin
-        wanted = int(self.steps_per_second * SECONDS_BETWEEN_LOOKS) or FIRST_STEPS
+            self._epoch_begin, self._epoch_steps, self._epoch_seconds = self._begin, 0, 0.0
+        if not self._is_compiled:
+            return 1
         remaining = self.steps_per_epoch - batch
-        # Two long calls rather than a long one and a short rest.
+        wanted = int(self._last_speed * SECONDS_BETWEEN_LOOKS) or min(FIRST_STEPS, remaining)
+        # The whole rest rather than most of it and a short call more.
         return remaining if wanted > 0.7 * remaining else wanted
 
     def add(self, num_steps: int) -> None:
-        """Notes the speed of steps that are done."""
-        self.steps_per_second = num_steps / (time.perf_counter() - self._begin)
+        """Notes steps that are done."""
+        seconds = time.perf_counter() - self._begin
+        if self._is_compiled:
+            self._epoch_steps, self._epoch_seconds = self._epoch_steps + num_steps, self._epoch_seconds + seconds
+            self._last_speed = num_steps / seconds
+        self._is_compiled = True
 
     def seconds_of_epoch(self) -> float:
         """Since the epoch began, or since the run was resumed in it."""

@@ -1,22 +1,15 @@
-"""A model that has been trained: read from its run's folder, and what can be made with it."""
+"""A model that has been trained, read from its run's folder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, UInt8
 
-from vae_jax.typing import PRNGKey
-from vae_jax.vae.binarization import WHITE
 from vae_jax.vae.checkpoints import Checkpoints
 from vae_jax.vae.config import Experiment
-from vae_jax.vae.model import VAE, Architecture, Params
+from vae_jax.vae.model import Architecture, Params
 from vae_jax.vae.run_folder import NoRun, RunFolder
-from vae_jax.vae.training import abstract_state
+from vae_jax.vae.training import Learned, abstract_state
 
 
 @dataclass(frozen=True)
@@ -28,7 +21,12 @@ class Trained:
     """Of an image."""
     step: int
     """Training steps that it has seen."""
-    params: Params
+    learned: Learned
+
+    @property
+    def params(self) -> Params:
+        """Of the model."""
+        return self.learned.model
 
     @property
     def architecture(self) -> Architecture:
@@ -46,8 +44,8 @@ class Trained:
             raise ValueError(f"the seed's number must be from 0 to {num_seeds - 1}, got {seed}: choose of these")
         if num_seeds == 1:
             return self
-        params = jax.tree.map(lambda leaf: leaf[seed], self.params)
-        return replace(self, params=params, experiment=replace(self.experiment, num_seeds=1))
+        learned = jax.tree.map(lambda leaf: leaf[seed], self.learned)
+        return replace(self, learned=learned, experiment=replace(self.experiment, num_seeds=1))
 
 
 def load_trained(folder: RunFolder, *, which: str = "best", on_damage: Callable[[str], None]) -> Trained:
@@ -74,4 +72,4 @@ def load_trained(folder: RunFolder, *, which: str = "best", on_damage: Callable[
     checkpoints = Checkpoints(folder.checkpoints)
     restore = checkpoints.restore_best if which == "best" else checkpoints.restore_latest
     restored = restore(abstract_state(experiment, num_images, shape), on_damage=on_damage)
-    return Trained(experiment, shape, restored.step, restored.state.learned.model)
+    return Trained(experiment, shape, restored.step, restored.state.learned)

@@ -1,0 +1,46 @@
+"""The matrix products of a fully connected layer's training, in both precisions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from training.work import HIDDEN_SIZE, Task, Work
+from vae_jax.vae.config import Precision
+
+CONTRACTED = {"forward": (1, 0), "input gradient": (1, 1), "weight gradient": (0, 0)}
+"""The axes that are summed over, by what the product is for."""
+
+
+def product_task(work: Work, *, kind: str, precision: Precision, batch_size: int, num_repeats: int) -> Task:
+    """One of the three products of the layer next to the pixels, float32 in and out, many times over.
+
+    In bfloat16 both operands are rounded, within the time, and the sum is float32.
+    """
+    shapes = {
+        "forward": ((batch_size, work.num_pixels), (work.num_pixels, HIDDEN_SIZE)),
+        "input gradient": ((batch_size, HIDDEN_SIZE), (work.num_pixels, HIDDEN_SIZE)),
+        "weight gradient": ((batch_size, work.num_pixels), (batch_size, HIDDEN_SIZE)),
+    }[kind]
+    operands = [jax.random.normal(key, shape) for key, shape in zip(jax.random.split(jax.random.key(0)), shapes)]
+    dtype = jnp.dtype(precision)
+    dimensions = (tuple((axis,) for axis in CONTRACTED[kind]), ((), ()))
+
+    @jax.jit
+    def repeated(left: Array, right: Array) -> Array:
+        def body(_: Array, left: Array) -> Array:
+            product = lax.dot_general(
+                left.astype(dtype), right.astype(dtype), dimensions, preferred_element_type=jnp.float32
+            )
+            # The next product waits for this one: nothing can be hoisted out of the loop.
+            return left + 1e-30 * lax.optimization_barrier(product)[0, 0]
+
+        return lax.fori_loop(0, num_repeats, body, left)
+
+    def run() -> Mapping[str, Any]:
+        jax.block_until_ready(repeated(*operands))
+        return {"products": num_repeats}
+
+    return run

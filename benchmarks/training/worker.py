@@ -1,0 +1,149 @@
+"""A process that holds one family of contenders, and runs one of them when it is asked to.
+
+A line of JSON on its standard input names a task and its arguments; a line on its standard output answers with the
+seconds that it took and what came of it. What libraries print goes to the standard error.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A module of tasks, and whether JAX has one CPU device in its process or every core."""
+
+    module: str
+    one_cpu_device: bool = True
+
+
+FAMILIES = {
+    "ours": Family("training.ours"),
+    "ours on all devices": Family("training.ours", one_cpu_device=False),
+    "jax": Family("training.jax_peers"),
+    "torch": Family("training.torch_peers"),
+}
+"""Two CPU devices share the cores between them, so that one model trains slower than on the one."""
+
+
+class Failed(RuntimeError):
+    """A task that a worker cannot do. One line."""
+
+
+class Worker:
+    """A family's process, from its parent's side."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+
+    def ask(self, task: str, **arguments: Any) -> dict[str, Any]:
+        """Has a task done once.
+
+        Raises:
+            Failed: it cannot be, or the process has ended.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps({"task": task, "arguments": arguments}) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError as error:
+            raise Failed("its process has ended") from error
+        line = self.process.stdout.readline()
+        if not line:
+            raise Failed("its process has ended")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Failed(answer["error"])
+        return answer
+
+
+@contextmanager
+def started(family: str, data: str, num_images: int | None) -> Iterator[Worker]:
+    """A family's process, which ends with the block."""
+    command = [sys.executable, "-m", "training.worker", family, data]
+    command += [] if num_images is None else ["--num-images", str(num_images)]
+    # Several processes share a GPU: none may take it whole in advance.
+    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    with subprocess.Popen(
+        command, cwd=BENCHMARKS, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Worker(process)
+        finally:
+            process.kill()
+
+
+def _serve(family: Family, data: str, num_images: int | None) -> None:
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    tasks = _Tasks(family, data, num_images)
+    for line in sys.stdin:
+        try:
+            answer = tasks.do(json.loads(line))
+        # Whatever stops a contender is an entry of the results, and not the end of the others.
+        except Exception as error:
+            answer = {"error": _one_line(error)}
+        print(json.dumps(answer), file=replies, flush=True)
+
+
+class _Tasks:
+    """The tasks of a family, each prepared when it is first asked for."""
+
+    def __init__(self, family: Family, data: str, num_images: int | None) -> None:
+        self.family, self.data, self.num_images = family, data, num_images
+        self.module: Any = None
+        self.work: Any = None
+        self.prepared: dict[str, Any] = {}
+
+    def do(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        if self.module is None:
+            self._load()
+        name = json.dumps(request)
+        if name not in self.prepared:
+            self.prepared[name] = self.module.TASKS[request["task"]](self.work, **request["arguments"])
+        begin = time.perf_counter()
+        outcome = self.prepared[name]()
+        return {"seconds": time.perf_counter() - begin, **outcome}
+
+    def _load(self) -> None:
+        import jax
+
+        from training.work import load_work
+
+        num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        jax.config.update("jax_num_cpu_devices", 1 if self.family.one_cpu_device else num_cores)
+        module = importlib.import_module(self.family.module)
+        self.work = load_work(self.data, self.num_images)
+        self.module = module
+
+
+def _one_line(error: Exception) -> str:
+    """The kind of an error and the first line of its text, less the files of this machine that it may name."""
+    text = next(iter(str(error).splitlines()), "")
+    return re.sub(r"\S*/\S+", "...", f"{type(error).__name__}: {text}")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("data")
+    parser.add_argument("--num-images", type=int)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options = _parse()
+    _serve(FAMILIES[options.family], options.data, options.num_images)
