@@ -14,7 +14,8 @@ from vae_jax.vae.data import load_images
 from vae_jax.vae.presets import PRESETS
 from vae_jax.vae.runs import STREAMS
 
-PRESET = PRESETS["bernoulli-256-50"]
+PRESET_NAME = "bernoulli-256-50"
+PRESET = PRESETS[PRESET_NAME]
 HIDDEN_SIZE = PRESET.model.hidden_sizes[0]
 LATENT_SIZE = PRESET.model.latent_size
 LEARNING_RATE = PRESET.training.learning_rate

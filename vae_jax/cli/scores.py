@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SCORE_SEED = 0
 """Of the draws of a score: two models are scored with the same."""
 
+CELLS_A_ROW = 3
+
 
 def split_summary(trained: "Trained", images: "ImageData", split: str, seed: int = SCORE_SEED) -> dict[str, Any]:
     """The ELBO of a split and what belongs to it, with what the numbers depend on."""
@@ -89,12 +91,13 @@ def _explanations(summary: Mapping[str, Any]) -> Iterator[str]:
 def print_kl_by_latent(summary: Mapping[str, Any]) -> None:
     """KL by latent, from the largest, with standard errors."""
     kl, error = (np.asarray(summary[name], float) for name in ("kl_by_latent", "kl_by_latent_se"))
+    title = "KL by latent (nats)"
     if kl.ndim == 2:
-        kl, error = kl[0], error[0]
-    order = np.argsort(-kl)
+        # A latent of one seed has nothing to do with that of another.
+        kl, error, title = kl[0], error[0], f"{title} of the first of {len(kl)} models"
     look: dict[str, Any] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False, "show_header": False}
-    table = Table(title="KL by latent (nats)", title_justify="left", title_style="bold", **look)
-    cells = [f"z{place + 1} {with_error(kl[place], error[place])}" for place in order]
-    for begin in range(0, len(cells), 4):
-        table.add_row(*cells[begin : begin + 4])
+    table = Table(title=title, title_justify="left", title_style="bold", **look)
+    cells = [f"z{place + 1} {with_error(kl[place], error[place])}" for place in np.argsort(-kl)]
+    for begin in range(0, len(cells), CELLS_A_ROW):
+        table.add_row(*cells[begin : begin + CELLS_A_ROW])
     Console(highlight=False).print(table)

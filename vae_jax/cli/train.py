@@ -1,8 +1,9 @@
 """`vae-jax train`: a VAE, from images to pictures."""
 
-from dataclasses import dataclass, field, replace
+import contextlib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -12,13 +13,14 @@ from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.runs import warn
 from vae_jax.cli.startup import check_seed, environment, start_jax
 from vae_jax.cli.stopping import Stopped, stop_requests
+from vae_jax.cli.tensorboard import check_tensorboard, event_writer
 from vae_jax.vae.config import Experiment
 from vae_jax.vae.presets import DEFAULT_PRESET
 from vae_jax.vae.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from vae_jax.vae.images import ImageData
-    from vae_jax.vae.runs import Outcome
+    from vae_jax.vae.runs import Outcome, Report
 
 
 @dataclass(frozen=True)
@@ -117,19 +119,26 @@ class Train:
 
         experiment = self.experiment
         mesh = seed_mesh(experiment.num_seeds) if experiment.num_seeds > 1 else None
-        with stop_requests() as should_stop:
+        with contextlib.ExitStack() as watched:
+            should_stop = watched.enter_context(stop_requests())
             run = Run(experiment, images, folder, mesh)
             state = run.start() if self.resume is None or not run.checkpoints.steps() else run.resume(warn)
-            with shown_training(experiment.training.num_epochs, len(folder.rows())) as on_report:
-                outcome = run.train(
-                    state,
-                    stop_after=self.stop_after,
-                    should_stop=should_stop,
-                    on_report=on_report,
-                    seconds_between_checkpoints=self.seconds_between_checkpoints,
-                )
-        if self.tensorboard:
-            write_events(folder)
+            done = len(folder.rows())
+            show = watched.enter_context(shown_training(experiment.training.num_epochs, done))
+            write = watched.enter_context(event_writer(folder.path / "events", done)) if self.tensorboard else None
+
+            def on_report(report: "Report") -> None:
+                show(report)
+                if write is not None and report.row is not None:
+                    write(report.row)
+
+            outcome = run.train(
+                state,
+                stop_after=self.stop_after,
+                should_stop=should_stop,
+                on_report=on_report,
+                seconds_between_checkpoints=self.seconds_between_checkpoints,
+            )
         if should_stop() and not outcome.finished:
             raise Stopped(f"stopped and saved: vae-jax train --resume {folder.path} goes on")
         return outcome

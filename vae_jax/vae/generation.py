@@ -167,8 +167,8 @@ def interpolate(
     latents = (1 - share) * begin + share * end
     path = decode_images(trained, latents.reshape(-1, latents.shape[-1]))
     path = path.reshape(len(first), num_steps - 2, *trained.shape)
-    originals = (on_unit_scale(images, trained.shape)[:, None] for images in (first, second))
-    return jnp.concatenate([next(originals), path, next(originals)], axis=1)
+    originals = [on_unit_scale(images, trained.shape)[:, None] for images in (first, second)]
+    return jnp.concatenate([originals[0], path, originals[1]], axis=1)
 
 
 def on_unit_scale(images: UInt8[np.ndarray, "N X"], shape: tuple[int, ...]) -> Float[np.ndarray, "N ..."]:

@@ -1,0 +1,83 @@
+"""`vae-jax train` in a process of its own up to the end of its first step: how soon that is, in how much memory."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speed.memory import _peak_resident, _restart_peak
+from training.work import PRESET_NAME
+
+
+def measured(data: str, cache: Path) -> dict[str, Any]:
+    """What is printed at the end of the first step, in a fresh process that keeps its compiled programs in `cache`.
+
+    Raises:
+        CalledProcessError: the command failed.
+    """
+    variables = os.environ | {"XDG_CACHE_HOME": str(cache), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    variables.pop("JAX_COMPILATION_CACHE_DIR", None)
+    child = subprocess.run(
+        [sys.executable, "-m", "training.first_step", data, repr(time.time())],
+        cwd=Path(__file__).parents[1],
+        env=variables,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(child.stdout)
+
+
+def measured_memory(num_images: int, num_pixels: int) -> dict[str, Any]:
+    """The same on a file of so many images, and their bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "images.npy"
+        images = np.random.default_rng(0).integers(0, 256, (num_images, num_pixels), dtype=np.uint8)
+        np.save(file, images)
+        return {"image_bytes": images.nbytes, **measured(str(file), Path(folder))}
+
+
+def _main(data: str, started: float) -> None:
+    import jax
+
+    import vae_jax.cli
+    from vae_jax.vae.runs import Run
+
+    resident_after_imports = _restart_peak()
+    train = Run.train
+
+    def train_one_step(run: Run, state: Any, **options: Any) -> Any:
+        def end(_: Any) -> None:
+            report = {
+                "seconds": time.time() - started,
+                "resident_bytes_after_imports": resident_after_imports,
+                "peak_resident_bytes_above_imports": _peak_resident() - resident_after_imports,
+                "peak_device_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
+            }
+            print(json.dumps(report), flush=True)
+            os._exit(0)
+
+        return train(run, state, **options | {"on_report": end})
+
+    Run.train = train_one_step
+    with tempfile.TemporaryDirectory() as folder:
+        code = vae_jax.cli.main(["train", PRESET_NAME, "--data", data, "--out", folder])
+    sys.exit(f"vae-jax train ended with exit code {code} before a step")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data")
+    parser.add_argument("started", type=float, help="seconds since the epoch")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    _main(**vars(_parse()))

@@ -1,0 +1,82 @@
+"""What the results are to show, and whether they do."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+Results = Mapping[str, Any]
+
+LEAST_OVER_EAGER = 2.0
+LEAST_BFLOAT16_GAIN = 1.0
+MOST_ELBO_DIFFERENCE = 0.3
+LEAST_SEEDS_GAIN = 1.5
+MOST_START_SECONDS = 8.0
+LEAST_PRODUCTS_SHARE = 0.6
+MOST_BYTES_AN_IMAGE_BYTE = 1.1
+"""Of memory: the images once, as uint8, and a permutation of them."""
+
+BATCH_SIZE = 64
+"""That the target over PyTorch is stated for."""
+
+
+def targets(results: Results) -> list[dict[str, Any]]:
+    """Every target with its limit and the worst that was measured; unknown where nothing was."""
+    trainings = [row for row in results["trainings"] if row["status"] == "measured"]
+    quality = results["quality"]
+    return [
+        _at_least("over PyTorch eager", LEAST_OVER_EAGER, _over(trainings, "torch eager")),
+        _at_least("the same, fused Adam", LEAST_OVER_EAGER, _over(trainings, "torch eager, fused Adam")),
+        _at_least("bfloat16 over float32, one seed", LEAST_BFLOAT16_GAIN, _gains(trainings, "over_float32")),
+        _at_most("bfloat16's test ELBO off ours", MOST_ELBO_DIFFERENCE, _differences(quality, "ours", "bfloat16")),
+        _at_most("PyTorch's test ELBO off ours", MOST_ELBO_DIFFERENCE, _differences(quality, "torch eager", "float32")),
+        _at_least("many seeds' throughput over one's", LEAST_SEEDS_GAIN, _gains(trainings, "over_one_seed")),
+        _at_most("start to first step, nothing cached (s)", MOST_START_SECONDS, _cold_starts(results)),
+        _at_least("log p(x): rate over its products'", LEAST_PRODUCTS_SHARE, _products_shares(results)),
+        _at_most("bytes of memory a byte of images", MOST_BYTES_AN_IMAGE_BYTE, _growths(results)),
+    ]
+
+
+def _over(trainings: Iterable[Results], contender: str) -> Iterator[float]:
+    setting = (BATCH_SIZE, "float32", 1)
+    return (
+        row["ours_over_it"]["median"]
+        for row in trainings
+        if row["contender"] == contender and (row["batch_size"], row["precision"], row["num_seeds"]) == setting
+    )
+
+
+def _gains(trainings: Iterable[Results], name: str) -> Iterator[float]:
+    """Of our own rows; more seeds than one have no target in bfloat16 over float32."""
+    ours = [row for row in trainings if row["contender"] == "ours" and row[name] is not None]
+    return (row[name]["median"] for row in ours if name == "over_one_seed" or row["num_seeds"] == 1)
+
+
+def _differences(quality: Iterable[Results], contender: str, precision: str) -> Iterator[float]:
+    return (
+        abs(row["over_ours"]["mean"])
+        for row in quality
+        if (row["contender"], row["precision"]) == (contender, precision) and row["over_ours"] is not None
+    )
+
+
+def _cold_starts(results: Results) -> Iterator[float]:
+    return (row["median"] for row in results["start"] if row["cache"] == "empty")
+
+
+def _products_shares(results: Results) -> Iterator[float]:
+    return (row["share_of_products_rate"]["median"] for row in results["log_marginals"])
+
+
+def _growths(results: Results) -> Iterator[float]:
+    return (each for each in [results["memory"]["bytes_an_image_byte"]] if each is not None)
+
+
+def _at_most(target: str, limit: float, values: Iterable[float]) -> dict[str, Any]:
+    return _row(target, limit, max(values, default=None), lambda worst: worst <= limit)
+
+
+def _at_least(target: str, limit: float, values: Iterable[float]) -> dict[str, Any]:
+    return _row(target, limit, min(values, default=None), lambda worst: worst >= limit)
+
+
+def _row(target: str, limit: float, worst: float | None, holds: Callable[[float], bool]) -> dict[str, Any]:
+    return {"target": target, "limit": limit, "worst": worst, "met": None if worst is None else holds(worst)}

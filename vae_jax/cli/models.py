@@ -1,0 +1,60 @@
+"""The trained models and the images that a command makes something of."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vae_jax.cli.misuse import Misuse, refusals_are_misuse
+from vae_jax.cli.runs import opened_run, warn
+from vae_jax.vae.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from vae_jax.vae.images import ImageData
+    from vae_jax.vae.trained import Trained
+
+
+def opened_model(path: Path, *, checkpoint: str, model_seed: int) -> tuple[RunFolder, "Trained"]:
+    """The folder of a run, and its model of one seed.
+
+    Raises:
+        Misuse: no run, or no such checkpoint or seed.
+        CheckpointError: no checkpoint can be restored.
+    """
+    folder, experiment = opened_run(path)
+    if not 0 <= model_seed < experiment.num_seeds:
+        raise Misuse(
+            f"--model-seed must be from 0 to {experiment.num_seeds - 1}, got {model_seed}: {path} has a model of each"
+        )
+    from vae_jax.vae.trained import load_trained
+
+    with refusals_are_misuse():
+        return folder, load_trained(folder, which=checkpoint, on_damage=warn).of_seed(model_seed)
+
+
+def images_seen(trained: "Trained", images: "ImageData", split: str, *, needed: int = 1) -> np.ndarray:
+    """The images of a split as a model sees them, times 255 [N, X]: where training binarizes afresh, one fixed draw.
+
+    Raises:
+        Misuse: fewer than are needed, or images of another shape.
+    """
+    from vae_jax.vae.runs import visible_images
+
+    experiment = trained.experiment
+    if images.shape != trained.shape:
+        raise Misuse(
+            f"--data must be of images of the shape {trained.shape} that the model sees, got {images.shape} from "
+            f"{images.source}: name the data of the run"
+        )
+    num_images = len(getattr(images, split).images)
+    if num_images < needed:
+        raise Misuse(f"--split must have at least {needed} images, got {split} with {num_images}: ask for fewer")
+    if experiment.data.binarization == "stochastic":
+        experiment = replace(experiment, data=replace(experiment.data, binarization="fixed"))
+    return visible_images(experiment, getattr(images, split), split)
+
+
+def can_be_drawn(shape: tuple[int, ...]) -> bool:
+    """Whether images of the shape have rows and columns: flat ones are kept as arrays alone."""
+    return len(shape) > 1

@@ -1,0 +1,235 @@
+"""`vae-jax plot`: the figures of a run, or of several side by side."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import tyro
+
+from vae_jax.cli.misuse import Misuse
+from vae_jax.cli.models import can_be_drawn, images_seen, opened_model
+from vae_jax.cli.results import save_figure, staged
+from vae_jax.cli.runs import images_of_run, warn
+from vae_jax.cli.startup import start_jax
+from vae_jax.vae.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from vae_jax.vae.images import ImageData
+    from vae_jax.vae.trained import Trained
+
+SEED = 0
+"""Of the samples drawn: a figure drawn again is the same."""
+
+NUM_RECONSTRUCTED = 8
+NUM_SAMPLES = 64
+NUM_SCATTERED = 10_000
+NUM_PER_SIDE = 20
+NUM_PATHS, NUM_STEPS = 4, 12
+
+FEW_LATENTS = 5
+"""Up to so many, the first two latents themselves are shown rather than their principal components."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draws the figures of a run anew, or those of several runs in one.
+
+    Of one run: training curves, prior samples, reconstructions, latents by class, KL by latent, paths between images
+    and, with 2 latents, the manifold. Of several: curves, reconstructions of the same test images, and KL by rank.
+    """
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """Of the runs."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """By the validation ELBO, or the last."""
+    model_seed: int = 0
+    """Which model is drawn, of a run of several seeds. Curves show all."""
+    data: str | None = None
+    """Where the images are, if not where the first run had them."""
+    data_dir: str | None = None
+    """Where datasets are kept, if not where the first run had them."""
+    out: Path | None = None
+    """Folder for the figures: by default figures in the run's own or, of several runs, vae-jax-plot."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> None:
+        """Draws and saves.
+
+        Raises:
+            Misuse: no run, or arguments that no figure can be had for.
+        """
+        if not self.folders:
+            raise Misuse("FOLDERS must be folders of runs, got none: name one or more")
+        start_jax("float32", num_cpu_devices=1)
+        opened = [opened_model(path, checkpoint=self.checkpoint, model_seed=self.model_seed) for path in self.folders]
+        folder, trained = opened[0]
+        images = images_of_run(folder, trained.experiment, data=self.data, data_dir=self.data_dir)
+        if len(opened) == 1:
+            out = self.out or folder.figures
+            saved = _save(out, _figures_of_run(folder, trained, images))
+        else:
+            out = self.out or Path("vae-jax-plot")
+            saved = _save(out, _figures_of_runs(_named(opened), images))
+        print(f"Saved in {out}: {', '.join(saved)}")
+
+
+def save_figures(folder: RunFolder, trained: "Trained", images: "ImageData") -> list[str]:
+    """Draws all of a run into its folder of figures, and returns their names.
+
+    Args:
+        folder: of the run.
+        trained: of one seed or of several, of which the first is drawn.
+        images: that it was trained on.
+    """
+    return _save(folder.figures, _figures_of_run(folder, trained.of_seed(0), images))
+
+
+def _save(out: Path, figures: Iterator[tuple[str, "Figure"]]) -> list[str]:
+    saved = []
+    with staged(out) as stage:
+        for name, figure in figures:
+            save_figure(stage, name, figure)
+            saved.append(name)
+    return saved
+
+
+def _figures_of_run(
+    folder: RunFolder, trained: "Trained", images: "ImageData"
+) -> Iterator[tuple[str, "Figure"]]:
+    """Every figure that the model and its images allow, by name."""
+    from vae_jax import plotting
+
+    rows = folder.rows()
+    if rows:
+        yield "curves", plotting.training_curves({_name(folder): rows})
+    if can_be_drawn(trained.shape):
+        yield from _pictures(trained, images)
+    test = images_seen(trained, images, "test", needed=0)
+    if len(test) > 1:
+        if trained.experiment.model.latent_size > 1:
+            yield "latents", _scatter(trained, test[:NUM_SCATTERED], images.test.labels)
+        yield "kl_by_latent", _kl_by_latent(trained, test)
+
+
+def _pictures(trained: "Trained", images: "ImageData") -> Iterator[tuple[str, "Figure"]]:
+    import jax
+
+    from vae_jax import plotting
+    from vae_jax.vae import generation
+
+    samples = generation.sample_images(trained, jax.random.key(SEED), NUM_SAMPLES)
+    yield "samples", plotting.image_grid(np.asarray(samples.images))
+    if generation.has_manifold(trained):
+        yield "manifold", plotting.manifold(np.asarray(generation.decode_manifold(trained, NUM_PER_SIDE)))
+    test = images_seen(trained, images, "test", needed=0)
+    if len(test):
+        some = test[:NUM_RECONSTRUCTED]
+        originals = generation.on_unit_scale(some, trained.shape)
+        reconstructed = np.asarray(generation.reconstruct_images(trained, some))
+        yield "reconstructions", plotting.reconstructions(originals, {"reconstruction": reconstructed})
+    first, second = _ends(images.test.labels, len(test))
+    if first:
+        paths = generation.interpolate(trained, test[first], test[second], NUM_STEPS)
+        yield "interpolation", plotting.interpolation(np.asarray(paths))
+
+
+def _ends(labels: np.ndarray | None, num_images: int) -> tuple[list[int], list[int]]:
+    """Places of the first pairs of images, of two classes each where there are labels; no image is in two pairs."""
+    first, second, unpaired = [], [], list(range(num_images))
+    while unpaired and len(first) < NUM_PATHS:
+        begin = unpaired.pop(0)
+        end = next((place for place in unpaired if labels is None or labels[place] != labels[begin]), None)
+        if end is None:
+            break
+        unpaired.remove(end)
+        first.append(begin)
+        second.append(end)
+    return first, second
+
+
+def _scatter(trained: "Trained", test: np.ndarray, labels: np.ndarray | None) -> "Figure":
+    import jax
+
+    from vae_jax import plotting
+    from vae_jax.vae.generation import encode_images
+
+    means = np.asarray(encode_images(trained, test, jax.random.key(SEED)).means)
+    projection = "first_two" if means.shape[1] <= FEW_LATENTS else "pca"
+    return plotting.latent_scatter(means, None if labels is None else labels[: len(test)], projection=projection)
+
+
+def _kl_by_latent(trained: "Trained", test: np.ndarray) -> "Figure":
+    import jax
+
+    from vae_jax import plotting
+    from vae_jax.vae.summary import scores_of
+
+    scores = scores_of(trained, test, jax.random.key(SEED))
+    return plotting.kl_by_latent(scores.kl_by_latent, kl_se=scores.kl_by_latent_se, active=np.asarray(scores.active))
+
+
+def _named(opened: list[tuple[RunFolder, "Trained"]]) -> dict[str, tuple[RunFolder, "Trained"]]:
+    """Runs by the names of their folders, or by their paths where two have one name.
+
+    Raises:
+        Misuse: a run that is there twice.
+    """
+    names = [_name(folder) for folder, _ in opened]
+    if len(set(names)) < len(names):
+        names = [str(folder.path) for folder, _ in opened]
+    if len({folder.path.resolve() for folder, _ in opened}) < len(names):
+        raise Misuse(f"FOLDERS must be of different runs, got {' '.join(names)}: name each once")
+    return dict(zip(names, opened, strict=True))
+
+
+def _name(folder: RunFolder) -> str:
+    return folder.path.resolve().name
+
+
+def _figures_of_runs(
+    runs: dict[str, tuple[RunFolder, "Trained"]], images: "ImageData"
+) -> Iterator[tuple[str, "Figure"]]:
+    """What can be compared, by name."""
+    import jax
+
+    from vae_jax import plotting
+    from vae_jax.vae.summary import scores_of
+
+    for folder, _ in list(runs.values())[1:]:
+        if folder.read_config()["images"]["checksum"] != images.checksum:
+            warn(f"the images from {images.source} are not those that {folder.path} was trained on")
+    rows = {name: rows for name, (folder, _) in runs.items() if (rows := folder.rows())}
+    if rows:
+        yield "curves", plotting.training_curves(rows)
+    seen = {name: images_seen(trained, images, "test", needed=0) for name, (_, trained) in runs.items()}
+    models = {name: trained for name, (_, trained) in runs.items()}
+    if len(images.test.images) and can_be_drawn(images.shape):
+        yield "reconstructions", _reconstructions_of_runs(models, seen, images)
+    if len(images.test.images) > 1:
+        kl = {
+            name: np.asarray(scores_of(trained, seen[name], jax.random.key(SEED)).kl_by_latent)
+            for name, trained in models.items()
+        }
+        yield "kl_by_rank", plotting.kl_by_rank(kl)
+
+
+def _reconstructions_of_runs(
+    models: dict[str, "Trained"], seen: dict[str, np.ndarray], images: "ImageData"
+) -> "Figure":
+    """Of what each model sees of the same images. Where that differs, the originals are the grey ones."""
+    from vae_jax import plotting
+    from vae_jax.vae.generation import on_unit_scale, reconstruct_images
+
+    some = {name: test[:NUM_RECONSTRUCTED] for name, test in seen.items()}
+    grey = images.test.images[:NUM_RECONSTRUCTED].reshape(-1, next(iter(seen.values())).shape[1])
+    first, *others = some.values()
+    originals = first if all(np.array_equal(first, other) for other in others) else grey
+    return plotting.reconstructions(
+        on_unit_scale(originals, images.shape),
+        {name: np.asarray(reconstruct_images(trained, some[name])) for name, trained in models.items()},
+    )
