@@ -25,6 +25,13 @@ GREY = replace(EXPERIMENT, data=DataConfig(binarization="none"), model=replace(T
 STEPS = 3
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _allow_rank_promotion():
+    """NumPyro's distributions of vectors promote ranks in drawing."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
 @lru_cache
 def trainer(experiment):
     return make_train(experiment, IMAGES, SHAPE)

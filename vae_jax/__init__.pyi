@@ -7,6 +7,7 @@ from . import problems as problems
 from . import replicates as replicates
 from . import statistics as statistics
 from . import typing as typing
+from . import vae as vae
 from . import variance as variance
 from .bounds import ElboTerms as ElboTerms
 from .bounds import doubly_reparameterized as doubly_reparameterized

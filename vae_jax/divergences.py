@@ -40,6 +40,14 @@ def kl_standard_normal(loc: Diagonal, scale: Diagonal) -> Scalar:
     return kl_diagonal_gaussian(loc, scale, jnp.zeros_like(loc), jnp.ones_like(scale))
 
 
+def kl_standard_normal_log_scale(loc: Diagonal, log_scale: Diagonal) -> Scalar:
+    """`kl_standard_normal` from the log of the scale, which keeps its digits where the scale is near 1.
+
+    Reference: Kingma & Welling (2014), appendix B.
+    """
+    return (_exponential_remainder(2 * log_scale) + loc**2).sum() / 2
+
+
 def kl_gaussian(
     loc_q: Float[Array, " D"],
     scale_tril_q: Float[Array, "D D"],
@@ -255,6 +263,19 @@ def _log_remainder(scale_q: Diagonal, scale_p: Diagonal) -> Diagonal:
     excess = (scale_q - scale_p) / scale_p * ((scale_q + scale_p) / scale_p)
     plain = excess - 2 * jnp.log(scale_q / scale_p)
     return jnp.where(jnp.abs(excess) < NEAR, _near_remainder(excess), plain)
+
+
+@jax.custom_jvp
+def _exponential_remainder(log_square: Diagonal) -> Diagonal:
+    """exp(x) - 1 - x, about x^2 / 2."""
+    series = jnp.zeros_like(log_square)
+    for power in range(16, 1, -1):
+        series = (1 + series) * log_square / power
+    # exp(x) - 1 has no digits to lose outside, and the series none to gain inside.
+    return jnp.where(jnp.abs(log_square) < 0.5, series * log_square, jnp.exp(log_square) - 1 - log_square)
+
+
+_exponential_remainder.defjvps(lambda tangent, _, log_square: tangent * jnp.expm1(log_square))
 
 
 NEAR = 0.25

@@ -1,7 +1,9 @@
 """What the results are to show, and whether they do."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from speed.targets import _at_least, _at_most
 
 Results = Mapping[str, Any]
 
@@ -68,15 +70,3 @@ def _products_shares(results: Results) -> Iterator[float]:
 
 def _growths(results: Results) -> Iterator[float]:
     return (each for each in [results["memory"]["bytes_an_image_byte"]] if each is not None)
-
-
-def _at_most(target: str, limit: float, values: Iterable[float]) -> dict[str, Any]:
-    return _row(target, limit, max(values, default=None), lambda worst: worst <= limit)
-
-
-def _at_least(target: str, limit: float, values: Iterable[float]) -> dict[str, Any]:
-    return _row(target, limit, min(values, default=None), lambda worst: worst >= limit)
-
-
-def _row(target: str, limit: float, worst: float | None, holds: Callable[[float], bool]) -> dict[str, Any]:
-    return {"target": target, "limit": limit, "worst": worst, "met": None if worst is None else holds(worst)}

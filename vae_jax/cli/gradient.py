@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vae_jax.cli.misuse import refusals_are_misuse
 from vae_jax.cli.progress import shown_steps
@@ -12,9 +12,6 @@ from vae_jax.cli.runs import images_of_run, opened_run, warn
 from vae_jax.cli.startup import environment, start_jax
 from vae_jax.files import write_csv, write_json
 from vae_jax.vae.config import Experiment
-
-if TYPE_CHECKING:
-    from vae_jax.vae.gradient_noise import LayerNoise
 
 
 def report_gradient(

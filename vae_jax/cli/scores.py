@@ -97,7 +97,7 @@ def print_kl_by_latent(summary: Mapping[str, Any]) -> None:
         kl, error, title = kl[0], error[0], f"{title} of the first of {len(kl)} models"
     look: dict[str, Any] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False, "show_header": False}
     table = Table(title=title, title_justify="left", title_style="bold", **look)
-    cells = [f"z{place + 1} {with_error(kl[place], error[place])}" for place in np.argsort(-kl)]
+    cells = [f"z{place + 1} {with_error(float(kl[place]), float(error[place]))}" for place in np.argsort(-kl)]
     for begin in range(0, len(cells), CELLS_A_ROW):
         table.add_row(*cells[begin : begin + CELLS_A_ROW])
     Console(highlight=False).print(table)

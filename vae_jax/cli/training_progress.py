@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def shown_training(num_epochs: int, done: float) -> Iterator[Callable[["Report"], None]]:
+def shown_training(num_epochs: int, done: int) -> Iterator[Callable[["Report"], None]]:
     """A progress bar over a line for each epoch, driven by the run's reports; the lines alone without a terminal.
 
     Args:

@@ -1,7 +1,7 @@
 """`vae-jax variance`: gradient estimators measured beside the exact answers."""
 
 import shlex
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,12 +74,13 @@ class Variance:
                 num_replicates=self.num_replicates, seed=self.seed,
             )  # fmt: skip
         else:
-            estimators = PROBLEM_ESTIMATORS if self.estimators is None else self.estimators
-            num_samples = PROBLEM_NUM_SAMPLES if self.num_samples is None else self.num_samples
-            replace(self, estimators=estimators, num_samples=num_samples)._study()
+            self._study(
+                PROBLEM_ESTIMATORS if self.estimators is None else self.estimators,
+                PROBLEM_NUM_SAMPLES if self.num_samples is None else self.num_samples,
+            )
 
-    def _study(self) -> None:
-        """Measures a problem's estimators, all of whose settings are given."""
+    def _study(self, estimators: tuple[str, ...], num_samples: tuple[int, ...]) -> None:
+        """Measures estimators on a problem."""
         counts = None if self.data is None else read_counts(self.data)
         start_jax(self.dtype)
         from vae_jax.cli.variance_table import print_study
@@ -89,26 +90,32 @@ class Variance:
             with refusals_are_misuse():
                 problem = self._problem(counts)
                 params = self._params(problem)
-                check_study(problem, params, self.num_replicates, self.estimators, self.num_samples)
-            study = self._measure(problem, params)
+                check_study(problem, params, self.num_replicates, estimators, num_samples)
+            study = self._measure(problem, params, estimators, num_samples)
             self._save(study, problem, folder)
         print_study(study, problem, params, self.out)
 
-    def _measure(self, problem: "PoissonGamma", params: dict[str, float]) -> "VarianceStudy":
+    def _measure(
+        self,
+        problem: "PoissonGamma",
+        params: dict[str, float],
+        estimators: tuple[str, ...],
+        num_samples: tuple[int, ...],
+    ) -> "VarianceStudy":
         import jax
 
         from vae_jax.cli.progress import shown_progress
         from vae_jax.replicates import replicate_mesh
         from vae_jax.variance import study_variance
 
-        with shown_progress(f"{len(self.estimators)} estimators, {self.num_replicates:,} replicates") as on_progress:
+        with shown_progress(f"{len(estimators)} estimators, {self.num_replicates:,} replicates") as on_progress:
             return study_variance(
                 problem,
                 params,
                 jax.random.key(self.seed),
                 self.num_replicates,
-                estimators=self.estimators,
-                num_samples=self.num_samples,
+                estimators=estimators,
+                num_samples=num_samples,
                 mesh=replicate_mesh(),
                 on_progress=on_progress,
             )
@@ -134,17 +141,22 @@ class Variance:
         rows = [asdict(row) for row in study.rows]
         write_json(folder / "variance.json", {"environment": environment(self.dtype, self.seed), "rows": rows})
         write_csv(folder / "variance.csv", rows)
-        write_json(folder / "config.json", self._config(problem))
+        write_json(folder / "config.json", self._config(study, problem))
         save_figure(folder, "replicates", plotting.replicate_boxes(study))
         save_figure(folder, "std", plotting.std_by_samples(study))
 
-    def _config(self, problem: "PoissonGamma") -> dict[str, Any]:
+    def _config(self, study: "VarianceStudy", problem: "PoissonGamma") -> dict[str, Any]:
         """Every setting, the data written out, and the command line that repeats the run."""
-        settings = asdict(self) | {"data": [str(count) for count in problem.counts]}
+        settings = asdict(self) | {
+            "data": [str(count) for count in problem.counts],
+            "estimators": study.estimators,
+            "num_samples": study.num_samples,
+        }
+        del settings["folder"]
         words = ["vae-jax", "variance"]
         for field in fields(self):
-            value = settings[field.name]
-            if value is not None and field.name not in ("debug", "out", "folder"):
+            value = settings.get(field.name)
+            if value is not None and field.name not in ("debug", "out"):
                 values = value if isinstance(value, list | tuple) else [value]
                 words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
         return {"command": "variance", "settings": settings, "command_line": shlex.join(words)}

@@ -1,6 +1,8 @@
 """Figures of the latents of encoded images."""
 
 import math
+from collections.abc import Mapping
+from itertools import cycle
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -10,11 +12,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
-from vae_jax.plotting.style import CLASS_COLOURS, COLOURS, STYLE, StyledFigure
+from vae_jax.plotting.style import CLASS_COLOURS, COLOURS, CONTRASTING_COLOURS, MARKERS, STYLE, StyledFigure
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-
 
 MAX_APART = 60
 """Most bars with gaps between them: those between more would come out some wide and some narrow."""
@@ -52,8 +54,8 @@ def latent_scatter(
         axes.scatter(
             *points[order].T,
             c=palette[ranks[order]],
-            s=float(np.clip(20_000 / len(points), 2, 12)),
-            alpha=0.55,
+            s=float(np.clip(30_000 / len(points), 3, 12)),
+            alpha=0.8,
             linewidths=0,
             rasterized=True,
         )
@@ -110,6 +112,34 @@ def kl_by_latent(
         axes.set_xlim(0.4, len(heights) + 0.6)
         axes.set_ylabel("KL (nats per image)")
         figure.legend(handles=keys, loc="outside upper center", ncols=2)
+    return figure
+
+
+def kl_by_rank(runs: Mapping[str, Float[Array | np.ndarray, " _"]]) -> Figure:
+    """The KL of every latent from the largest down, run over run, and each run's sum.
+
+    Args:
+        runs: by name the KL(q(z_d|x) || p(z_d)) of each latent, averaged over images (nats).
+
+    Raises:
+        ValueError: no run.
+    """
+    if not runs:
+        raise ValueError("runs must hold the KL of at least one run, got none: add one")
+    longest = max(len(kl) for kl in runs.values())
+    with mpl.rc_context(STYLE):
+        figure = StyledFigure(figsize=(4.0, 2.6), layout="constrained")
+        axes = figure.subplots()
+        for (name, kl), colour, marker in zip(runs.items(), cycle(CONTRASTING_COLOURS), cycle(MARKERS), strict=False):
+            heights = np.sort(np.asarray(kl, dtype=float))[::-1]
+            look: dict[str, Any] = {"marker": marker if longest <= MAX_APART else "", "markersize": 3, "linewidth": 0.9}
+            label = f"{name}, {heights.sum():.1f} nats"
+            axes.plot(np.arange(len(heights)) + 1, heights, color=colour, label=label, **look)
+        axes.set_xlabel("rank of the latent")
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("KL (nats per image)")
+        axes.legend()
     return figure
 
 

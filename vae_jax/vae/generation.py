@@ -216,14 +216,15 @@ def _decoded(architecture: Architecture, params: Params, latents: Float[Array, "
 def _encoded(architecture: Architecture, params: Params, images: UInt8[Array, "N X"], key: PRNGKey) -> Codes:
     model = architecture.bind(params)
 
-    def encode(arguments: tuple[UInt8[Array, " X"], Array]) -> Codes:
+    def encode(arguments: tuple[UInt8[Array, " X"], Array]) -> tuple[Array, Array]:
         image, number = arguments
         code = model.encode(image.astype(jnp.float32) / WHITE)
-        # The lower layer's come first.
-        means = model.latent_means(code, jax.random.fold_in(key, number))
-        return Codes(code.loc, jnp.exp(code.log_scale), means[code.loc.size :])
+        return model.latent_means(code, jax.random.fold_in(key, number)), jnp.exp(code.log_scale)
 
-    return _a_few_at_a_time(encode, (images, jnp.arange(len(images))))
+    means, scales = _a_few_at_a_time(encode, (images, jnp.arange(len(images))))
+    # The lower layer's come first.
+    num_lower = scales.shape[1]
+    return Codes(means[:, :num_lower], scales, means[:, num_lower:])
 
 
 def _a_few_at_a_time(function: Callable[[Any], Any], arrays: Any) -> Any:

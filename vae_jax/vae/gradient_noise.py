@@ -37,6 +37,7 @@ class LayerNoise:
     signal: float
     """Length of the mean gradient, the replicates' own noise taken off; unresolved, what it is at most."""
     signal_se: float | None
+    """None if unresolved."""
     noise: float
     """Root of the summed variances of one replicate's gradient."""
     noise_se: float
@@ -123,21 +124,28 @@ def _layer_noise(
     left_out = np.array([squares(np.delete(means, g, 0), np.delete(variances, g, 0)) for g in range(len(means))])
     signal_se, noise_se, ratio_se = np.sqrt((len(means) - 1) * left_out.var(axis=0))
     resolved = bool(signal > 2 * signal_se)
-    named = {"signal": (signal, signal_se), "signal_to_noise": (ratio, ratio_se)}
-    roots = {name: _root(*square, resolved=resolved) for name, square in named.items()}
-    roots["noise"] = _root(noise, noise_se, resolved=True)
-    figures = {name: root for name, (root, _) in roots.items()} | {f"{name}_se": se for name, (_, se) in roots.items()}
     return LayerNoise(
-        layer=layer, num_parameters=means.shape[1], num_replicates=num_replicates, resolved=resolved, **figures
+        layer=layer,
+        num_parameters=means.shape[1],
+        num_replicates=num_replicates,
+        resolved=resolved,
+        signal=float(np.sqrt(signal)) if resolved else _largest(signal, signal_se),
+        signal_se=_error_of_root(signal, signal_se) if resolved else None,
+        noise=float(np.sqrt(noise)),
+        noise_se=_error_of_root(noise, noise_se),
+        signal_to_noise=float(np.sqrt(ratio)) if resolved else _largest(ratio, ratio_se),
+        signal_to_noise_se=_error_of_root(ratio, ratio_se) if resolved else None,
     )
 
 
-def _root(square: float, error: float, *, resolved: bool) -> tuple[float, float | None]:
-    """The root of a square and its error by the delta method; or the root of what the square is at most, with none."""
-    if not resolved:
-        return float(np.sqrt(max(square, 0.0) + 2 * error)), None
-    root = np.sqrt(square)
-    return float(root), float(error / (2 * root)) if root else 0.0
+def _error_of_root(square: float, error: float) -> float:
+    """By the delta method."""
+    return float(error / (2 * np.sqrt(square))) if square else 0.0
+
+
+def _largest(square: float, error: float) -> float:
+    """The root of what a square is at most, two standard errors up."""
+    return float(np.sqrt(max(square, 0.0) + 2 * error))
 
 
 def _squares(means: Any, variances: Any, *, size: int) -> tuple[float, float, float]:

@@ -158,25 +158,6 @@ LIKELIHOODS = {
 }
 
 
-def check_binarization(likelihood: str, binarization: str) -> None:
-    """Refuses grey pixels under a likelihood of binary ones, and the reverse.
-
-    Raises:
-        ValueError: naming both.
-    """
-    if likelihood == "bernoulli" and binarization == "none":
-        raise ValueError(
-            "a bernoulli likelihood must see binary pixels, got binarization none: choose stochastic, fixed or "
-            "threshold, or a likelihood for grey pixels (continuous_bernoulli, gaussian, categorical; grey_bernoulli "
-            "is the cross-entropy, which is no likelihood)"
-        )
-    if likelihood in ("continuous_bernoulli", "gaussian", "grey_bernoulli") and binarization != "none":
-        raise ValueError(
-            f"a {likelihood} likelihood must see grey pixels, got binarization {binarization}: choose none, or a "
-            "bernoulli likelihood"
-        )
-
-
 def check_pixels(x: Num[Array, " X"], outputs: Float[Array, " X"]) -> None:
     """Refuses pixels that the decoder's outputs do not match, and what can be seen to be outside 0 to 1.
 

@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
 from vae_jax.typing import PRNGKey
 
 AXIS = "seeds"
+
+SeedKeys: TypeAlias = Key[Array, "*S"]
+"""The key of a run, or of each of several."""
 
 
 def seed_mesh(num_seeds: int) -> Mesh:
@@ -19,7 +22,7 @@ def seed_mesh(num_seeds: int) -> Mesh:
     return jax.make_mesh((math.gcd(num_seeds, len(jax.devices())),), (AXIS,))
 
 
-def seed_keys(key: PRNGKey, num_seeds: int) -> PRNGKey:
+def seed_keys(key: PRNGKey, num_seeds: int) -> SeedKeys:
     """The key of each seed's run [S], or that of the first alone if there is one."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(num_seeds))
     return keys if num_seeds > 1 else keys[0]
@@ -33,14 +36,14 @@ def over_seeds(function: Callable[..., Any], num_seeds: int, mesh: Mesh | None) 
     if num_seeds == 1:
         return function
 
-    def of_all(shared: Any, keys: PRNGKey, states: Any, *more: Any) -> Any:
+    def of_all(shared: Any, keys: SeedKeys, states: Any, *more: Any) -> Any:
         return jax.vmap(lambda key, state: function(shared, key, state, *more))(keys, states)
 
     if mesh is None:
         return of_all
     by_seed, whole = PartitionSpec(AXIS), PartitionSpec()
 
-    def sharded(shared: Any, keys: PRNGKey, states: Any, *more: Any) -> Any:
+    def sharded(shared: Any, keys: SeedKeys, states: Any, *more: Any) -> Any:
         in_specs = (whole, by_seed, by_seed, *(whole for _ in more))
         return jax.shard_map(of_all, mesh=mesh, in_specs=in_specs, out_specs=by_seed, check_vma=False)(
             shared, keys, states, *more

@@ -60,7 +60,7 @@ def nll_summary(results: list[LogMarginals]) -> dict[str, Any]:
 
 
 def _with_error(name: str, of_images: np.ndarray) -> dict[str, Any]:
-    """The mean over images [N] and its standard error; of several seeds [S, N], each seed's mean and the interval too."""
+    """The mean over images [N] and its error; of several seeds [S, N], each seed's mean and the interval too."""
     means = of_images.mean(-1)
     if of_images.ndim == 1:
         return {name: float(means), f"{name}_se": float(of_images.std(ddof=1) / math.sqrt(of_images.size))}
@@ -104,6 +104,7 @@ def importance_sampled(
             trained.architecture, trained.params, padded, jax.random.fold_in(key, begin),
             num_importance_samples=num_importance_samples,
         )  # fmt: skip
-        parts.append(jax.tree.map(lambda leaf, n=len(part): np.asarray(leaf)[:n], result))
+        parts.append([leaf[: len(part)] for leaf in jax.device_get(result)])
         on_progress((begin + len(part)) / len(images))
-    return LogMarginals(*(np.concatenate(leaves) for leaves in zip(*parts, strict=True)))
+    joined: list[Any] = [np.concatenate(leaves) for leaves in zip(*parts, strict=True)]
+    return LogMarginals(*joined)

@@ -68,7 +68,7 @@ def load_trained(folder: RunFolder, *, which: str = "best", on_damage: Callable[
     try:
         shape, num_images = tuple(config["images"]["shape"]), config["images"]["num_train"]
     except (KeyError, TypeError) as error:
-        raise NoRun(f"{folder.path} must hold a run of this version, got one without {error}: train it again") from error
+        raise NoRun(f"{folder.path} must hold a run of this version, got one without {error}: train anew") from error
     checkpoints = Checkpoints(folder.checkpoints)
     restore = checkpoints.restore_best if which == "best" else checkpoints.restore_latest
     restored = restore(abstract_state(experiment, num_images, shape), on_damage=on_damage)

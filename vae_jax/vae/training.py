@@ -25,7 +25,7 @@ from vae_jax.vae.model import Architecture, Params
 from vae_jax.vae.objectives import BatchTerms, Weights, batch_terms
 from vae_jax.vae.optimizers import make_optimizer
 from vae_jax.vae.schedules import alpha_at, beta_at
-from vae_jax.vae.seeds import over_seeds, seed_keys, to_devices
+from vae_jax.vae.seeds import SeedKeys, over_seeds, seed_keys, to_devices
 
 
 class Learned(NamedTuple):
@@ -70,12 +70,12 @@ def run_keys(key: PRNGKey) -> RunKeys:
     return RunKeys(*jax.random.split(key, len(RunKeys._fields)))
 
 
-Train: TypeAlias = Callable[[PRNGKey, TrainState, int], TrainState]
+Train: TypeAlias = Callable[[SeedKeys, TrainState, int], TrainState]
 """The key of a run, its state and how many steps to do, to the state after them. The state handed in is used up."""
 
 
 def init_state(
-    experiment: Experiment, images: UInt8[np.ndarray, "N X"], shape: tuple[int, ...], key: PRNGKey
+    experiment: Experiment, images: UInt8[np.ndarray, "N X"], shape: tuple[int, ...], key: SeedKeys
 ) -> TrainState:
     """The state of a run before its first step.
 
@@ -103,7 +103,7 @@ def _make_init(
     optimizer = make_optimizer(experiment.training, num_batches(num_images, experiment.training.batch_size))
 
     def init(key: PRNGKey, mean_image: Array) -> TrainState:
-        learned = Learned(
+        learned: Any = Learned(
             architecture.init(run_keys(key).init, mean_image),
             _logit(experiment.objective.alpha) if experiment.objective.alpha_schedule == "trainable" else None,
         )
@@ -175,12 +175,12 @@ def _make_step(experiment: Experiment, num_images: int, shape: tuple[int, ...]) 
             return -terms.objective, terms
 
         gradient, terms = jax.grad(loss, has_aux=True)(state.learned)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.learned)
+        # Optax names arrays alone as the leaves of what it updates; any pytree does.
+        learned: Any = state.learned
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, learned)
+        learned = optax.apply_updates(learned, updates)
         sums = jax.tree.map(lambda total, mean: total + counted.sum() * mean, state.sums, terms)
-        return TrainState(
-            optax.apply_updates(state.learned, updates), optimizer_state, state.step + 1, sums,
-            _noted(state.failure, terms, state.step),
-        )  # fmt: skip
+        return TrainState(learned, optimizer_state, state.step + 1, sums, _noted(state.failure, terms, state.step))
 
     return step
 
@@ -197,13 +197,11 @@ def current_weights(
 ) -> Weights:
     """The weight and the skew of the divergence at a step."""
     objective, num_steps = experiment.objective, experiment.training.num_epochs * steps_per_epoch
-    if learned.alpha_logit is None:
-        alpha = alpha_at(objective, step, num_steps)
-    else:
-        alpha = jax.nn.sigmoid(learned.alpha_logit)
+    logit = learned.alpha_logit
+    alpha = alpha_at(objective, step, num_steps) if logit is None else jax.nn.sigmoid(logit)
     return Weights(beta_at(objective, step, num_steps), alpha)
 
 
 def _logit(share: float) -> Scalar:
-    share = jnp.clip(jnp.asarray(share), 1e-3, 1 - 1e-3)
-    return jnp.log(share) - jnp.log1p(-share)
+    inner = jnp.clip(jnp.asarray(share), 1e-3, 1 - 1e-3)
+    return jnp.log(inner) - jnp.log1p(-inner)
