@@ -84,7 +84,7 @@ def main(options: argparse.Namespace) -> None:
         workers = {
             family: processes.enter_context(started(family, options.data, sizes.num_images)) for family in FAMILIES
         }
-        results = {
+        results: dict[str, Any] = {
             "trainings": trainings(workers, settings, len(work.pixels), sizes.rounds, sizes.most_steps),
             "products": products(workers, sizes.product_batch_sizes, sizes.product_repeats, sizes.rounds),
             "log_marginals": importance_sampling(

@@ -1,6 +1,7 @@
 import logging
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -474,17 +475,18 @@ def test_a_full_disk(pair, monkeypatch, name, calls):
     assert_as_it_was(pair)
 
 
-def test_a_full_disk_inside_orbax(pair, monkeypatch):
-    import orbax.checkpoint as ocp
-
-    def save(self, directory, *args, **kwargs):
-        os.makedirs(f"{directory}.orbax-checkpoint-tmp/d")
-        raise ValueError("RESOURCE_EXHAUSTED: Error writing\n[source locations=...]")
-
-    monkeypatch.setattr(ocp.Checkpointer, "save", save)
-    with pytest.raises(CheckpointError, match=r"step 3 .*RESOURCE_EXHAUSTED: Error writing .*; earlier") as error:
-        saved(pair, 3)
+def test_a_disk_that_takes_no_more(pair, caplog):
+    """A limit on the size of files fails the writes of Orbax's threads as a full disk does."""
+    too_large = {"a": np.random.default_rng(0).normal(size=20_000)}
+    stored, limits = Checkpoints(pair), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"step 3 cannot be saved as .*Error writing.*; earlier") as error:
+            stored.save(3, too_large, score=None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(error.value)
+    assert not caplog.records
     assert_as_it_was(pair)
 
 
@@ -635,6 +637,7 @@ def run_apart(name, folder):
     subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, check=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_killed_at_every_step_of_a_save(template, tmp_path):
     shutil.copytree(template / "1", tmp_path / "template" / "1")
     run_apart("die_at_every_call", tmp_path)
@@ -650,6 +653,7 @@ def test_killed_at_every_step_of_a_save(template, tmp_path):
     assert latest.count(2) > 10
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(tmp_path):
     run_apart("die_at_any_moment", tmp_path)
     stored, told = Checkpoints(tmp_path / "loop"), []

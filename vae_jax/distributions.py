@@ -69,7 +69,11 @@ def entropy(q: Distributions) -> Scalar:
 def _draw(q: Distributions, key: PRNGKey, num_samples: int, method: str) -> Latents:
     leaves, structure = jax.tree.flatten(q, is_leaf=is_distribution)
     leaf_keys = jax.random.split(key, len(leaves))
-    draws = [getattr(leaf, method)(leaf_key, (num_samples,)) for leaf, leaf_key in zip(leaves, leaf_keys, strict=True)]
+    # NumPyro adds parameters [D] to noise [S, D].
+    with jax.numpy_rank_promotion("allow"):
+        draws = [
+            getattr(leaf, method)(leaf_key, (num_samples,)) for leaf, leaf_key in zip(leaves, leaf_keys, strict=True)
+        ]
     return jax.tree.unflatten(structure, draws)
 
 

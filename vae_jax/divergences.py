@@ -270,7 +270,7 @@ def _exponential_remainder(log_square: Diagonal) -> Diagonal:
     """exp(x) - 1 - x, about x^2 / 2."""
     series = jnp.zeros_like(log_square)
     for power in range(16, 1, -1):
-        series = (1 + series) * log_square / power
+        series = (1 + series) * (log_square * (1 / power))
     # exp(x) - 1 has no digits to lose outside, and the series none to gain inside.
     return jnp.where(jnp.abs(log_square) < 0.5, series * log_square, jnp.exp(log_square) - 1 - log_square)
 

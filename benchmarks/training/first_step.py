@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def measured(data: str, cache: Path) -> dict[str, Any]:
     """What is printed at the end of the first step, in a fresh process that keeps its compiled programs in `cache`.
 
     Raises:
-        CalledProcessError: the command failed.
+        RuntimeError: the command failed; with what it said.
     """
     variables = os.environ | {"XDG_CACHE_HOME": str(cache), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     variables.pop("JAX_COMPILATION_CACHE_DIR", None)
@@ -28,10 +29,11 @@ def measured(data: str, cache: Path) -> dict[str, Any]:
         [sys.executable, "-m", "training.first_step", data, repr(time.time())],
         cwd=Path(__file__).parents[1],
         env=variables,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
-        check=True,
     )
+    if child.returncode:
+        raise RuntimeError(f"vae-jax train must reach its first step, got: {child.stderr.strip()}")
     return json.loads(child.stdout)
 
 
@@ -51,7 +53,7 @@ def _main(data: str, started: float) -> None:
     from vae_jax.vae.runs import Run
 
     resident_after_imports = _restart_peak()
-    train = Run.train
+    train: Any = Run.train
 
     def train_one_step(run: Run, state: Any, **options: Any) -> Any:
         def end(_: Any) -> None:
@@ -64,10 +66,10 @@ def _main(data: str, started: float) -> None:
             print(json.dumps(report), flush=True)
             os._exit(0)
 
-        return train(run, state, **options | {"on_report": end})
+        options["on_report"] = end
+        return train(run, state, **options)
 
-    Run.train = train_one_step
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch.object(Run, "train", train_one_step):
         code = vae_jax.cli.main(["train", PRESET_NAME, "--data", data, "--out", folder])
     sys.exit(f"vae-jax train ended with exit code {code} before a step")
 

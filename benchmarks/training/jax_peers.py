@@ -52,7 +52,7 @@ def jitted_step_task(work: Work, *, batch_size: int, precision: Precision, num_s
     model = FlaxVAE(work.num_pixels, jnp.dtype(precision))
     keys = jax.random.split(jax.random.key(0), num_seeds)
 
-    def step(pixels: Array, state: TrainState, indices: Array, key: Array) -> TrainState:
+    def step(pixels: Array, state: TrainState, indices: np.ndarray, key: Array) -> TrainState:
         return _trained(state, pixels[indices], jax.random.fold_in(key, state.step))
 
     init = partial(_init, model)
@@ -60,14 +60,14 @@ def jitted_step_task(work: Work, *, batch_size: int, precision: Precision, num_s
         step, init = jax.vmap(step, in_axes=(None, 0, 0, 0)), jax.vmap(init)
     else:
         keys = keys[0]
-    step, state = jax.jit(step, donate_argnums=1), init(keys)
+    compiled, state = jax.jit(step, donate_argnums=1), init(keys)
     generator = np.random.default_rng(0)
 
     def run() -> Mapping[str, Any]:
         nonlocal state
         orders = [batches(generator, len(work.pixels), batch_size, num_steps) for _ in range(num_seeds)]
         for indices in zip(*orders, strict=True):
-            state = step(pixels, state, np.stack(indices) if num_seeds > 1 else indices[0], keys)
+            state = compiled(pixels, state, np.stack(indices) if num_seeds > 1 else indices[0], keys)
         jax.block_until_ready(state)
         return {"images": num_steps * batch_size * num_seeds}
 
@@ -125,7 +125,7 @@ def numpyro_task(work: Work, *, batch_size: int, precision: Precision, num_seeds
         def body(number: Array, carried: tuple[Array, Any]) -> tuple[Array, Any]:
             total, state = carried
             indices = lax.dynamic_slice_in_dim(order, number * batch_size, batch_size)
-            batch = _binarized(jax.random.fold_in(key, number), lax.index_take(images, (indices,), axes=(0,)))
+            batch = _binarized(jax.random.fold_in(key, number), images[indices])
             state, loss = svi.update(state, batch)
             return total + loss, state
 
@@ -138,13 +138,13 @@ def numpyro_task(work: Work, *, batch_size: int, precision: Precision, num_seeds
         epoch, init = jax.vmap(epoch, in_axes=(None, 0, 0, 0)), jax.vmap(init)
     else:
         keys = keys[0]
-    epoch, state = jax.jit(epoch), jax.jit(init)(keys)
+    compiled, state = jax.jit(epoch), jax.jit(init)(keys)
     generator = np.random.default_rng(0)
 
     def run() -> Mapping[str, Any]:
         nonlocal state
-        orders = np.stack([generator.permutation(len(images)).astype(np.int32) for _ in range(num_seeds)])
-        _, state = jax.block_until_ready(epoch(images, state, orders if num_seeds > 1 else orders[0], keys))
+        orders = jnp.stack([generator.permutation(len(images)).astype(np.int32) for _ in range(num_seeds)])
+        _, state = jax.block_until_ready(compiled(images, state, orders if num_seeds > 1 else orders[0], keys))
         return {"images": num_steps * batch_size * num_seeds}
 
     return run

@@ -34,7 +34,7 @@ def training_task(work: Work, *, batch_size: int, precision: Precision, num_seed
 
     def run() -> Mapping[str, Any]:
         nonlocal state
-        state = jax.block_until_ready(train(keys, state._replace(step=jnp.zeros_like(state.step)), num_steps))
+        state = jax.block_until_ready(train(keys, state._replace(step=state.step * 0), num_steps))
         return {"images": min(num_steps * batch_size, len(work.pixels)) * num_seeds}
 
     return run
@@ -75,7 +75,8 @@ def decoder_products_task(work: Work, *, num_images: int, num_importance_samples
     """The decoder's two matrix products alone on as many samples, as many at once as is fastest."""
     _, params = _model(work)
     num_samples = -(-num_images // PRODUCT_SHARE) * num_importance_samples
-    candidates = {rows: _decoder_products(params, rows, num_samples) for rows in PRODUCT_ROWS if rows <= num_samples}
+    sizes = {min(rows, num_samples) for rows in PRODUCT_ROWS}
+    candidates = {rows: _decoder_products(params, rows, num_samples) for rows in sizes}
     best, _ = fastest(candidates, rounds=2)
 
     def run() -> Mapping[str, Any]:

@@ -24,9 +24,10 @@ def product_task(work: Work, *, kind: str, precision: Precision, batch_size: int
         "input gradient": ((batch_size, HIDDEN_SIZE), (work.num_pixels, HIDDEN_SIZE)),
         "weight gradient": ((batch_size, work.num_pixels), (batch_size, HIDDEN_SIZE)),
     }[kind]
-    operands = [jax.random.normal(key, shape) for key, shape in zip(jax.random.split(jax.random.key(0)), shapes)]
+    operands = [jax.random.normal(jax.random.key(number), shape) for number, shape in enumerate(shapes)]
     dtype = jnp.dtype(precision)
-    dimensions = (tuple((axis,) for axis in CONTRACTED[kind]), ((), ()))
+    left_axis, right_axis = CONTRACTED[kind]
+    dimensions = (((left_axis,), (right_axis,)), ((), ()))
 
     @jax.jit
     def repeated(left: Array, right: Array) -> Array:

@@ -90,7 +90,7 @@ def _gains(results: Results) -> Table:
     rows = [row for row in results["trainings"] if row["contender"] == "ours" and row["status"] == "measured"]
     return _table(
         "Ours: what bfloat16 and many seeds gain",
-        ("batch", "precision", "seeds", "over float32", "range", "over one seed", "range"),
+        ("batch", "precision", "seeds", "over f32", "range", "over one", "range"),
         [
             [
                 str(row["batch_size"]),

@@ -60,10 +60,10 @@ def training_task(
 
     def run() -> Mapping[str, Any]:
         orders = [torch.randperm(len(pixels), device=DEVICE) for _ in range(num_seeds)]
-        order = torch.stack(orders, dim=-1) if num_seeds > 1 else orders[0]
+        order = torch.stack(orders) if num_seeds > 1 else orders[0]
         for step in range(num_steps):
-            indices = order[step * batch_size : (step + 1) * batch_size]
-            train(pixels[indices.T])
+            indices = order[..., step * batch_size : (step + 1) * batch_size]
+            train(pixels[indices])
         _await_device()
         return {"images": num_steps * batch_size * num_seeds}
 

@@ -15,8 +15,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from vae_jax.cli.startup import num_cores
 
 BENCHMARKS = Path(__file__).parents[1]
 
@@ -104,13 +107,9 @@ class _Tasks:
 
     def __init__(self, family: Family, data: str, num_images: int | None) -> None:
         self.family, self.data, self.num_images = family, data, num_images
-        self.module: Any = None
-        self.work: Any = None
         self.prepared: dict[str, Any] = {}
 
     def do(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        if self.module is None:
-            self._load()
         name = json.dumps(request)
         if name not in self.prepared:
             self.prepared[name] = self.module.TASKS[request["task"]](self.work, **request["arguments"])
@@ -118,16 +117,18 @@ class _Tasks:
         outcome = self.prepared[name]()
         return {"seconds": time.perf_counter() - begin, **outcome}
 
-    def _load(self) -> None:
+    @cached_property
+    def module(self) -> Any:
         import jax
 
+        jax.config.update("jax_num_cpu_devices", 1 if self.family.one_cpu_device else num_cores())
+        return importlib.import_module(self.family.module)
+
+    @cached_property
+    def work(self) -> Any:
         from training.work import load_work
 
-        num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        jax.config.update("jax_num_cpu_devices", 1 if self.family.one_cpu_device else num_cores)
-        module = importlib.import_module(self.family.module)
-        self.work = load_work(self.data, self.num_images)
-        self.module = module
+        return load_work(self.data, self.num_images)
 
 
 def _one_line(error: Exception) -> str:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -59,11 +59,13 @@ class Encode:
         images = images_of_run(folder, trained.experiment, data=self.data, data_dir=self.data_dir)
         seen = images_seen(trained, images, self.split)
         codes = encode_images(trained, seen, jax.random.key(self.seed))
-        arrays = {"means": codes.means, "scales": codes.scales}
+        arrays: dict[str, Any] = {"means": codes.means, "scales": codes.scales}
         if codes.upper_means.size:
             arrays["upper_means"] = codes.upper_means
         labels = getattr(images, self.split).labels
-        _write_npz(self.out, arrays if labels is None else {**arrays, "labels": labels})
+        if labels is not None:
+            arrays["labels"] = labels
+        _write_npz(self.out, arrays)
         print(f"Saved {len(seen):,} codes of {codes.means.shape[1]} latents in {self.out}")
 
 
@@ -75,12 +77,12 @@ def _check_writable(path: Path) -> None:
         raise Misuse(f"--out must be a file that can be written, got {path}: name another")
 
 
-def _write_npz(path: Path, arrays: Mapping[str, object]) -> None:
+def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Writes the file whole or not at all."""
     unfinished = path.with_name(f".{path.name}.partial")
     try:
         with unfinished.open("wb") as file:
-            np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})
+            np.savez(file, **arrays)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -43,13 +43,13 @@ def report_gradient(
     from vae_jax import plotting
     from vae_jax.vae.checks import check_experiment
     from vae_jax.vae.gradient_noise import noise_by_layer, training_loss
-    from vae_jax.vae.runs import visible_images
+    from vae_jax.vae.runs import training_images
     from vae_jax.vae.trained import load_trained
     from vae_jax.vae.training import current_weights, num_batches
 
     images = images_of_run(folder, experiment)
     trained = load_trained(folder, on_damage=warn).of_seed(0)
-    pixels = jax.device_put(visible_images(experiment, images.train, "train"))
+    pixels = jax.device_put(training_images(experiment, images.train))
     steps_per_epoch = num_batches(len(pixels), experiment.training.batch_size)
     weights = current_weights(experiment, trained.learned, trained.step, steps_per_epoch)
     rows = []

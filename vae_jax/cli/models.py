@@ -1,6 +1,6 @@
 """The trained models and the images that a command makes something of."""
 
-from dataclasses import replace
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,6 @@ def images_seen(trained: "Trained", images: "ImageData", split: str, *, needed: 
     """
     from vae_jax.vae.runs import visible_images
 
-    experiment = trained.experiment
     if images.shape != trained.shape:
         raise Misuse(
             f"--data must be of images of the shape {trained.shape} that the model sees, got {images.shape} from "
@@ -50,9 +49,10 @@ def images_seen(trained: "Trained", images: "ImageData", split: str, *, needed: 
     num_images = len(getattr(images, split).images)
     if num_images < needed:
         raise Misuse(f"--split must have at least {needed} images, got {split} with {num_images}: ask for fewer")
-    if experiment.data.binarization == "stochastic":
-        experiment = replace(experiment, data=replace(experiment.data, binarization="fixed"))
-    return visible_images(experiment, getattr(images, split), split)
+    # An empty array cannot be made flat.
+    if not num_images:
+        return np.empty((0, math.prod(trained.shape)), np.uint8)
+    return visible_images(trained.experiment, getattr(images, split), split)
 
 
 def can_be_drawn(shape: tuple[int, ...]) -> bool:

@@ -71,7 +71,7 @@ class Plot:
         images = images_of_run(folder, trained.experiment, data=self.data, data_dir=self.data_dir)
         if len(opened) == 1:
             out = self.out or folder.figures
-            saved = _save(out, _figures_of_run(folder, trained, images))
+            saved = _save(out, figures_of_run(folder, trained, images))
         else:
             out = self.out or Path("vae-jax-plot")
             saved = _save(out, _figures_of_runs(_named(opened), images))
@@ -86,7 +86,7 @@ def save_figures(folder: RunFolder, trained: "Trained", images: "ImageData") -> 
         trained: of one seed or of several, of which the first is drawn.
         images: that it was trained on.
     """
-    return _save(folder.figures, _figures_of_run(folder, trained.of_seed(0), images))
+    return _save(folder.figures, figures_of_run(folder, trained.of_seed(0), images))
 
 
 def _save(out: Path, figures: Iterator[tuple[str, "Figure"]]) -> list[str]:
@@ -98,9 +98,7 @@ def _save(out: Path, figures: Iterator[tuple[str, "Figure"]]) -> list[str]:
     return saved
 
 
-def _figures_of_run(
-    folder: RunFolder, trained: "Trained", images: "ImageData"
-) -> Iterator[tuple[str, "Figure"]]:
+def figures_of_run(folder: RunFolder, trained: "Trained", images: "ImageData") -> Iterator[tuple[str, "Figure"]]:
     """Every figure that the model and its images allow, by name."""
     from vae_jax import plotting
 
@@ -132,13 +130,13 @@ def _pictures(trained: "Trained", images: "ImageData") -> Iterator[tuple[str, "F
         originals = generation.on_unit_scale(some, trained.shape)
         reconstructed = np.asarray(generation.reconstruct_images(trained, some))
         yield "reconstructions", plotting.reconstructions(originals, {"reconstruction": reconstructed})
-    first, second = _ends(images.test.labels, len(test))
+    first, second = ends_of_paths(images.test.labels, len(test))
     if first:
         paths = generation.interpolate(trained, test[first], test[second], NUM_STEPS)
         yield "interpolation", plotting.interpolation(np.asarray(paths))
 
 
-def _ends(labels: np.ndarray | None, num_images: int) -> tuple[list[int], list[int]]:
+def ends_of_paths(labels: np.ndarray | None, num_images: int) -> tuple[list[int], list[int]]:
     """Places of the first pairs of images, of two classes each where there are labels; no image is in two pairs."""
     first, second, unpaired = [], [], list(range(num_images))
     while unpaired and len(first) < NUM_PATHS:

@@ -21,8 +21,8 @@ MAX_DRAWN = 16
 class Reconstruct:
     """Encodes images and decodes the means of their latents.
 
-    Saves reconstructions.png, reconstructions.pdf and reconstructions.npz, whose arrays are originals, as the model sees
-    them, and reconstructions, both [N, *shape] from 0 to 1, and labels [N] if there are any.
+    Saves reconstructions.png, reconstructions.pdf and reconstructions.npz, whose arrays are originals (as the model
+    sees them) and reconstructions, both [N, *shape] from 0 to 1, and labels [N] if there are any.
     """
 
     folder: tyro.conf.Positional[Path]

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tyro
@@ -72,15 +72,13 @@ class Sample:
         print(f"Saved in {self.out}: {', '.join(saved)}")
 
 
-def _arrays(samples: "Samples") -> dict[str, np.ndarray]:
+def _arrays(samples: "Samples") -> dict[str, Any]:
     from vae_jax.vae.model import TwoLayers
 
     latents = samples.latents
     if isinstance(latents, TwoLayers):
-        layers = {"latents": latents.lower, "upper_latents": latents.upper}
-    else:
-        layers = {"latents": latents}
-    return {name: np.asarray(array) for name, array in {"images": samples.images, **layers}.items()}
+        return {"images": samples.images, "latents": latents.lower, "upper_latents": latents.upper}
+    return {"images": samples.images, "latents": latents}
 
 
 def _grid(images: np.ndarray) -> "Figure":

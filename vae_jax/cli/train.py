@@ -1,7 +1,7 @@
 """`vae-jax train`: a VAE, from images to pictures."""
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,17 +100,28 @@ class Train:
                     f"{images.source}: restore them, or train anew"
                 )
             facts = before["images"]
+        experiment = self._located()
         about = {
             "command": "train",
             "preset": self.preset,
-            "command_line": command_line(self.preset, self.experiment),
+            "command_line": command_line(self.preset, experiment),
             "images": facts,
             "environment": environment("float32", self.experiment.seed),
         }
         try:
-            folder.write_config(self.experiment, about)
+            folder.write_config(experiment, about)
         except OSError as error:
-            raise Misuse(f"--out must be a folder that can be written to, got {folder.path}: {error.strerror}") from error
+            raise Misuse(
+                f"--out must be a folder that can be written to, got {folder.path}: {error.strerror}"
+            ) from error
+
+    def _located(self) -> Experiment:
+        """The experiment with its images named so that they are found from any folder."""
+        from vae_jax.vae.data import located
+
+        config = self.experiment.data
+        data_dir = None if config.data_dir is None else str(Path(config.data_dir).expanduser().resolve())
+        return replace(self.experiment, data=replace(config, data=located(config.data, data_dir), data_dir=data_dir))
 
     def _train(self, folder: RunFolder, images: "ImageData") -> "Outcome":
         from vae_jax.cli.training_progress import shown_training
@@ -122,7 +133,9 @@ class Train:
         with contextlib.ExitStack() as watched:
             should_stop = watched.enter_context(stop_requests())
             run = Run(experiment, images, folder, mesh)
-            state = run.start() if self.resume is None or not run.checkpoints.steps() else run.resume(warn)
+            # Damaged checkpoints are to be told of, not begun anew over.
+            has_checkpoints = any(folder.checkpoints.glob("[0-9]*"))
+            state = run.resume(warn) if has_checkpoints else run.start()
             done = len(folder.rows())
             show = watched.enter_context(shown_training(experiment.training.num_epochs, done))
             write = watched.enter_context(event_writer(folder.path / "events", done)) if self.tensorboard else None

@@ -10,13 +10,14 @@ ones, before anything is synced or a manifest can be in it.
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
 import re
 import shutil
 import stat
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -333,7 +334,8 @@ def _render(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps({**manifest, "sha256": digest}, indent=1, allow_nan=False).encode() + b"\n"
 
 
-def _checkpointer() -> "ocp.Checkpointer":
+@contextlib.contextmanager
+def _checkpointer() -> "Iterator[ocp.Checkpointer]":
     import orbax.checkpoint as ocp
 
     # In a run of several processes none waits here for the others.
@@ -342,7 +344,18 @@ def _checkpointer() -> "ocp.Checkpointer":
         primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process_{process}"
     )
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+    logger = logging.getLogger("absl")
+    logger.addFilter(_is_no_traceback)
+    try:
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+            yield checkpointer
+    finally:
+        logger.removeFilter(_is_no_traceback)
+
+
+def _is_no_traceback(record: logging.LogRecord) -> bool:
+    """Drops the tracebacks that Orbax's threads log: it raises the same errors."""
+    return not record.exc_info
 
 
 def _leaves(tree: PyTree, name: str) -> dict[str, Any]:

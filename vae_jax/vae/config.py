@@ -51,7 +51,7 @@ class ModelConfig:
     likelihood: Likelihood = "bernoulli"
     """Of the pixels. grey_bernoulli is the Bernoulli's cross-entropy on grey pixels, which is no density."""
     likelihood_scale: float | None = None
-    """Scale of a Gaussian likelihood; by default one learned for each pixel's place."""
+    """Scale of a Gaussian likelihood; by default one is learned, the same for all pixels."""
 
 
 @dataclass(frozen=True)

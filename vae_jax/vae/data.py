@@ -63,6 +63,14 @@ def load_images(
     )
 
 
+def located(data: str, data_dir: str | Path | None = None) -> str:
+    """The same dataset named so that it is found from any folder: a path becomes absolute, a name stays."""
+    folder = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    path = Path(data).expanduser()
+    is_name = data == "digits" or data in BUILDERS or _may_be_prepared(data, folder)
+    return data if is_name or not path.exists() else str(path.resolve())
+
+
 def _may_be_prepared(data: str, data_dir: Path) -> bool:
     """Whether it has the form of a TFDS name, such as emnist/digits:3.1.0, and a folder: TFDS is slow to import."""
     is_name = re.fullmatch(r"\w+(/[\w-]+)?(:[\d.]+)?", data) is not None

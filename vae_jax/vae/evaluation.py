@@ -16,7 +16,7 @@ from vae_jax.bounds import elbo_terms, log_weights
 from vae_jax.typing import PRNGKey, Scalar
 from vae_jax.vae.binarization import WHITE
 from vae_jax.vae.model import VAE, Architecture, Params
-from vae_jax.vae.networks import Gaussian
+from vae_jax.vae.networks import DiagonalGaussian
 from vae_jax.vae.seeds import over_seeds, to_devices
 
 IMAGES_AT_ONCE = 250
@@ -82,7 +82,7 @@ def make_score(
 
 
 def _score_image(
-    model: VAE, num_samples: int, code: Gaussian, x: Float[Array, " X"], key: PRNGKey
+    model: VAE, num_samples: int, code: DiagonalGaussian, x: Float[Array, " X"], key: PRNGKey
 ) -> tuple[Array, ...]:
     elbo_key, kl_key, *means_keys = jax.random.split(key, 4)
     kl_by_latent = model.kl_by_latent(code, kl_key)

@@ -142,7 +142,7 @@ def has_manifold(trained: Trained) -> bool:
 
 
 def interpolate(
-    trained: Trained, first: UInt8[np.ndarray, "R X"], second: UInt8[np.ndarray, "R X"], num_steps: int
+    trained: Trained, first: UInt8[np.ndarray, "R X"], second: UInt8[np.ndarray, "_ X"], num_steps: int
 ) -> Float[Array, "R S ..."]:
     """From each first image to its second one: the original, a straight path of latents, the other original.
 

@@ -5,18 +5,24 @@ respect to that unit range.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import nn
+from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
 from vae_jax.typing import PRNGKey, Scalar
 
 Pixels = Float[Array, " X"]
 Outputs = Float[Array, "X *levels"]
+
+Observed = Num[Array, "..."]
+"""Pixels [X]. Those of another shape or type are refused in words."""
 
 NUM_LEVELS = 256
 
@@ -27,7 +33,7 @@ class PixelLikelihood(Protocol):
     @property
     def outputs_per_pixel(self) -> int: ...
 
-    def log_prob(self, outputs: Outputs, x: Num[Array, " X"]) -> Scalar: ...
+    def log_prob(self, outputs: Outputs, x: Observed) -> Scalar: ...
 
     def mean(self, outputs: Outputs) -> Pixels: ...
 
@@ -40,7 +46,7 @@ class Bernoulli:
 
     outputs_per_pixel: int = 1
 
-    def log_prob(self, outputs: Outputs, x: Num[Array, " X"]) -> Scalar:
+    def log_prob(self, outputs: Outputs, x: Observed) -> Scalar:
         """sum_j [x_j l_j - log(1 + exp l_j)], finite and exact to rounding at any logit.
 
         Raises:
@@ -72,7 +78,7 @@ class ContinuousBernoulli:
 
     outputs_per_pixel: int = 1
 
-    def log_prob(self, outputs: Outputs, x: Num[Array, " X"]) -> Scalar:
+    def log_prob(self, outputs: Outputs, x: Observed) -> Scalar:
         """sum_j [x_j l_j - log(1 + exp l_j) + log C(l_j)].
 
         Raises:
@@ -84,18 +90,15 @@ class ContinuousBernoulli:
 
     def mean(self, outputs: Outputs) -> Pixels:
         """The mean of the density: 1 / (1 - exp(-l)) - 1 / l."""
-        safe = _away_from_zero(outputs)
-        return jnp.where(jnp.abs(outputs) < NEAR, 0.5 + outputs / 12, 1 / -jnp.expm1(-safe) - 1 / safe)
+        return _mean_of_exponential(outputs)
 
     def sample(self, outputs: Outputs, key: PRNGKey) -> Pixels:
         """Pixels by the quantile function, log(1 + u (exp(l) - 1)) / l."""
         uniform = jax.random.uniform(key, outputs.shape, outputs.dtype)
-        safe = _away_from_zero(outputs)
-        size = jnp.abs(safe)
         # The quantile function of -|l|, whose exponential cannot overflow; that of |l| is its reflection.
+        size = jnp.maximum(jnp.abs(outputs), LEAST_SLOPE)
         falling = -jnp.log1p(uniform * jnp.expm1(-size)) / size
-        curved = jnp.where(safe < 0, falling, 1 - falling)
-        return jnp.where(jnp.abs(outputs) < NEAR, uniform, jnp.clip(curved, 0, 1))
+        return jnp.clip(jnp.where(outputs < 0, falling, 1 - falling), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Gaussian:
     log_scale: Scalar | float
     outputs_per_pixel: int = 1
 
-    def log_prob(self, outputs: Outputs, x: Num[Array, " X"]) -> Scalar:
+    def log_prob(self, outputs: Outputs, x: Observed) -> Scalar:
         """sum_j log Normal(x_j; outputs_j, scale).
 
         Raises:
@@ -130,7 +133,7 @@ class Categorical:
 
     outputs_per_pixel: int = NUM_LEVELS
 
-    def log_prob(self, outputs: Outputs, x: Num[Array, " X"]) -> Scalar:
+    def log_prob(self, outputs: Outputs, x: Observed) -> Scalar:
         """sum_j log softmax(outputs_j)[255 x_j].
 
         Raises:
@@ -142,7 +145,7 @@ class Categorical:
 
     def mean(self, outputs: Outputs) -> Pixels:
         """The mean level, from 0 to 1."""
-        return nn.softmax(outputs) @ jnp.linspace(0, 1, NUM_LEVELS, dtype=outputs.dtype)
+        return (nn.softmax(outputs) * jnp.linspace(0, 1, NUM_LEVELS, dtype=outputs.dtype)[None]).sum(1)
 
     def sample(self, outputs: Outputs, key: PRNGKey) -> Pixels:
         """Levels, from 0 to 1."""
@@ -158,7 +161,7 @@ LIKELIHOODS = {
 }
 
 
-def check_pixels(x: Num[Array, " X"], outputs: Float[Array, " X"]) -> None:
+def check_pixels(x: Observed, outputs: Float[Array, "..."]) -> None:
     """Refuses pixels that the decoder's outputs do not match, and what can be seen to be outside 0 to 1.
 
     Raises:
@@ -170,8 +173,12 @@ def check_pixels(x: Num[Array, " X"], outputs: Float[Array, " X"]) -> None:
     if jnp.issubdtype(x.dtype, jnp.integer):
         raise ValueError(f"x must be floats from 0 to 1, got {x.dtype}: {advice}")
     # A traced array has no values yet: those are checked where data enter.
-    if not isinstance(x, jax.core.Tracer) and not bool(jnp.all((x >= 0) & (x <= 1))):
-        raise ValueError(f"x must be from 0 to 1, got values from {x.min():g} to {x.max():g}: {advice}")
+    if isinstance(x, Tracer):
+        return
+    # By NumPy, for JAX would trace the comparison of a constant too.
+    lowest, highest = np.min(x), np.max(x)
+    if not (lowest >= 0 and highest <= 1):
+        raise ValueError(f"x must be from 0 to 1, got values from {lowest:g} to {highest:g}: {advice}")
 
 
 def _softplus(logits: Outputs) -> Outputs:
@@ -179,17 +186,53 @@ def _softplus(logits: Outputs) -> Outputs:
     return jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
 
 
-NEAR = 1e-2
-"""Logits nearer to zero than this are evaluated by series."""
+LEAST_SLOPE = 1e-20
+"""Under a smaller logit the continuous Bernoulli is uniform."""
+
+NEAR = 0.5
+"""Logits nearer to zero than this are evaluated by series, which lose no digits there."""
+
+BERNOULLI_NUMBERS = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
+"""B_2 to B_14: as many as a logit below `NEAR` takes in float64."""
+
+MEAN_SERIES = tuple(number / math.factorial(2 * n) for n, number in enumerate(BERNOULLI_NUMBERS, 1))
+"""Coefficients of l, l^3, ... in the mean of the density proportional to exp(l x) on 0 to 1, less 1/2."""
+
+LOG_SERIES = tuple(coefficient / (2 * n) for n, coefficient in enumerate(MEAN_SERIES, 1))
+"""Of l^2, l^4, ... in the log of its integral, less l / 2."""
+
+
+@jax.custom_jvp
+def _log_mean_exponential(logits: Outputs) -> Outputs:
+    """log of the integral of exp(l x) over 0 to 1: max(l, 0) + log((1 - exp(-|l|)) / |l|)."""
+    size = _away_from_zero(logits)
+    far = jnp.maximum(logits, 0) + jnp.log((1 - jnp.exp(-size)) / size)
+    near = logits / 2 + logits * _odd_series(LOG_SERIES, logits)
+    return jnp.where(jnp.abs(logits) < NEAR, near, far)
+
+
+_log_mean_exponential.defjvps(lambda tangent, _, logits: tangent * _mean_of_exponential(logits))
+
+
+def _mean_of_exponential(logits: Outputs) -> Outputs:
+    """The mean of the density proportional to exp(l x) on 0 to 1: 1 / (1 - exp(-l)) - 1 / l."""
+    size = _away_from_zero(logits)
+    # Of -|l|, whose exponential cannot overflow; that of |l| is its reflection.
+    falling = 1 / size - jnp.exp(-size) / (1 - jnp.exp(-size))
+    far = jnp.where(logits < 0, falling, 1 - falling)
+    return jnp.where(jnp.abs(logits) < NEAR, 0.5 + _odd_series(MEAN_SERIES, logits), far)
 
 
 def _away_from_zero(logits: Outputs) -> Outputs:
-    """The logits, moved off zero where a series takes over, so that no gradient of the unused branch is NaN."""
-    return jnp.where(jnp.abs(logits) < NEAR, 1.0, logits)
+    """|l|, moved off zero where a series takes over, so that no gradient of the unused branch is NaN."""
+    size = jnp.abs(logits)
+    return jnp.where(size < NEAR, NEAR, size)
 
 
-def _log_mean_exponential(logits: Outputs) -> Outputs:
-    """log of the integral of exp(l x) over 0 to 1: max(l, 0) + log((1 - exp(-|l|)) / |l|)."""
-    size = jnp.abs(_away_from_zero(logits))
-    far = jnp.maximum(logits, 0) + jnp.log(-jnp.expm1(-size) / size)
-    return jnp.where(jnp.abs(logits) < NEAR, logits / 2 + logits**2 / 24, far)
+def _odd_series(coefficients: Sequence[float], logits: Outputs) -> Outputs:
+    """sum_n c_n l^(2n - 1), of logits below `NEAR`: no more is asked of it elsewhere than to have a finite gradient."""
+    near = jnp.clip(logits, -NEAR, NEAR)
+    total = jnp.zeros_like(near)
+    for coefficient in reversed(coefficients):
+        total = total * near**2 + coefficient
+    return total * near

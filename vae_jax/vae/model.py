@@ -16,15 +16,14 @@ import numpyro.distributions as dist
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vae_jax.divergences import kl_standard_normal
+from vae_jax.divergences import kl_standard_normal_log_scale
 from vae_jax.typing import Distributions, PRNGKey, Scalar
 from vae_jax.vae.config import ModelConfig, Precision
-from vae_jax.vae.likelihoods import LIKELIHOODS, Outputs, Pixels, PixelLikelihood
-from vae_jax.vae.likelihoods import Gaussian as GaussianLikelihood
+from vae_jax.vae.likelihoods import LIKELIHOODS, Gaussian, Outputs, PixelLikelihood, Pixels
 from vae_jax.vae.networks import (
     MLP,
     Convolutions,
-    Gaussian,
+    DiagonalGaussian,
     GaussianEncoder,
     MirroredMLP,
     TransposedConvolutions,
@@ -63,13 +62,13 @@ class VAE(nnx.Module):
         if self.likelihood_name != "gaussian":
             return LIKELIHOODS[self.likelihood_name]()
         fixed = self.likelihood_scale
-        return GaussianLikelihood(self.log_scale[...] if fixed is None else math.log(fixed))
+        return Gaussian(self.log_scale[...] if fixed is None else math.log(fixed))
 
-    def encode(self, x: Float[Array, "*B X"]) -> Gaussian:
+    def encode(self, x: Float[Array, "*B X"]) -> DiagonalGaussian:
         """The parameters of q(z|x), with the leading axes of `x`."""
         return self.encoder(x)
 
-    def posterior(self, code: Gaussian) -> Distributions:
+    def posterior(self, code: DiagonalGaussian) -> Distributions:
         """q(z|x) of one image from its code."""
         return dist.Normal(code.loc, jnp.exp(code.log_scale)).to_event(1)
 
@@ -91,12 +90,12 @@ class VAE(nnx.Module):
         """One sample of p(z)."""
         return jax.random.normal(key, (self.encoder.loc_head.out_features,))
 
-    def kl_by_latent(self, code: Gaussian, key: PRNGKey) -> Float[Array, " D"]:
+    def kl_by_latent(self, code: DiagonalGaussian, key: PRNGKey) -> Float[Array, " D"]:
         """KL(q(z_d|x) || p(z_d)) of one image, exactly (nats)."""
         del key
-        return jax.vmap(kl_standard_normal)(code.loc, jnp.exp(code.log_scale))
+        return jax.vmap(kl_standard_normal_log_scale)(*code)
 
-    def latent_means(self, code: Gaussian, key: PRNGKey) -> Float[Array, " D"]:
+    def latent_means(self, code: DiagonalGaussian, key: PRNGKey) -> Float[Array, " D"]:
         """E_q[z|x] of one image, exactly."""
         del key
         return code.loc
@@ -125,7 +124,7 @@ class HierarchicalVAE(VAE):
         mirrored = tuple(reversed(sizes))
         self.lower_prior = GaussianEncoder(partial(MLP, upper, mirrored, layers, rngs), lower, config, layers, rngs)
 
-    def posterior(self, code: Gaussian) -> Distributions:
+    def posterior(self, code: DiagonalGaussian) -> Distributions:
         """q(lower|x) q(upper|lower) of one image from its code."""
         return TwoLayerPosterior(code, self.upper_encoder)
 
@@ -143,14 +142,14 @@ class HierarchicalVAE(VAE):
         upper = jax.random.normal(upper_key, (self.upper_encoder.loc_head.out_features,))
         return TwoLayers(rsample(self.lower_prior(upper), lower_key, ()), upper)
 
-    def kl_by_latent(self, code: Gaussian, key: PRNGKey) -> Float[Array, " D"]:
+    def kl_by_latent(self, code: DiagonalGaussian, key: PRNGKey) -> Float[Array, " D"]:
         """One draw whose mean is each latent's part of KL(q || p), the lower layer's before the upper's (nats)."""
         z = self.posterior(code).rsample(key)
         upper = self.upper_encoder(z.lower)
-        in_upper = jax.vmap(kl_standard_normal)(upper.loc, jnp.exp(upper.log_scale))
+        in_upper = jax.vmap(kl_standard_normal_log_scale)(*upper)
         return jnp.concatenate([log_prob(code, z.lower) - log_prob(self.lower_prior(z.upper), z.lower), in_upper])
 
-    def latent_means(self, code: Gaussian, key: PRNGKey) -> Float[Array, " D"]:
+    def latent_means(self, code: DiagonalGaussian, key: PRNGKey) -> Float[Array, " D"]:
         """E_q[lower|x], exactly, and E_q[upper|lower] at one draw of the lower layer."""
         return jnp.concatenate([code.loc, self.upper_encoder(rsample(code, key, ())).loc])
 
@@ -160,7 +159,7 @@ class HierarchicalVAE(VAE):
 class TwoLayerPosterior:
     """q(lower|x) q(upper|lower), whose second factor is a network of the first's sample."""
 
-    code: Gaussian
+    code: DiagonalGaussian
     upper_encoder: GaussianEncoder
 
     batch_shape = ()
@@ -182,15 +181,15 @@ class TwoLayerPosterior:
         return log_prob(self.code, value.lower).sum() + log_prob(upper, value.upper).sum()
 
 
-def rsample(gaussian: Gaussian, key: PRNGKey, sample_shape: tuple[int, ...]) -> Float[Array, "*S D"]:
+def rsample(gaussian: DiagonalGaussian, key: PRNGKey, sample_shape: tuple[int, ...]) -> Float[Array, "*S D"]:
     """Samples of diagonal Gaussians, differentiable in their parameters."""
-    noise = jax.random.normal(key, sample_shape + gaussian.loc.shape)
+    noise = jax.random.normal(key, sample_shape + gaussian.loc.shape, gaussian.loc.dtype)
     if not sample_shape:
         return gaussian.loc + jnp.exp(gaussian.log_scale) * noise
     return gaussian.loc[None] + jnp.exp(gaussian.log_scale)[None] * noise
 
 
-def log_prob(gaussian: Gaussian, value: Float[Array, " D"]) -> Float[Array, " D"]:
+def log_prob(gaussian: DiagonalGaussian, value: Float[Array, " D"]) -> Float[Array, " D"]:
     """log density of each element of a diagonal Gaussian (nats)."""
     noise = (value - gaussian.loc) * jnp.exp(-gaussian.log_scale)
     return -(noise**2 + math.log(2 * math.pi)) / 2 - gaussian.log_scale
@@ -198,7 +197,7 @@ def log_prob(gaussian: Gaussian, value: Float[Array, " D"]) -> Float[Array, " D"
 
 def standard_normal_log_prob(z: Float[Array, " D"]) -> Scalar:
     """log Normal(z; 0, I) (nats)."""
-    return -(z @ z + z.size * math.log(2 * math.pi)) / 2
+    return -((z**2).sum() + z.size * math.log(2 * math.pi)) / 2
 
 
 @dataclass(frozen=True)
@@ -215,11 +214,16 @@ class Architecture:
         Args:
             key: consumed.
             mean_image: of the training images, from 0 to 1, for an output bias that starts at its logit.
+
+        Raises:
+            ValueError: `output_bias` is data_mean and there is no mean image.
         """
-        model = self._make(nnx.Rngs(key))
-        if self.config.output_bias == "data_mean" and mean_image is not None:
-            _set_output_bias(model, mean_image)
-        return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        params = nnx.to_pure_dict(nnx.state(self._make(nnx.Rngs(key)), nnx.Param))
+        if self.config.output_bias == "data_mean":
+            if mean_image is None:
+                raise ValueError("mean_image must be given with output_bias data_mean, got None: average the images")
+            params["decoder"]["head"]["bias"] = _logits_of_mean(mean_image)
+        return params
 
     def bind(self, params: Params) -> VAE:
         """The model with its parameters, to be used within one traced function."""
@@ -239,7 +243,7 @@ def _split(architecture: Architecture) -> Any:
     return nnx.split(nnx.eval_shape(lambda: architecture._make(nnx.Rngs(0))), nnx.Param)
 
 
-def _set_output_bias(model: VAE, mean_image: Float[Array, " X"]) -> None:
-    """Burda et al.'s start: the logit of the mean training image, whose extremes are clipped."""
+def _logits_of_mean(mean_image: Float[Array, " X"]) -> Float[Array, " X"]:
+    """Burda et al.'s start of the last bias: the logit of the mean training image, whose extremes are clipped."""
     mean = jnp.clip(mean_image, 0.001, 0.999)
-    model.decoder.head.bias[...] = jnp.log(mean) - jnp.log1p(-mean)
+    return jnp.log(mean) - jnp.log1p(-mean)

@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-class Gaussian(NamedTuple):
+class DiagonalGaussian(NamedTuple):
     """The parameters of diagonal Gaussians, batched along the leading axes."""
 
     loc: Float[Array, "*B D"]
@@ -42,7 +42,7 @@ class Layers(NamedTuple):
     def dense(self, num_inputs: int, num_outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
         """A fully connected layer."""
         kernel_init, bias_init = initializers(self.initializer, num_inputs)
-        product = lax.dot_general if self.precision == "float32" else bfloat16_product
+        product = float32_product if self.precision == "float32" else bfloat16_product
         return nnx.Linear(
             num_inputs, num_outputs, kernel_init=kernel_init, bias_init=bias_init, dot_general=product, rngs=rngs
         )
@@ -52,8 +52,8 @@ class Layers(NamedTuple):
         kernel_init, bias_init = initializers(self.initializer, 9 * num_inputs)
         dtype = None if self.precision == "float32" else jnp.bfloat16
         return kind(
-            num_inputs, num_outputs, (3, 3), strides=2, dtype=dtype, kernel_init=kernel_init, bias_init=bias_init,
-            rngs=rngs,
+            num_inputs, num_outputs, (3, 3), strides=2, dtype=dtype, precision=lax.Precision.HIGHEST,
+            kernel_init=kernel_init, bias_init=bias_init, rngs=rngs,
         )  # fmt: skip
 
 
@@ -65,7 +65,8 @@ def layers_of(config: ModelConfig, precision: Precision) -> Layers:
 def initializers(name: str, fan_in: int) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
     """Of a layer's weights and biases."""
     if name == "uniform_fan_in":
-        return (uniform_within(1 / math.sqrt(fan_in)),) * 2
+        uniform = uniform_within(1 / math.sqrt(fan_in))
+        return uniform, uniform
     weights = {"lecun_normal": nn.initializers.lecun_normal, "glorot_uniform": nn.initializers.glorot_uniform}
     return weights[name](), nn.initializers.zeros
 
@@ -77,6 +78,11 @@ def uniform_within(bound: float) -> nn.initializers.Initializer:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
+
+
+def float32_product(x: Array, kernel: Array, dimensions: Any, **_: Any) -> Array:
+    """x @ kernel in float32, which is not what accelerators do unless told; for `lax.dot_general` in a layer."""
+    return lax.dot_general(x, kernel, dimensions, precision=lax.Precision.HIGHEST)
 
 
 def bfloat16_product(x: Array, kernel: Array, dimensions: Any, **_: Any) -> Array:
@@ -100,7 +106,7 @@ def _bfloat16_product_jvp(dimensions: Any, primals: Any, tangents: Any) -> tuple
     (x, kernel), (x_dot, kernel_dot) = primals, tangents
     # A float32 operand and a bfloat16 result: transposed, that is a product of two bfloat16 operands to float32.
     along_x = lax.dot_general(x_dot, kernel.astype(jnp.bfloat16), dimensions, preferred_element_type=jnp.bfloat16)
-    along_kernel = lax.dot_general(x, kernel_dot, dimensions)
+    along_kernel = float32_product(x, kernel_dot, dimensions)
     return _bfloat16_product(x, kernel, dimensions), along_x.astype(jnp.float32) + along_kernel
 
 
@@ -166,9 +172,7 @@ class TransposedConvolutions(nnx.Module):
 class MirroredMLP(nnx.Module):
     """The decoder of an MLP: its widths in reverse, then a layer to the outputs."""
 
-    def __init__(
-        self, num_inputs: int, sizes: Sequence[int], num_outputs: int, layers: Layers, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, num_inputs: int, sizes: Sequence[int], num_outputs: int, layers: Layers, rngs: nnx.Rngs) -> None:
         self.trunk = MLP(num_inputs, tuple(reversed(sizes)), layers, rngs)
         self.head = layers.dense(self.trunk.num_outputs, num_outputs, rngs)
 
@@ -188,10 +192,10 @@ class GaussianEncoder(nnx.Module):
         self.scale_head = layers.dense(self.trunk.num_outputs, latent_size, rngs)
         self.log_scale = LOG_SCALES[config.posterior_scale]
 
-    def __call__(self, x: Float[Array, "*B X"]) -> Gaussian:
+    def __call__(self, x: Float[Array, "*B X"]) -> DiagonalGaussian:
         hidden = self.trunk(x)
         scale_hidden = hidden if self.scale_trunk is None else self.scale_trunk(x)
-        return Gaussian(self.loc_head(hidden), self.log_scale(self.scale_head(scale_hidden)))
+        return DiagonalGaussian(self.loc_head(hidden), self.log_scale(self.scale_head(scale_hidden)))
 
 
 LOG_SCALES: dict[str, Callable[[Array], Array]] = {

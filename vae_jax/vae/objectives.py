@@ -14,7 +14,7 @@ from vae_jax.estimators import ESTIMATORS
 from vae_jax.typing import PRNGKey, Scalar
 from vae_jax.vae.config import ObjectiveConfig
 from vae_jax.vae.model import VAE
-from vae_jax.vae.networks import Gaussian
+from vae_jax.vae.networks import DiagonalGaussian
 
 IWAE_GRADIENTS = {"plain": plain, "doubly_reparameterized": doubly_reparameterized}
 
@@ -84,11 +84,12 @@ def batch_terms(
 
 def weighted_mean(values: Float[Array, " B"], weights: Float[Array, " B"]) -> Scalar:
     """sum_b w_b v_b / sum_b w_b."""
-    return values @ weights / weights.sum()
+    # Not a product of vectors, which accelerators round to fewer digits.
+    return (values * weights).sum() / weights.sum()
 
 
 def _elbo(
-    config: ObjectiveConfig, model: VAE, code: Gaussian, x: Float[Array, " X"], key: PRNGKey, *, alpha: Scalar
+    config: ObjectiveConfig, model: VAE, code: DiagonalGaussian, x: Float[Array, " X"], key: PRNGKey, *, alpha: Scalar
 ) -> ImageTerms:
     """The ELBO; its KL by latent where it has a closed form."""
     del alpha
@@ -101,7 +102,7 @@ def _elbo(
 
 
 def _jensen_shannon(
-    config: ObjectiveConfig, model: VAE, code: Gaussian, x: Float[Array, " X"], key: PRNGKey, *, alpha: Scalar
+    config: ObjectiveConfig, model: VAE, code: DiagonalGaussian, x: Float[Array, " X"], key: PRNGKey, *, alpha: Scalar
 ) -> ImageTerms:
     """A geometric Jensen-Shannon divergence in the place of the KL. It bounds nothing."""
     divergence = JENSEN_SHANNON[config.objective](
@@ -114,7 +115,7 @@ def _jensen_shannon(
 
 
 def _iwae(
-    config: ObjectiveConfig, model: VAE, code: Gaussian, x: Float[Array, " X"], key: PRNGKey, *, alpha: Scalar
+    config: ObjectiveConfig, model: VAE, code: DiagonalGaussian, x: Float[Array, " X"], key: PRNGKey, *, alpha: Scalar
 ) -> ImageTerms:
     """The importance-weighted bound of k samples, and the ELBO of the same."""
     del alpha
@@ -128,7 +129,7 @@ def _iwae(
 
 
 def _terms(
-    config: ObjectiveConfig, model: VAE, code: Gaussian, x: Float[Array, " X"], key: PRNGKey, **divergence: Any
+    config: ObjectiveConfig, model: VAE, code: DiagonalGaussian, x: Float[Array, " X"], key: PRNGKey, **divergence: Any
 ) -> ElboTerms:
     return elbo_terms(
         partial(model.log_likelihood, x),

@@ -71,13 +71,19 @@ class Outcome:
     rows: list[Row]
 
 
+def training_images(experiment: Experiment, split: Split) -> np.ndarray:
+    """The training images as they are given to `make_train`, which binarizes them afresh if the rule is stochastic."""
+    data = experiment.data
+    return prepared(split.images, data.binarization, data.binarization_seed, stream=STREAMS["train"])
+
+
 def visible_images(experiment: Experiment, split: Split, name: str) -> np.ndarray:
     """The images of a split as the model sees them in a score, times 255 [N, X].
 
     Where training binarizes afresh every batch, a score uses one fixed draw: it must not move by itself.
     """
     rule = experiment.data.binarization
-    fixed = "fixed" if rule == "stochastic" and name != "train" else rule
+    fixed = "fixed" if rule == "stochastic" else rule
     return prepared(split.images, fixed, experiment.data.binarization_seed, stream=STREAMS[name])
 
 
@@ -93,7 +99,7 @@ class Run:
 
     def __init__(self, experiment: Experiment, images: ImageData, folder: RunFolder, mesh: Mesh | None = None) -> None:
         self.experiment, self.folder, self.mesh = experiment, folder, mesh
-        pixels = visible_images(experiment, images.train, "train")
+        pixels = training_images(experiment, images.train)
         self.num_images = len(pixels)
         self.steps_per_epoch = num_batches(self.num_images, experiment.training.batch_size)
         self.key = place_by_seed(seed_keys(jax.random.key(experiment.seed), experiment.num_seeds), mesh)
@@ -105,13 +111,14 @@ class Run:
         watched = (
             visible_images(experiment, images.validation, "validation")
             if self.has_validation
-            else pixels[:MONITORED_IMAGES]
+            else visible_images(experiment, images.train, "train")[:MONITORED_IMAGES]
         )
         architecture = Architecture(experiment.model, images.shape, experiment.training.precision)
         self._score = make_score(architecture, watched, num_seeds=experiment.num_seeds, mesh=mesh)
 
     def start(self) -> TrainState:
-        """The state before the first step."""
+        """The state before the first step; metrics of an attempt that came to no checkpoint are dropped."""
+        self.folder.keep_rows([])
         return place_by_seed(self._init(), self.mesh)
 
     def resume(self, on_damage: Callable[[str], None]) -> TrainState:
@@ -150,9 +157,9 @@ class Run:
         """
         last_epoch = min(stop_after or math.inf, self.experiment.training.num_epochs)
         rows = self.folder.rows()
-        saver = _Saver(self, seconds_between_checkpoints, best=best_row(rows))
-        pace = _Pace(self.steps_per_epoch)
         step = self._step(state)
+        saver = _Saver(self, seconds_between_checkpoints, best=best_row(rows), step=step)
+        pace = _Pace(self.steps_per_epoch)
         while step < last_epoch * self.steps_per_epoch and not self._is_early(rows) and not should_stop():
             epoch, batch = divmod(step, self.steps_per_epoch)
             num_steps = pace.num_steps(batch)
@@ -303,11 +310,12 @@ class _Pace:
 class _Saver:
     """Saves the latest state from time to time, and the best with it."""
 
-    def __init__(self, run: Run, seconds: float, best: Row | None) -> None:
+    def __init__(self, run: Run, seconds: float, best: Row | None, step: int) -> None:
         self.checkpoints, self.seconds = run.checkpoints, seconds
         self.best_score = -math.inf if best is None else float(np.mean(best["validation_elbo"]))
         self.unsaved_best: tuple[int, TrainState] | None = None
-        self.saved_step: int | None = None
+        # A checkpoint that the run is resumed from has its score; saved again it would have none.
+        self.saved_step = step if step in self.checkpoints.steps() else None
         self.saved_at = time.monotonic()
         self.scores: dict[int, float] = {}
 
