@@ -11,15 +11,17 @@ import pytest
 from vae_jax.cli import main
 from vae_jax.cli.plot import ends_of_paths, figures_of_run, save_figures
 from vae_jax.vae.binarization import prepared
+from vae_jax.vae.checkpoints import Checkpoints
 from vae_jax.vae.config import DataConfig, Experiment, ModelConfig, TrainingConfig
 from vae_jax.vae.data import load_images
 from vae_jax.vae.generation import encode_images, reconstruct_images, sample_images
 from vae_jax.vae.images import ImageData, Split
 from vae_jax.vae.model import Architecture
 from vae_jax.vae.run_folder import RunFolder
-from vae_jax.vae.runs import Run
+from vae_jax.vae.runs import Run, training_images
+from vae_jax.vae.seeds import seed_keys
 from vae_jax.vae.trained import Trained, load_trained
-from vae_jax.vae.training import Learned
+from vae_jax.vae.training import Learned, init_state
 
 KEY = jax.random.key(0)
 DIGITS = DataConfig(data="digits")
@@ -28,7 +30,12 @@ FLAT = Experiment(DIGITS, ModelConfig(latent_size=2, hidden_sizes=(16,)), traini
 TWO_LAYERS = replace(
     FLAT,
     model=replace(
-        FLAT.model, network="hierarchical", latent_size=4, top_latent_size=3, top_hidden_sizes=(5,), likelihood="gaussian"
+        FLAT.model,
+        network="hierarchical",
+        latent_size=4,
+        top_latent_size=3,
+        top_hidden_sizes=(5,),
+        likelihood="gaussian",
     ),
     data=replace(DIGITS, binarization="none"),
     num_seeds=2,
@@ -59,13 +66,25 @@ def digits():
 def runs(tmp_path_factory, digits):
     """The folder of two runs, the second of two layers and two seeds, and of one that has not saved anything."""
     parent = tmp_path_factory.mktemp("runs")
-    for name, experiment in (("one", FLAT), ("two", TWO_LAYERS), ("begun", FLAT)):
-        folder = RunFolder(parent / name)
-        folder.write_config(experiment, {"images": facts(digits)})
-        if name != "begun":
-            run = Run(experiment, digits, folder)
-            run.train(run.start())
+    begin(parent / "begun", FLAT, digits)
+    run = Run(FLAT, digits, begin(parent / "one", FLAT, digits))
+    run.train(run.start())
+    folder = begin(parent / "two", TWO_LAYERS, digits)
+    for epoch in (1, 2):
+        folder.append_row({"epoch": epoch, "train_elbo": [-30.0, -31.0], "validation_elbo": [-32.0, -33.0]})
+    Checkpoints(folder.checkpoints).save(22, state(TWO_LAYERS, digits, seed=0), score=-32.5)
     return parent
+
+
+def begin(path, experiment, digits):
+    folder = RunFolder(path)
+    folder.write_config(experiment, {"images": facts(digits)})
+    return folder
+
+
+def state(experiment, digits, seed):
+    pixels = training_images(experiment, digits.train)
+    return init_state(experiment, pixels, digits.shape, seed_keys(jax.random.key(seed), experiment.num_seeds))
 
 
 def facts(images):
@@ -134,21 +153,16 @@ def test_each_seed_s_model_and_both_layers_can_be_had(runs, tmp_path):
             np.testing.assert_array_equal(saved["upper_latents"], latents.upper)
 
 
-def test_the_latest_checkpoint_can_be_had(runs, tmp_path, digits):
-    experiment = replace(FLAT, training=replace(TRAINING, learning_rate=0.01))
-    folder = RunFolder(tmp_path / "run")
-    folder.write_config(experiment, {"images": facts(digits)})
-    run = Run(experiment, digits, folder)
-    run.train(run.start())
-    # The latest of the two that are there is now not the best.
-    best, latest = (model(folder.path, which=which) for which in ("best", "latest"))
-    run.checkpoints.save(latest.step + 1, run.start(), score=-1e9)
-    later = model(folder.path, which="latest")
-    assert (best.step, later.step) == (latest.step, latest.step + 1)
-    for which, expected in (("best", best), ("latest", later)):
+def test_the_latest_checkpoint_can_be_had(tmp_path, digits):
+    folder = begin(tmp_path / "run", FLAT, digits)
+    for step, score in ((11, -20.0), (22, -30.0)):
+        Checkpoints(folder.checkpoints).save(step, state(FLAT, digits, seed=step), score=score)
+    models = {which: model(folder.path, which=which) for which in ("best", "latest")}
+    assert {which: trained.step for which, trained in models.items()} == {"best": 11, "latest": 22}
+    for which, trained in models.items():
         done("sample", folder.path, "--checkpoint", which, "--num-images", 2, "--out", tmp_path / which)
         with np.load(tmp_path / which / "samples.npz") as saved:
-            np.testing.assert_array_equal(saved["images"], sample_images(expected, KEY, 2).images)
+            np.testing.assert_array_equal(saved["images"], sample_images(trained, KEY, 2).images)
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
@@ -191,7 +205,8 @@ def test_images_from_elsewhere_are_used_with_a_warning(runs, tmp_path, capsys):
     done(*arguments)
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(warnings) == 1
-    assert "x.npy are not those" in warnings[0]
+    assert "x.npy" in warnings[0]
+    assert f"not those that {runs / 'one'} was trained on" in warnings[0]
     with np.load(tmp_path / "z.npz") as saved:
         assert set(saved) == {"means", "scales"}
         assert 40 <= len(saved["means"]) < 60
@@ -268,10 +283,8 @@ MISUSES = {
     "--seed must be from 0": ("sample", "one", "--seed", -1),
     "--model-seed must be from 0 to 0, got 1": ("sample", "one", "--model-seed", 1),
     "--model-seed must be from 0 to 1, got -1": ("encode", "two", "--model-seed", -1, "--out", "o"),
-    "mean,sampled": ("sample", "one", "--pixels", "grey"),
     "--num-images must be at least 1, got -3": ("reconstruct", "one", "--num-images", -3),
     "--split must have at least 5000 images, got test with 299": ("reconstruct", "one", "--num-images", 5000),
-    "train,validation": ("encode", "one", "--split", "all"),
     "--out must be a file in a folder that exists, got nowhere/z.npz": ("encode", "one", "--out", "nowhere/z.npz"),
     "--out must be a file that can be written, got .": ("encode", "one", "--out", "."),
     "that the model sees, got (4, 4)": ("encode", "one", "--data", "small.npy", "--out", "o"),
@@ -285,7 +298,6 @@ MISUSES = {
 @pytest.mark.parametrize("message", MISUSES)
 def test_misuse_is_told_in_one_line_and_nothing_is_written(runs, tmp_path, monkeypatch, capsys, message):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.npy").write_bytes(b"")
     np.save(tmp_path / "small.npy", np.zeros((30, 4, 4), np.uint8))
     for name in ("one", "two"):
         (tmp_path / name).symlink_to(runs / name)

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from vae_jax.vae import checkpoints
+from vae_jax.vae import checkpoint_files, checkpoints
 from vae_jax.vae.checkpoints import CheckpointError, Checkpoints
 
 
@@ -245,8 +245,8 @@ def test_flipped_bits_throughout_a_manifest(pair):
     content = manifest.read_bytes()
     for bit in range(0, 8 * len(content), 37):
         flip(manifest, bit // 8, bit % 8)
-        with pytest.raises(checkpoints._Damage, match=r"manifest\.json"):
-            checkpoints._read_manifest(pair / "2", 2)
+        with pytest.raises(checkpoint_files.Damage, match=r"manifest\.json"):
+            checkpoint_files.read_manifest(pair / "2", 2)
         manifest.write_bytes(content)
 
 
@@ -308,7 +308,7 @@ def test_any_other_manifest(pair, content):
 
 
 def test_what_orbax_gives_is_verified_too(pair, monkeypatch):
-    monkeypatch.setattr(checkpoints, "_verify_files", lambda folder, digests: None)
+    monkeypatch.setattr(checkpoint_files, "_verify_files", lambda folder, digests: None)
     data = max(files_below(pair / "2" / "state"), key=lambda path: path.stat().st_size)
     data.write_bytes(data.read_bytes()[:-1])
     assert_passed_over(pair, "state cannot be read")
@@ -464,11 +464,11 @@ class Full:
 
 # The manifests of the two that are there have been read, and compared, before the third is made.
 @pytest.mark.parametrize(
-    ("name", "calls"), [("_sync", 1), ("_sync", 5), ("_files", 3), ("_digest", 2), ("_render", 3), ("_checkpointer", 1)]
+    ("name", "calls"), [("sync", 1), ("sync", 5), ("_files", 3), ("_digest", 2), ("_render", 3), ("_checkpointer", 1)]
 )
 def test_a_full_disk(pair, monkeypatch, name, calls):
     stored = Checkpoints(pair)
-    monkeypatch.setattr(checkpoints, name, Full(getattr(checkpoints, name), calls))
+    monkeypatch.setattr(checkpoint_files, name, Full(getattr(checkpoint_files, name), calls))
     with pytest.raises(CheckpointError, match=r"checkpoint of step 3 .*No space left on device; earlier ones are kept"):
         stored.save(3, state_at(3), score=None)
     monkeypatch.undo()
@@ -495,7 +495,7 @@ def test_an_interrupt(pair, monkeypatch):
         raise KeyboardInterrupt
 
     stored = Checkpoints(pair)
-    monkeypatch.setattr(checkpoints, "_sync", interrupt)
+    monkeypatch.setattr(checkpoint_files, "sync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         stored.save(3, state_at(3), score=None)
     assert_as_it_was(pair)
@@ -531,9 +531,12 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def test_the_manifest_reaches_the_disk_after_all_it_lists(tmp_path, monkeypatch):
     partial, final = tmp_path / "run" / ".partial-0", tmp_path / "run" / "0"
     synced = []
-    monkeypatch.setattr(
-        checkpoints, "_sync", lambda path: synced.append((path, (partial / "manifest.json").exists(), final.exists()))
-    )
+
+    def note(path):
+        synced.append((path, (partial / "manifest.json").exists(), final.exists()))
+
+    for module in (checkpoints, checkpoint_files):
+        monkeypatch.setattr(module, "sync", note)
     saved(tmp_path / "run", 0)
     state = {(partial / path.relative_to(final), False, False) for path in final.rglob("*")}
     state.remove((partial / "manifest.json", False, False))

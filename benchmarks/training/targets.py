@@ -42,7 +42,9 @@ def _over(trainings: Iterable[Results], contender: str) -> Iterator[float]:
     return (
         row["ours_over_it"]["median"]
         for row in trainings
-        if row["contender"] == contender and (row["batch_size"], row["precision"], row["num_seeds"]) == setting
+        if row["contender"] == contender
+        and (row["batch_size"], row["precision"], row["num_seeds"]) == setting
+        and row["ours_over_it"] is not None
     )
 
 
@@ -65,7 +67,8 @@ def _cold_starts(results: Results) -> Iterator[float]:
 
 
 def _products_shares(results: Results) -> Iterator[float]:
-    return (row["share_of_products_rate"]["median"] for row in results["log_marginals"])
+    measured = (row for row in results["log_marginals"] if row["status"] == "measured")
+    return (row["share_of_products_rate"]["median"] for row in measured)
 
 
 def _growths(results: Results) -> Iterator[float]:

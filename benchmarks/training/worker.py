@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,6 +87,9 @@ def started(family: str, data: str, num_images: int | None) -> Iterator[Worker]:
             yield Worker(process)
         finally:
             process.kill()
+            # A request that the process did not live to read is still in the pipe.
+            with suppress(BrokenPipeError):
+                process.communicate()
 
 
 def _serve(family: Family, data: str, num_images: int | None) -> None:

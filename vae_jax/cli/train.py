@@ -134,8 +134,8 @@ class Train:
             should_stop = watched.enter_context(stop_requests())
             run = Run(experiment, images, folder, mesh)
             # Damaged checkpoints are to be told of, not begun anew over.
-            has_checkpoints = any(folder.checkpoints.glob("[0-9]*"))
-            state = run.resume(warn) if has_checkpoints else run.start()
+            begun = self.resume is not None and any(folder.checkpoints.glob("[0-9]*"))
+            state = run.resume(warn) if begun else run.start()
             done = len(folder.rows())
             show = watched.enter_context(shown_training(experiment.training.num_epochs, done))
             write = watched.enter_context(event_writer(folder.path / "events", done)) if self.tensorboard else None

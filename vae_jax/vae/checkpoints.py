@@ -1,43 +1,40 @@
 """Checkpoints of a run: the latest few and the best, each verified before it is used.
 
-A checkpoint is a folder `<step>`, or `<step>.<generation>` where a step was saved again. Its `state/` is a plain Orbax
-checkpoint of the leaves by their paths; its `manifest.json` holds the SHA-256 of every file, of every leaf's bytes and
-of itself. It is assembled under a hidden name, synced to the disk and renamed last, so that one which can be seen is
-whole. Of Orbax only the synchronous `Checkpointer` is used: its `CheckpointManager` publishes a step, and deletes older
-ones, before anything is synced or a manifest can be in it.
+A checkpoint is a folder `<step>`, or `<step>.<generation>` where a step was saved again. It is assembled under a hidden
+name, synced to the disk and renamed last, so that one which can be seen is whole.
 """
 
 import contextlib
-import hashlib
-import json
-import logging
 import math
 import os
 import re
 import shutil
-import stat
-import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-if TYPE_CHECKING:
-    import orbax.checkpoint as ocp
+from vae_jax.vae.checkpoint_files import (
+    CheckpointError,
+    Damage,
+    leaves_of,
+    native,
+    one_line,
+    read,
+    read_manifest,
+    require_space,
+    sync,
+    write,
+)  # fmt: skip
 
-_FORMAT = 1
-_STATE = "state"
-_MANIFEST = "manifest.json"
+if TYPE_CHECKING:
+    pass
+
 _NAME = re.compile(r"([0-9]+)(?:\.([0-9]+))?")
 _HIDDEN = ".partial-"
-
-
-class CheckpointError(Exception):
-    """A checkpoint cannot be saved or restored. The message is one line that names the step and the file."""
 
 
 class Restored(NamedTuple):
@@ -84,7 +81,7 @@ class Checkpoints:
             raise ValueError(f"step must be at least 0, got {step}: count steps from the start of the run")
         if jax.process_index():  # Orbax would write a NumPy array nowhere, and not say so.
             raise ValueError(f"save must be called in process 0, got process {jax.process_index()}: save there alone")
-        arrays = {path: _native(path, leaf) for path, leaf in jax.device_get(_leaves(state, "state")).items()}
+        arrays = {path: native(path, leaf) for path, leaf in jax.device_get(leaves_of(state, "state")).items()}
         finite_score = score if score is not None and math.isfinite(score) else None
         generation = max((found.generation + 1 for found in self._found() if found.step == step), default=0)
         final = self._folder / (f"{step}.{generation}" if generation else f"{step}")
@@ -92,15 +89,15 @@ class Checkpoints:
         try:
             if not self._folder.is_dir():
                 self._folder.mkdir(parents=True)
-                _sync(self._folder.parent)
+                sync(self._folder.parent)
             self._sweep()
-            _require_space(self._folder, sum(array.nbytes for array in arrays.values()))
-            _write(partial, step, arrays, finite_score)
+            require_space(self._folder, sum(array.nbytes for array in arrays.values()))
+            write(partial, step, arrays, finite_score)
             partial.rename(final)
-            _sync(self._folder)
+            sync(self._folder)
         except Exception as error:  # Orbax raises anything.
             raise CheckpointError(
-                f"checkpoint of step {step} cannot be saved as {final}: {_reason(error)}; earlier ones are "
+                f"checkpoint of step {step} cannot be saved as {final}: {one_line(error)}; earlier ones are "
                 "kept: see that the folder can be written to and the disk has room, then resume"
             ) from error
         finally:
@@ -139,18 +136,18 @@ class Checkpoints:
         except FileNotFoundError:
             names = []
         except OSError as error:
-            raise CheckpointError(f"checkpoints in {self._folder} cannot be read: {_reason(error)}") from error
+            raise CheckpointError(f"checkpoints in {self._folder} cannot be read: {one_line(error)}") from error
         matches = [match for match in map(_NAME.fullmatch, names) if match]
         found = [_find(self._folder / match[0], int(match[1]), int(match[2] or 0)) for match in matches]
         return sorted(found, key=lambda each: (each.step, each.generation), reverse=True)
 
     def _restore(self, candidates: "list[_Found]", like: PyTree, on_damage: Callable[[str], None]) -> Restored:
-        expected = _leaves(like, "like")
+        expected = leaves_of(like, "like")
         damage: list[str] = []
         for found in candidates:
             try:
                 arrays = _read(found, expected)
-            except (_Damage, OSError) as error:
+            except (Damage, OSError) as error:
                 self._damaged.add(found.path)
                 damage.append(f"checkpoint of step {found.step} is damaged: {error}")
                 continue
@@ -158,8 +155,8 @@ class Checkpoints:
                 on_damage(f"{line}; step {found.step} ({found.path}) is used instead")
             state = jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in expected])
             return Restored(found.step, state, found.score)
-        reason = "; ".join(damage) or "there is none"
-        raise CheckpointError(f"no checkpoint in {self._folder} can be restored: {reason}: start the run afresh")
+        found_instead = "; ".join(damage) or "there is none"
+        raise CheckpointError(f"no checkpoint in {self._folder} can be restored: {found_instead}: start the run afresh")
 
     def _retain(self) -> None:
         """Removes all but the latest and the best of those that are not known to be damaged."""
@@ -186,10 +183,6 @@ class Checkpoints:
                 path.unlink()
 
 
-class _Damage(Exception):
-    """A file is not as it was saved."""
-
-
 class _Found(NamedTuple):
     """A folder that is named as a checkpoint is."""
 
@@ -207,9 +200,15 @@ class _Found(NamedTuple):
 
 def _find(path: Path, step: int, generation: int) -> _Found:
     try:
-        return _Found(path, step, generation, _read_manifest(path, step), "")
-    except (_Damage, OSError) as error:
+        return _Found(path, step, generation, read_manifest(path, step), "")
+    except (Damage, OSError) as error:
         return _Found(path, step, generation, None, str(error))
+
+
+def _read(found: _Found, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    if found.manifest is None:
+        raise Damage(found.damage)
+    return read(found.path, found.manifest, expected)
 
 
 def _merit(found: _Found) -> tuple[int, float, int]:
@@ -217,193 +216,3 @@ def _merit(found: _Found) -> tuple[int, float, int]:
     if found.manifest is None:
         return (0, 0.0, -found.step)
     return (2, 0.0, -found.step) if found.score is None else (1, -found.score, found.step)
-
-
-def _write(folder: Path, step: int, arrays: Mapping[str, np.ndarray], score: float | None) -> None:
-    """Makes a checkpoint, synced, with its manifest last."""
-    folder.mkdir()
-    # Orbax refuses arrays without elements; their shapes are in the manifest.
-    stored = {path: array for path, array in arrays.items() if array.size}
-    if stored:
-        with _checkpointer() as checkpointer:
-            checkpointer.save(folder / _STATE, stored)
-    for path in folder.rglob("*"):
-        _sync(path)
-    leaves = {path: {"type": _type(array), "sha256": _digest(array)} for path, array in arrays.items()}
-    _load(folder / _STATE, leaves, arrays)
-    manifest = {
-        "format": _FORMAT,
-        "step": step,
-        "score": score,
-        "leaves": leaves,
-        "files": {name: _file_digest(path) for name, path in _files(folder).items()},
-    }
-    (folder / _MANIFEST).write_bytes(_render(manifest))
-    _sync(folder / _MANIFEST)
-    _sync(folder)
-
-
-def _read(found: _Found, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The leaves by path of a checkpoint that holds those expected.
-
-    Raises:
-        _Damage: it is not as it was saved.
-        CheckpointError: it is, and holds others.
-    """
-    if found.manifest is None:
-        raise _Damage(found.damage)
-    leaves = found.manifest["leaves"]
-    _require_same(found, leaves, expected)
-    _verify_files(found.path, found.manifest["files"])
-    return _load(found.path / _STATE, leaves, expected)
-
-
-def _load(state: Path, leaves: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What Orbax reads, verified leaf by leaf."""
-    try:
-        with _checkpointer() as checkpointer:
-            arrays = checkpointer.restore(state) if state.exists() else {}
-    except Exception as error:  # Orbax raises anything.
-        raise _Damage(f"{state} cannot be read: {_reason(error)}") from error
-    arrays |= {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in like.items() if 0 in leaf.shape}
-    for path, leaf in leaves.items():
-        if path not in arrays or _type(arrays[path]) != leaf["type"] or _digest(arrays[path]) != leaf["sha256"]:
-            raise _Damage(f"{state} gives other bits for {path} than were saved")
-    return arrays
-
-
-def _require_same(found: _Found, leaves: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    held = {path: leaf["type"] for path, leaf in leaves.items()}
-    asked = {path: _type(leaf) for path, leaf in expected.items()}
-    for path in {**asked, **held}:
-        if held.get(path) != asked.get(path):
-            raise CheckpointError(
-                f"checkpoint of step {found.step} is of another model: {path} must be {asked.get(path, 'absent')}, got "
-                f"{held.get(path, 'none')} in {found.path}: restore it with the configuration it was saved with"
-            )
-
-
-def _verify_files(folder: Path, digests: Mapping[str, str]) -> None:
-    files = _files(folder)
-    for name in sorted({*digests, *files} - {_MANIFEST}):
-        if name not in files:
-            raise _Damage(f"{folder / name} is missing")
-        if name not in digests:
-            raise _Damage(f"{files[name]} is not in the manifest")
-        if _file_digest(files[name]) != digests[name]:
-            raise _Damage(f"{files[name]} has another SHA-256 than in the manifest")
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """The files below a folder by their relative paths, all of them regular."""
-    if folder.is_symlink():
-        raise _Damage(f"{folder} is a symbolic link")
-    found = {}
-    for parent, folders, files in os.walk(folder):
-        for path in (Path(parent, name) for name in (*folders, *files)):
-            mode = path.lstat().st_mode
-            if stat.S_ISREG(mode):
-                found[path.relative_to(folder).as_posix()] = path
-            elif not stat.S_ISDIR(mode):
-                raise _Damage(f"{path} is {'a symbolic link' if stat.S_ISLNK(mode) else 'no regular file'}")
-    return found
-
-
-def _read_manifest(folder: Path, step: int) -> dict[str, Any]:
-    path = folder / _MANIFEST
-    if _MANIFEST not in _files(folder):
-        raise _Damage(f"{path} is missing")
-    try:
-        written = path.read_bytes()
-        manifest = json.loads(written)
-        del manifest["sha256"]
-        # Byte for byte, so that no flipped bit passes as another spelling of the same JSON.
-        whole = _render(manifest) == written
-    except (ValueError, TypeError, KeyError) as error:
-        raise _Damage(f"{path} is no manifest: {_reason(error)}") from error
-    if not whole:
-        raise _Damage(f"{path} has another SHA-256 than it says")
-    if (manifest.get("format"), manifest.get("step")) != (_FORMAT, step):
-        raise _Damage(f"{path} is of another step or format")
-    return manifest
-
-
-def _render(manifest: Mapping[str, Any]) -> bytes:
-    """JSON that ends in the SHA-256 of the rest."""
-    digest = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
-    return json.dumps({**manifest, "sha256": digest}, indent=1, allow_nan=False).encode() + b"\n"
-
-
-@contextlib.contextmanager
-def _checkpointer() -> "Iterator[ocp.Checkpointer]":
-    import orbax.checkpoint as ocp
-
-    # In a run of several processes none waits here for the others.
-    process = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process_{process}"
-    )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    logger = logging.getLogger("absl")
-    logger.addFilter(_is_no_traceback)
-    try:
-        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-            yield checkpointer
-    finally:
-        logger.removeFilter(_is_no_traceback)
-
-
-def _is_no_traceback(record: logging.LogRecord) -> bool:
-    """Drops the tracebacks that Orbax's threads log: it raises the same errors."""
-    return not record.exc_info
-
-
-def _leaves(tree: PyTree, name: str) -> dict[str, Any]:
-    """The leaves by path, all of them arrays or shapes and dtypes."""
-    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    for path, leaf in leaves.items():
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
-            raise TypeError(f"{name} must hold arrays, got {type(leaf).__name__} at {path}: make it an array")
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            raise TypeError(f"{name} must hold arrays, got a typed key at {path}: take its jax.random.key_data")
-    return leaves
-
-
-def _type(array: Any) -> str:
-    return f"{np.dtype(array.dtype).name}[{','.join(map(str, array.shape))}]"
-
-
-def _native(path: str, leaf: Any) -> np.ndarray:
-    array = np.asarray(leaf)
-    if array.dtype.kind in "OSUMm" or not array.dtype.isnative:
-        raise TypeError(f"state must hold numbers in native order, got {array.dtype} at {path}: convert it")
-    return array
-
-
-def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _require_space(folder: Path, num_bytes: int) -> None:
-    # Compression may not help; metadata and the manifest take some kilobytes.
-    needed, free = num_bytes + num_bytes // 8 + 2**20, shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(f"the disk must have {needed:,} bytes free, got {free:,}")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _reason(error: Exception) -> str:
-    """An error in one line."""
-    return textwrap.shorten(str(error) or type(error).__name__, 240)

@@ -7,7 +7,7 @@ respect to that unit range.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ Observed = Num[Array, "..."]
 NUM_LEVELS = 256
 
 
+@runtime_checkable
 class PixelLikelihood(Protocol):
     """p(x|z) as a function of the decoder's outputs for z."""
 
@@ -175,8 +176,9 @@ def check_pixels(x: Observed, outputs: Float[Array, "..."]) -> None:
     # A traced array has no values yet: those are checked where data enter.
     if isinstance(x, Tracer):
         return
-    # By NumPy, for JAX would trace the comparison of a constant too.
-    lowest, highest = np.min(x), np.max(x)
+    # As a NumPy array, for JAX would trace the comparison of a constant too.
+    values = np.asarray(x)
+    lowest, highest = values.min(), values.max()
     if not (lowest >= 0 and highest <= 1):
         raise ValueError(f"x must be from 0 to 1, got values from {lowest:g} to {highest:g}: {advice}")
 

@@ -88,7 +88,7 @@ def float32_product(x: Array, kernel: Array, dimensions: Any, **_: Any) -> Array
 def bfloat16_product(x: Array, kernel: Array, dimensions: Any, **_: Any) -> Array:
     """x @ kernel with bfloat16 operands and a float32 sum; takes the place of `lax.dot_general` in a layer.
 
-    The gradient of x is such a product too. That of the kernel stays float32: its sum over few examples is the one
+    The gradient of x is a product in bfloat16 too. That of the kernel stays float32: its sum over few examples is the one
     product that processors with bfloat16 units do no faster in it (`benchmarks/training_speed.py`).
     """
     return _bfloat16_product(x, kernel, dimensions)
@@ -104,7 +104,7 @@ def _bfloat16_product(x: Array, kernel: Array, dimensions: Any) -> Array:
 @_bfloat16_product.defjvp
 def _bfloat16_product_jvp(dimensions: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, kernel), (x_dot, kernel_dot) = primals, tangents
-    # A float32 operand and a bfloat16 result: transposed, that is a product of two bfloat16 operands to float32.
+    # A float32 operand and a bfloat16 result: transposed, that is a product of two bfloat16 operands.
     along_x = lax.dot_general(x_dot, kernel.astype(jnp.bfloat16), dimensions, preferred_element_type=jnp.bfloat16)
     along_kernel = float32_product(x, kernel_dot, dimensions)
     return _bfloat16_product(x, kernel, dimensions), along_x.astype(jnp.float32) + along_kernel
