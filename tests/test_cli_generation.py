@@ -27,19 +27,8 @@ KEY = jax.random.key(0)
 DIGITS = DataConfig(data="digits")
 TRAINING = TrainingConfig(num_epochs=2, batch_size=100)
 FLAT = Experiment(DIGITS, ModelConfig(latent_size=2, hidden_sizes=(16,)), training=TRAINING)
-TWO_LAYERS = replace(
-    FLAT,
-    model=replace(
-        FLAT.model,
-        network="hierarchical",
-        latent_size=4,
-        top_latent_size=3,
-        top_hidden_sizes=(5,),
-        likelihood="gaussian",
-    ),
-    data=replace(DIGITS, binarization="none"),
-    num_seeds=2,
-)
+LAYERS = ModelConfig("hierarchical", 4, (16,), top_latent_size=3, top_hidden_sizes=(5,), likelihood="gaussian")
+TWO_LAYERS = replace(FLAT, model=LAYERS, data=replace(DIGITS, binarization="none"), num_seeds=2)
 RUN_OF_ONE = ["curves", "samples", "manifold", "reconstructions", "interpolation", "latents", "kl_by_latent"]
 
 

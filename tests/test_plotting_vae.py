@@ -231,6 +231,17 @@ def test_more_than_two_latents_are_shown_by_principal_components():
         assert f"({value / values.sum():.0%} of the variance)" in label
 
 
+def test_each_run_s_kl_falls_from_its_largest_latent_and_its_sum_is_told():
+    figure = plotting.kl_by_rank({"a": np.array([0.5, 3.0, 1.0]), "b": np.array([0.25, 2.0])})
+    axes = figure.axes[0]
+    first, second = axes.lines
+    np.testing.assert_array_equal(first.get_xydata(), [[1, 3.0], [2, 1.0], [3, 0.5]])
+    np.testing.assert_array_equal(second.get_xydata(), [[1, 2.0], [2, 0.25]])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a, 4.5 nats", "b, 2.2 nats"]
+    assert first.get_color() != second.get_color()
+    assert axes.get_ylim()[0] == 0
+
+
 def test_means_that_do_not_vary_and_many_classes_are_drawn(tmp_path):
     figure = plotting.latent_scatter(np.zeros((26, 3)), np.arange(26))
     assert "(0% of the variance)" in figure.axes[0].get_xlabel()
@@ -298,6 +309,7 @@ MISUSES = {
     "z1 must be 2 increasing values, got [1. 0.]: ": lambda: plotting.manifold(
         images(2, 2, 3, 3), np.array([1.0, 0.0])
     ),
+    "runs must hold the KL of at least one run, got none: ": lambda: plotting.kl_by_rank({}),
     "means must be [N, D] with both at least 2, got shape (5, 1): ": lambda: plotting.latent_scatter(images(5, 1)),
     "means must be finite, got 1 of 3 that are not: ": lambda: plotting.latent_scatter(
         np.array([[0.0, np.nan], [1.0, 2.0], [0.0, 0.0]])
@@ -322,6 +334,7 @@ def test_every_figure_is_saved_with_whole_fonts_and_leaves_the_settings_alone(tm
         plotting.interpolation(images(2, 3, 4, 5, 3)),
         plotting.manifold(images(3, 3, 4, 4)),
         plotting.latent_scatter(images(20, 3), np.arange(20) % 3),
+        plotting.kl_by_rank({"a": images(5)}),
         plotting.kl_by_latent(np.array([1.0, 0.0]), active=np.array([True, False])),
         plotting.bound_gap(np.arange(3.0), -np.ones(3), np.ones(3), 0.0, xlabel="loc"),
     ]

@@ -126,18 +126,23 @@ def kl_by_rank(runs: Mapping[str, Float[Array | np.ndarray, " _"]]) -> Figure:
     """
     if not runs:
         raise ValueError("runs must hold the KL of at least one run, got none: add one")
-    longest = max(len(kl) for kl in runs.values())
     with mpl.rc_context(STYLE):
         figure = StyledFigure(figsize=(4.0, 2.6), layout="constrained")
         axes = figure.subplots()
         for (name, kl), colour, marker in zip(runs.items(), cycle(CONTRASTING_COLOURS), cycle(MARKERS), strict=False):
             heights = np.sort(np.asarray(kl, dtype=float))[::-1]
-            look: dict[str, Any] = {"marker": marker if longest <= MAX_APART else "", "markersize": 3, "linewidth": 0.9}
+            look: dict[str, Any] = {
+                "marker": marker if len(heights) <= MAX_APART else "",
+                "markersize": 3,
+                "linewidth": 0.9,
+            }
             label = f"{name}, {heights.sum():.1f} nats"
             axes.plot(np.arange(len(heights)) + 1, heights, color=colour, label=label, **look)
         axes.set_xlabel("rank of the latent")
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-        axes.set_ylim(bottom=0)
+        # The estimate for a latent of a hierarchical model may be negative.
+        if all(np.min(kl) >= 0 for kl in runs.values()):
+            axes.set_ylim(bottom=0)
         axes.set_ylabel("KL (nats per image)")
         axes.legend()
     return figure

@@ -39,7 +39,7 @@ class Scores(NamedTuple):
     """Var_x(E_q[z_d|x]), which says whether a latent is active."""
 
     @property
-    def active(self) -> Array:
+    def active(self) -> Array | np.ndarray:
         """Which latents are active [D]."""
         return self.variance_of_means > ACTIVE_VARIANCE
 

@@ -88,8 +88,8 @@ def float32_product(x: Array, kernel: Array, dimensions: Any, **_: Any) -> Array
 def bfloat16_product(x: Array, kernel: Array, dimensions: Any, **_: Any) -> Array:
     """x @ kernel with bfloat16 operands and a float32 sum; takes the place of `lax.dot_general` in a layer.
 
-    The gradient of x is a product in bfloat16 too. That of the kernel stays float32: its sum over few examples is the one
-    product that processors with bfloat16 units do no faster in it (`benchmarks/training_speed.py`).
+    The gradient of x is a product in bfloat16 too. That of the kernel stays float32: its sum over few examples is the
+    one product that processors with bfloat16 units do no faster in it (`benchmarks/training_speed.py`).
     """
     return _bfloat16_product(x, kernel, dimensions)
 

@@ -74,7 +74,7 @@ def _with_error(name: str, of_images: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _plain(counts: np.ndarray) -> Any:
+def _plain(counts: np.ndarray | np.integer) -> Any:
     return int(counts) if counts.ndim == 0 else counts.tolist()
 
 
