@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -74,7 +73,9 @@ def last_state(path):
 def lasting(path):
     """The rows of metrics.jsonl without the speed."""
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in ("seconds", "images_per_second")} for row in rows]
+    return [
+        {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")} for row in rows
+    ]
 
 
 def assert_same_end(path, other):
@@ -122,7 +123,9 @@ def test_the_metrics_are_saved_by_epoch(trained):
     rows = lasting(folder / "run")
     assert [row["epoch"] for row in rows] == [1, 2]
     with (folder / "run/metrics.csv").open() as file:
-        assert [float(row["validation_elbo"]) for row in csv.DictReader(file)] == [row["validation_elbo"] for row in rows]
+        assert [float(row["validation_elbo"]) for row in csv.DictReader(file)] == [
+            row["validation_elbo"] for row in rows
+        ]
 
 
 def test_the_saved_command_line_repeats_the_run_which_may_be_stopped_and_resumed(trained):
@@ -162,7 +165,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(called, tmp_path)
     (warning,) = [line for line in errors if line.startswith("vae-jax: warning: ")]
     assert "checkpoint of step 28 is damaged" in warning
     assert re.search(r"step \d+ \(.*\) is used instead", warning)
-    for one, two in zip(jax.tree.leaves(last_state(tmp_path / "run").state), jax.tree.leaves(expected.state), strict=True):
+    for one, two in zip(
+        jax.tree.leaves(last_state(tmp_path / "run").state), jax.tree.leaves(expected.state), strict=True
+    ):
         np.testing.assert_array_equal(one, two)
 
 
@@ -385,8 +390,3 @@ def test_every_preset_is_a_default_of_its_own(tmp_path):
         assert line.startswith(f"{name} Experiment(")
         expected = re.sub("num_epochs=[0-9]+", "num_epochs=7", repr(PRESETS[name]))
         assert line == f"{name} {expected}"
-
-
-def test_no_module_of_the_commands_is_left_out_of_help():
-    folder = Path(sys.modules["vae_jax.cli"].__file__).parent
-    assert {f"{name}.py" for name in COMMANDS} <= {path.name for path in folder.iterdir()}

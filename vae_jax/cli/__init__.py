@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vae-jax: {stop}", file=sys.stderr)
         return INTERRUPTED
     except KeyboardInterrupt:
-        return _report("interrupted: nothing was saved", INTERRUPTED)
+        return _report("interrupted: what was not saved yet is lost", INTERRUPTED)
     except Exception as error:
         return _report(f"{type(error).__name__}: {error}", FAILED, debug=command.debug)
     return DONE
@@ -60,10 +60,10 @@ def _parse(arguments: Sequence[str]) -> Any:
 
 
 def _without_box(text: str) -> str:
-    """The sentences in the boxes that tyro draws, on one line."""
-    lines = [line.strip("│ ") for line in text.splitlines() if line.startswith("│")]
-    sentences = [line for line in lines if line and not re.fullmatch("─+", line)]
-    return " ".join(sentences)
+    """The sentences in the boxes that tyro draws, on one line. Its ASCII boxes have no sides, and a title of its own."""
+    drawn = [line for line in text.splitlines() if line.startswith("│")] or text.splitlines()[1:]
+    lines = [line.strip("│ ") for line in drawn]
+    return " ".join(line for line in lines if line and not re.fullmatch("[─-]+", line))
 
 
 def _report(error: object, code: int, *, debug: bool = False) -> int:

@@ -7,6 +7,12 @@ from .data import ImageData as ImageData
 from .data import load_images as load_images
 from .evaluation import log_marginals as log_marginals
 from .evaluation import make_score as make_score
+from .generation import decode_images as decode_images
+from .generation import decode_manifold as decode_manifold
+from .generation import encode_images as encode_images
+from .generation import interpolate as interpolate
+from .generation import reconstruct_images as reconstruct_images
+from .generation import sample_images as sample_images
 from .gradient_noise import noise_by_layer as noise_by_layer
 from .gradient_noise import training_loss as training_loss
 from .model import Architecture as Architecture

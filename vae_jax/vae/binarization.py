@@ -1,5 +1,7 @@
 """Grey pixels to binary ones, by a named rule."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,7 @@ def prepared(
         seed: of the fixed draws.
         stream: a number for each set of images, so that no two share their draws.
     """
-    flat = images.reshape(len(images), -1)
+    flat = images.reshape(len(images), math.prod(images.shape[1:]))
     if binarization == "threshold":
         return np.where(flat > WHITE // 2, WHITE, 0).astype(np.uint8)
     if binarization == "fixed":
