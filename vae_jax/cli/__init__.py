@@ -60,7 +60,7 @@ def _parse(arguments: Sequence[str]) -> Any:
 
 
 def _without_box(text: str) -> str:
-    """The sentences in the boxes that tyro draws, on one line. Its ASCII boxes have no sides, and a title of its own."""
+    """The sentences in the boxes that tyro draws, on one line. Its ASCII boxes have no sides."""
     drawn = [line for line in text.splitlines() if line.startswith("│")] or text.splitlines()[1:]
     lines = [line.strip("│ ") for line in drawn]
     return " ".join(line for line in lines if line and not re.fullmatch("[─-]+", line))

@@ -92,7 +92,7 @@ class Evaluate:
         """The images with only the first of the split, where so many are asked for."""
         split = getattr(images, self.split)
         if len(split.images) < 2:
-            raise Misuse(f"--split must have at least 2 images, got {self.split} with {len(split.images)}: name another")
+            raise Misuse(f"--split must have at least 2 images, got {self.split} with {len(split.images)}: try another")
         labels = None if split.labels is None else split.labels[: self.num_images]
         return replace(images, **{self.split: type(split)(split.images[: self.num_images], labels)})
 
@@ -111,7 +111,8 @@ class Evaluate:
             begin = time.perf_counter()
             importance_sampled(models[0], pixels[:IMAGES_A_CALL], key, num_importance_samples=count)
             seconds = (time.perf_counter() - begin) / min(IMAGES_A_CALL, len(pixels)) * len(pixels) * num_seeds
-            print(f"{len(pixels) * num_seeds:,} images at k = {count:,} will take about {duration(seconds)}", flush=True)
+            task = f"{len(pixels) * num_seeds:,} images at k = {count:,}"
+            print(f"{task} will take about {duration(seconds)}", flush=True)
         results = []
         with shown_steps() as on_progress:
             for number, model in enumerate(models):

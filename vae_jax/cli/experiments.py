@@ -46,7 +46,7 @@ def check_resumable(before: Experiment, now: Experiment) -> None:
         if flag != "--num-epochs":
             raise ValueError(f"{flag} must be {old} as in the run that is resumed, got {value}: leave it out")
         if value < old:
-            raise ValueError(f"--num-epochs must be at least the run's {old}, got {value}: use --stop-after to stop early")
+            raise ValueError(f"--num-epochs must be at least the run's {old}, got {value}: --stop-after ends it early")
         from vae_jax.vae.schedules import depends_on_num_epochs
 
         if depends_on_num_epochs(before):

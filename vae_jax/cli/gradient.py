@@ -80,7 +80,8 @@ def _print(rows: list[dict[str, Any]], experiment: Experiment, out: Path) -> Non
     console = Console(highlight=False)
     for estimator, size in dict.fromkeys((row["estimator"], row["num_samples"]) for row in rows):
         title = f"gradient by {estimator}, {size:,} sample{'s' * (size > 1)} an image"
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        look: dict[str, Any] = {"title_justify": "left", "title_style": "bold", "box": None, "pad_edge": False}
+        table = Table(title=title, padding=(0, 1, 0, 0), **look)
         table.add_column("layer", no_wrap=True)
         for header in ("parameters", "signal ± se", "noise ± se", "signal / noise"):
             table.add_column(header, justify="right", no_wrap=True)

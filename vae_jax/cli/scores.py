@@ -69,8 +69,8 @@ def _interval(interval: Any) -> str:
 def _explanations(summary: Mapping[str, Any]) -> Iterator[str]:
     if "nll" in summary:
         yield (
-            f"The NLL is at most this on average: its Monte Carlo error is {summary['nll_monte_carlo_se']:.2g}, with an "
-            f"effective sample size of {summary['effective_sample_size']:.1f} (least "
+            "The NLL is at most this on average: its Monte Carlo error is "
+            f"{summary['nll_monte_carlo_se']:.2g}, with an effective sample size of {summary['effective_sample_size']:.1f} (least "
             f"{summary['effective_sample_size_min']:.1f}) of {summary['num_importance_samples']:,}."
         )
     active = np.mean(summary["active_units"])

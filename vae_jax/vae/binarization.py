@@ -14,7 +14,7 @@ WHITE = 255
 
 
 def prepared(
-    images: UInt8[np.ndarray, "N *shape"], binarization: Binarization, seed: int, *, stream: int
+    images: UInt8[np.ndarray, "N ..."], binarization: Binarization, seed: int, *, stream: int
 ) -> UInt8[np.ndarray, "N X"]:
     """Images with their pixels in one axis, binarized to 0 and 255 where the rule does so once and for all.
 
@@ -35,9 +35,7 @@ def prepared(
     return flat
 
 
-def batch_pixels(
-    images: UInt8[Array, "B X"], binarization: Binarization, key: PRNGKey
-) -> Float[Array, "B X"]:
+def batch_pixels(images: UInt8[Array, "B X"], binarization: Binarization, key: PRNGKey) -> Float[Array, "B X"]:
     """What the model sees of prepared images: from 0 to 1, binarized afresh if the rule is stochastic."""
     if binarization == "stochastic":
         return stochastically_binarized(images, key)

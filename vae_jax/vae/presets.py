@@ -27,9 +27,7 @@ _IWAE = Experiment(
         hidden_sizes=(200, 200), activation="tanh", initializer="glorot_uniform", output_bias="data_mean"
     ),
     objective=ObjectiveConfig(objective="iwae", num_samples=50),
-    training=TrainingConfig(
-        num_epochs=3280, batch_size=20, learning_rate_schedule="stages", adam_epsilon=1e-4
-    ),
+    training=TrainingConfig(num_epochs=3280, batch_size=20, learning_rate_schedule="stages", adam_epsilon=1e-4),
 )
 
 PRESETS: dict[str, Experiment] = {

@@ -101,7 +101,7 @@ class RunFolder:
         try:
             return json.loads((self.path / name).read_text())
         except FileNotFoundError:
-            raise NoRun(f"{self.path} must be the folder of a run, got one without {name}: train one with --out") from None
+            raise NoRun(f"{self.path} must be the folder of a run, got one without {name}: train it first") from None
         except (OSError, ValueError) as error:
             raise NoRun(f"{self.path / name} must be JSON, got {error}: the run cannot be used without it") from error
 

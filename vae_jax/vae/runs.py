@@ -25,7 +25,15 @@ from vae_jax.vae.model import Architecture
 from vae_jax.vae.optimizers import learning_rate_at
 from vae_jax.vae.run_folder import Row, RunFolder
 from vae_jax.vae.seeds import place_by_seed, seed_keys
-from vae_jax.vae.training import TrainState, abstract_state, current_weights, init_state, make_train, num_batches, run_keys
+from vae_jax.vae.training import (
+    TrainState,
+    abstract_state,
+    current_weights,
+    init_state,
+    make_train,
+    num_batches,
+    run_keys,
+)
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """How long the device works before the run looks up: for a wish to stop, a term that is not finite, a report."""
