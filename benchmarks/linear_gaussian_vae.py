@@ -83,7 +83,8 @@ class Exact:
 
     def log_evidence(self, x: np.ndarray) -> np.ndarray:
         """log p(x) (nats)."""
-        return multivariate_normal.logpdf(x, self.loc, self.covariance)
+        covariance: Any = self.covariance
+        return multivariate_normal.logpdf(x, self.loc, covariance)
 
     def posterior_mean(self, x: np.ndarray) -> np.ndarray:
         return self.posterior_covariance @ self.weights.T @ (x - self.loc) / self.variance

@@ -68,10 +68,10 @@ def _interval(interval: Any) -> str:
 
 def _explanations(summary: Mapping[str, Any]) -> Iterator[str]:
     if "nll" in summary:
+        mean, least = summary["effective_sample_size"], summary["effective_sample_size_min"]
         yield (
-            "The NLL is at most this on average: its Monte Carlo error is "
-            f"{summary['nll_monte_carlo_se']:.2g}, with an effective sample size of {summary['effective_sample_size']:.1f} (least "
-            f"{summary['effective_sample_size_min']:.1f}) of {summary['num_importance_samples']:,}."
+            f"The NLL is at most this on average: its Monte Carlo error is {summary['nll_monte_carlo_se']:.2g}, with "
+            f"an effective sample size of {mean:.1f} (least {least:.1f}) of {summary['num_importance_samples']:,}."
         )
     active = np.mean(summary["active_units"])
     yield f"Active units: {active:g} of {summary['num_latents']} (Var_x E[z|x] above 0.01)."

@@ -1,5 +1,8 @@
 """The optimizers of a configuration."""
 
+from typing import Any
+
+import jax.numpy as jnp
 import optax
 
 from vae_jax.vae.config import TrainingConfig
@@ -9,7 +12,7 @@ from vae_jax.vae.schedules import learning_rate_schedule
 def make_optimizer(config: TrainingConfig, steps_per_epoch: int) -> optax.GradientTransformation:
     """An optimizer of optax with the configuration's schedule, after clipping the gradient if it says so."""
     learning_rate = learning_rate_schedule(config, steps_per_epoch)
-    moments = {"b1": config.adam_b1, "b2": config.adam_b2, "eps": config.adam_epsilon}
+    moments: dict[str, Any] = {"b1": config.adam_b1, "b2": config.adam_b2, "eps": config.adam_epsilon}
     match config.optimizer:
         case "adam":
             optimizer = optax.adam(learning_rate, **moments)
@@ -28,4 +31,4 @@ def make_optimizer(config: TrainingConfig, steps_per_epoch: int) -> optax.Gradie
 
 def learning_rate_at(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
     """The learning rate of a step."""
-    return float(learning_rate_schedule(config, steps_per_epoch)(step))
+    return float(jnp.asarray(learning_rate_schedule(config, steps_per_epoch)(step)))
