@@ -138,19 +138,55 @@ def dual_geometric_jensen_shannon(
     return _skewed(_twice_kl_from_mean, (loc_q, scale_q, loc_p, scale_p), alpha, middle_alpha)
 
 
+def geometric_jensen_shannon_standard_normal(
+    loc: Diagonal, log_scale: Diagonal, *, alpha: Alpha, middle_alpha: Alpha | None = None
+) -> Scalar:
+    """`geometric_jensen_shannon` with p = Normal(0, I), from the log of q's scale: finite where that of KL(p || q) is.
+
+    Arguments and errors as there.
+    """
+    return _skewed_from_standard_normal(_twice_kl_to_mean, loc, log_scale, alpha, middle_alpha)
+
+
+def dual_geometric_jensen_shannon_standard_normal(
+    loc: Diagonal, log_scale: Diagonal, *, alpha: Alpha, middle_alpha: Alpha | None = None
+) -> Scalar:
+    """`dual_geometric_jensen_shannon` with p = Normal(0, I), from the log of q's scale.
+
+    Arguments and errors as for `geometric_jensen_shannon`.
+    """
+    return _skewed_from_standard_normal(_twice_kl_from_mean, loc, log_scale, alpha, middle_alpha)
+
+
+def _skewed_from_standard_normal(
+    twice_kl: Callable[..., Array], loc: Diagonal, log_scale: Diagonal, alpha: Alpha, middle: Alpha | None
+) -> Scalar:
+    return _skewed_by_latent(twice_kl, (log_scale, loc * jnp.exp(-log_scale), loc), alpha, middle).sum()
+
+
 def _skewed(twice_kl: Callable[..., Array], gaussians: tuple[Array, ...], alpha: Alpha, middle: Alpha | None) -> Scalar:
-    """1 - alpha times the divergence between q and the mean, and alpha times that between p and the mean."""
     loc_q, scale_q, loc_p, scale_p = gaussians
-    valid = _valid(scale_q, scale_p) * _valid_alpha("alpha", alpha)
+    shifts = (loc_q - loc_p) / scale_q, (loc_q - loc_p) / scale_p
+    by_latent = _skewed_by_latent(twice_kl, (_log_ratio(scale_q, scale_p), *shifts), alpha, middle)
+    return _valid(scale_q, scale_p) * by_latent.sum()
+
+
+def _skewed_by_latent(
+    twice_kl: Callable[..., Array], distance: tuple[Diagonal, ...], alpha: Alpha, middle: Alpha | None
+) -> Diagonal:
+    """1 - alpha times the divergence between q and the mean, and alpha times that between p and the mean.
+
+    `distance` is the log of the scales' ratio, and the distance of the locs in units of q's scale and of p's.
+    """
+    valid = _valid_alpha("alpha", alpha)
     if middle is None:
         middle = alpha
     else:
         valid = valid * _valid_alpha("middle_alpha", middle)
-    log_ratio = _log_ratio(scale_q, scale_p)
-    shift_q, shift_p = (loc_q - loc_p) / scale_q, (loc_q - loc_p) / scale_p
+    log_ratio, shift_q, shift_p = distance
     of_q = twice_kl((1 - alpha) / 2, 1 - middle, middle, log_ratio, shift_q, shift_p)
     of_p = twice_kl(alpha / 2, middle, 1 - middle, -log_ratio, shift_p, shift_q)
-    return valid * (of_q + of_p).sum()
+    return valid * (of_q + of_p)
 
 
 def _twice_kl_to_mean(

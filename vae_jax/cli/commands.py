@@ -46,8 +46,9 @@ def commands_of(arguments: Sequence[str]) -> tuple[Any, list[str]]:
 
 def _train_default(arguments: list[str]) -> tuple[Train, list[str]]:
     """The preset or the run that a training begins with, and the arguments without its name."""
-    if "--resume" in arguments[:-1]:
-        folder = RunFolder(Path(arguments[arguments.index("--resume") + 1]))
+    resumed = _resumed(arguments)
+    if resumed is not None:
+        folder = RunFolder(resumed)
         with refusals_are_misuse():
             return Train(folder.experiment(), preset=folder.read_config()["preset"]), arguments
     preset = DEFAULT_PRESET
@@ -56,3 +57,13 @@ def _train_default(arguments: list[str]) -> tuple[Train, list[str]]:
     if preset not in PRESETS:
         raise Misuse(f"the preset must be one of {', '.join(PRESETS)}, got {preset}: choose of these")
     return Train(PRESETS[preset], preset=preset), arguments
+
+
+def _resumed(arguments: list[str]) -> Path | None:
+    """The folder after --resume, or after its equals sign."""
+    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if word.startswith("--resume="):
+            return Path(word.removeprefix("--resume="))
+        if word == "--resume" and following is not None:
+            return Path(following)
+    return None

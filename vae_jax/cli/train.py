@@ -167,4 +167,4 @@ class Train:
         folder.write_summary(summary | {"checkpoint": "best", "num_epochs": len(folder.rows())})
         save_figures(folder, trained, images)
         print_summary(summary)
-        print(f"Saved in {folder.path}: config.json, metrics.jsonl, metrics.csv, summary.json, checkpoints, figures")
+        print(f"Saved in {folder.path}: configuration, metrics, summary, checkpoints, figures")

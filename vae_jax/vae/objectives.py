@@ -9,7 +9,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vae_jax.bounds import ElboTerms, doubly_reparameterized, elbo_terms, importance_weighted, plain
-from vae_jax.divergences import dual_geometric_jensen_shannon, geometric_jensen_shannon
+from vae_jax.divergences import (
+    dual_geometric_jensen_shannon_standard_normal,
+    geometric_jensen_shannon_standard_normal,
+)
 from vae_jax.estimators import ESTIMATORS
 from vae_jax.typing import PRNGKey, Scalar
 from vae_jax.vae.config import ObjectiveConfig
@@ -18,7 +21,10 @@ from vae_jax.vae.networks import DiagonalGaussian
 
 IWAE_GRADIENTS = {"plain": plain, "doubly_reparameterized": doubly_reparameterized}
 
-JENSEN_SHANNON = {"geometric_js": geometric_jensen_shannon, "dual_geometric_js": dual_geometric_jensen_shannon}
+JENSEN_SHANNON = {
+    "geometric_js": geometric_jensen_shannon_standard_normal,
+    "dual_geometric_js": dual_geometric_jensen_shannon_standard_normal,
+}
 
 
 class BatchTerms(NamedTuple):
@@ -72,10 +78,13 @@ def batch_terms(
     of_image = partial(IMAGE_TERMS[config.objective], config, model, alpha=weights.alpha)
     terms = jax.vmap(of_image)(model.encode(x), x, jax.random.split(key, len(x)))
     mean = partial(weighted_mean, weights=image_weights)
-    # Free bits are of the batch: a latent that is idle for one image may be used for another.
-    penalty = jnp.maximum(jax.vmap(mean, in_axes=1)(terms.penalties), config.free_bits).sum()
+    penalties = jax.vmap(mean, in_axes=1)(terms.penalties)
+    # Free bits are of the batch: a latent that is idle for one image may be used for another. Without any, a sampled
+    # divergence may be negative, and must stay so to be unbiased.
+    if config.free_bits > 0:
+        penalties = jnp.maximum(penalties, config.free_bits)
     return BatchTerms(
-        objective=mean(terms.bound) - weights.beta * penalty,
+        objective=mean(terms.bound) - weights.beta * penalties.sum(),
         elbo=mean(terms.reconstruction - terms.kl),
         reconstruction=mean(terms.reconstruction),
         kl=mean(terms.kl),
@@ -105,10 +114,8 @@ def _jensen_shannon(
     config: ObjectiveConfig, model: VAE, code: DiagonalGaussian, x: Float[Array, " X"], key: PRNGKey, *, alpha: Scalar
 ) -> ImageTerms:
     """A geometric Jensen-Shannon divergence in the place of the KL. It bounds nothing."""
-    divergence = JENSEN_SHANNON[config.objective](
-        code.loc, jnp.exp(code.log_scale), jnp.zeros_like(code.loc), jnp.ones_like(code.loc),
-        alpha=alpha, middle_alpha=alpha if config.alpha_convention == "nielsen" else 1 - alpha,
-    )  # fmt: skip
+    middle_alpha = alpha if config.alpha_convention == "nielsen" else 1 - alpha
+    divergence = JENSEN_SHANNON[config.objective](*code, alpha=alpha, middle_alpha=middle_alpha)
     kl = model.kl_by_latent(code, key).sum()
     terms = _terms(config, model, code, x, key, divergence=lambda _: kl)
     return ImageTerms(terms.reconstruction, divergence[None], terms.reconstruction, terms.divergence)
