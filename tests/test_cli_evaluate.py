@@ -12,10 +12,12 @@ import pytest
 from vae_jax.cli import main
 from vae_jax.cli.evaluate import duration
 from vae_jax.vae.binarization import prepared
+from vae_jax.vae.checkpoints import Checkpoints
 from vae_jax.vae.data import load_images
 from vae_jax.vae.evaluation import log_marginals
 from vae_jax.vae.run_folder import RunFolder
 from vae_jax.vae.trained import load_trained
+from vae_jax.vae.training import abstract_state
 
 SMALL = ["--data", "digits", "--hidden-sizes", "16", "--latent-size", "3", "--batch-size", "100", "--num-epochs", "3"]
 STARTERS = ("vae_jax.cli.train.start_jax", "vae_jax.cli.evaluate.start_jax")
@@ -144,10 +146,15 @@ def test_another_binarization_is_scored_and_recorded(evaluated, runs):
     assert "binarized at one half" in output
 
 
-def test_the_latest_checkpoint_is_scored_on_request(evaluated):
-    code, _, _, summary = evaluated("--checkpoint", "latest", "--num-importance-samples", 0)
-    assert code == 0
-    assert (summary["checkpoint"], summary["step"]) == ("latest", 42)
+def test_the_best_checkpoint_is_scored_or_on_request_the_latest(evaluated):
+    folder = RunFolder(Path("run"))
+    checkpoints = Checkpoints(folder.checkpoints)
+    state = checkpoints.restore_latest(abstract_state(folder.experiment(), 1374, (8, 8)), on_damage=pytest.fail).state
+    checkpoints.save(43, state, score=-1000.0)
+    for arguments, which, step in ((), "best", 42), (("--checkpoint", "latest"), "latest", 43):
+        code, _, _, summary = evaluated(*arguments, "--num-importance-samples", 0)
+        assert code == 0
+        assert (summary["checkpoint"], summary["step"]) == (which, step)
 
 
 def test_several_seeds_have_a_mean_and_an_interval(evaluated):

@@ -167,6 +167,7 @@ def stopped(tmp_path_factory):
         assert main([*common, "--out", str(folder / "run")]) == 0
         assert main([*common, "--learning-rate-schedule", "cosine", "--out", str(folder / "cosine")]) == 0
     signal.signal(signal.SIGTERM, before)
+    np.savez(folder / "few.npz", train_images=np.arange(8 * 16, dtype=np.uint8).reshape(8, 4, 4))
     return folder
 
 
@@ -216,6 +217,8 @@ REFUSED = {
     "train --learning-rate nan": "learning_rate must be .*, got nan",
     "train --optimizer another": "--optimizer",
     "train --data missing": "data must be .*, got 'missing', which does not exist",
+    "train --num-validation 1": "--num-validation must be 0 or at least 2, got 1: an error needs two images",
+    "train --data {runs}/few.npz": "--data must have at least 2 test images, got 1 .*: an error needs two",
     "train --num-validation 1498": "num_validation must be from 0 to 1497, got 1498",
     "train --resume": "--resume",
     "train --resume missing": "missing must be the folder of a run, got one without config.json",
@@ -257,6 +260,14 @@ def test_resume_takes_its_folder_after_an_equals_sign_too(called, stopped):
     code, errors = called("train", f"--resume={stopped}/run", "--latent-size", 4)
     assert code == 2
     assert "--latent-size must be 3 as in the run that is resumed, got 4" in errors[-1]
+
+
+def test_a_run_of_a_preset_that_is_no_more_is_resumed_too(called, stopped, tmp_path):
+    shutil.copytree(stopped / "run", tmp_path / "run")
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    (tmp_path / "run/config.json").write_text(json.dumps(config | {"preset": "forgotten"}))
+    assert called("train", "--resume", "run", "--stop-after", 1)[0] == 0
+    assert_same_end(tmp_path / "run", stopped / "run")
 
 
 def test_images_from_files_are_trained_on_and_refused_when_they_change(called, tmp_path):

@@ -50,7 +50,9 @@ def _train_default(arguments: list[str]) -> tuple[Train, list[str]]:
     if resumed is not None:
         folder = RunFolder(resumed)
         with refusals_are_misuse():
-            return Train(folder.experiment(), preset=folder.read_config()["preset"]), arguments
+            preset = folder.read_config().get("preset")
+            known = preset if preset in PRESETS else DEFAULT_PRESET
+            return Train(folder.experiment(), preset=known), arguments
     preset = DEFAULT_PRESET
     if len(arguments) > 1 and not arguments[1].startswith("-"):
         preset = arguments.pop(1)

@@ -65,6 +65,7 @@ class Train:
         with refusals_are_misuse():
             check_experiment(experiment)
         images = loaded_images(experiment.data)
+        check_sizes(images)
         with refusals_are_misuse():
             check_experiment(experiment, images.shape)
         self._configure(folder, images)
@@ -168,3 +169,16 @@ class Train:
         save_figures(folder, trained, images)
         print_summary(summary)
         print(f"Saved in {folder.path}: configuration, metrics, summary, checkpoints, figures")
+
+
+def check_sizes(images: "ImageData") -> None:
+    """Refuses images of which no error of a score can be had.
+
+    Raises:
+        Misuse: too few for validation or test.
+    """
+    num_validation, num_test = len(images.validation.images), len(images.test.images)
+    if num_validation == 1:
+        raise Misuse("--num-validation must be 0 or at least 2, got 1: an error needs two images")
+    if num_test < 2:
+        raise Misuse(f"--data must have at least 2 test images, got {num_test} ({images.source}): an error needs two")
