@@ -1,6 +1,8 @@
 """Strictness for every test, switched on before the package is imported."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
@@ -11,8 +13,21 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook("vae_jax", "beartype.beartype")
 
-# Each worker of a parallel run would otherwise take every core for its compilations.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_parallel_codegen_split_count=1")
+# The tests compile far more than they compute. Each worker of a parallel run would otherwise take every core for it.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level=0")
+
+
+def pytest_configure(config):
+    """One compilation cache for all the commands that the tests run, made by the process that starts the workers."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        config.compilation_cache = tempfile.mkdtemp(prefix="vae_jax-tests-")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compilation_cache
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(getattr(config, "compilation_cache", ""), ignore_errors=True)
 
 
 @pytest.fixture

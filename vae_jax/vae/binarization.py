@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, UInt8
 
 from vae_jax.typing import PRNGKey
@@ -45,8 +46,10 @@ def batch_pixels(images: UInt8[Array, "B X"], binarization: Binarization, key: P
 def stochastically_binarized(images: UInt8[Array, "B X"], key: PRNGKey) -> Float[Array, "B X"]:
     """Each pixel is 1 with the probability of its grey level over 255, to within 2^-17.
 
-    Sixteen random bits decide, half of what a uniform float takes to draw; black and white come out for certain.
+    Sixteen random bits decide, two pixels a word of the generator; black and white come out for certain.
     """
-    bits = jax.random.bits(key, images.shape, jnp.uint16).astype(jnp.int32)
-    threshold = (images.astype(jnp.int32) * 2**16 + WHITE // 2) // WHITE
-    return (bits < threshold).astype(jnp.float32)
+    words = jax.random.bits(key, (-(-images.size // 2),), jnp.uint32)
+    bits = lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: images.size].reshape(images.shape)
+    # 2^16 / 255 times the level, to the nearest integer.
+    threshold = 257 * images.astype(jnp.int32) + (images >= 128)
+    return (bits.astype(jnp.int32) < threshold).astype(jnp.float32)

@@ -91,23 +91,43 @@ def bfloat16_product(x: Array, kernel: Array, dimensions: Any, **_: Any) -> Arra
     The gradient of x is a product in bfloat16 too. That of the kernel stays float32: its sum over few examples is the
     one product that processors with bfloat16 units do no faster in it (`benchmarks/training_speed.py`).
     """
-    return _bfloat16_product(x, kernel, dimensions)
+    along_x = _along_x(x, lax.stop_gradient(kernel), dimensions)
+    return along_x + _along_kernel(lax.stop_gradient(x), kernel, dimensions)
+
+
+# In two parts, each with the gradient of one operand. As one function, JAX would ask the product with x's cotangent for
+# a bfloat16 result, which XLA computes on float32 operands.
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _along_x(x: Array, kernel: Array, dimensions: Any) -> Array:
+    return _rounded_product(x, kernel, dimensions)
+
+
+def _along_x_forward(x: Array, kernel: Array, dimensions: Any) -> tuple[Array, Array]:
+    return _rounded_product(x, kernel, dimensions), kernel
+
+
+def _along_x_backward(dimensions: Any, kernel: Array, cotangent: Array) -> tuple[Array, None]:
+    del dimensions
+    return _rounded_product(cotangent, kernel, (((cotangent.ndim - 1,), (1,)), ((), ()))), None
+
+
+_along_x.defvjp(_along_x_forward, _along_x_backward)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _bfloat16_product(x: Array, kernel: Array, dimensions: Any) -> Array:
+def _along_kernel(x: Array, kernel: Array, dimensions: Any) -> Array:
+    return jnp.zeros((*x.shape[:-1], kernel.shape[1]), x.dtype)
+
+
+@_along_kernel.defjvp
+def _along_kernel_jvp(dimensions: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return _along_kernel(*primals, dimensions), lax.dot_general(primals[0], tangents[1], dimensions)
+
+
+def _rounded_product(x: Array, kernel: Array, dimensions: Any) -> Array:
     return lax.dot_general(
         x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), dimensions, preferred_element_type=jnp.float32
     )
-
-
-@_bfloat16_product.defjvp
-def _bfloat16_product_jvp(dimensions: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (x, kernel), (x_dot, kernel_dot) = primals, tangents
-    # A float32 operand and a bfloat16 result: transposed, that is a product of two bfloat16 operands.
-    along_x = lax.dot_general(x_dot, kernel.astype(jnp.bfloat16), dimensions, preferred_element_type=jnp.bfloat16)
-    along_kernel = float32_product(x, kernel_dot, dimensions)
-    return _bfloat16_product(x, kernel, dimensions), along_x.astype(jnp.float32) + along_kernel
 
 
 class MLP(nnx.Module):
