@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tyro
 
 from vae_jax.cli.misuse import Misuse
@@ -79,6 +78,8 @@ def _check_writable(path: Path) -> None:
 
 def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Writes the file whole or not at all."""
+    import numpy as np
+
     unfinished = path.with_name(f".{path.name}.partial")
     try:
         with unfinished.open("wb") as file:

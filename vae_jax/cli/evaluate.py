@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Evaluate:
     """Scores a trained model: ELBO, its terms, KL by latent, active units, likelihood by importance sampling.
 
-    Prints the scores and adds them to the run's summary.json.
+    Prints the scores and saves them in the run's summary.json, or in summary_validation.json for that split.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -74,7 +74,8 @@ class Evaluate:
         summary = split_summary(trained, images, self.split, self.seed)
         if self.num_importance_samples:
             summary |= self._nll(trained, images, jax.random.key(self.seed))
-        folder.write_summary(summary | {"checkpoint": self.checkpoint, "evaluation": environment("float32", self.seed)})
+        about = {"checkpoint": self.checkpoint, "evaluation": environment("float32", self.seed)}
+        folder.write_summary(summary | about, self.split)
         print_summary(summary)
         print_kl_by_latent(summary)
 

@@ -41,7 +41,8 @@ def check_resumable(before: Experiment, now: Experiment) -> None:
     """
     for flag, value in flags(now).items():
         old = flags(before)[flag]
-        if value == old:
+        # Images may have moved: it is their checksum that must be the same.
+        if value == old or flag in ("--data", "--data-dir"):
             continue
         if flag != "--num-epochs":
             raise ValueError(f"{flag} must be {old} as in the run that is resumed, got {value}: leave it out")

@@ -4,13 +4,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.runs import opened_run, warn
 from vae_jax.vae.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vae_jax.vae.images import ImageData
     from vae_jax.vae.trained import Trained
 
@@ -33,12 +33,14 @@ def opened_model(path: Path, *, checkpoint: str, model_seed: int) -> tuple[RunFo
         return folder, load_trained(folder, which=checkpoint, on_damage=warn).of_seed(model_seed)
 
 
-def images_seen(trained: "Trained", images: "ImageData", split: str, *, needed: int = 1) -> np.ndarray:
+def images_seen(trained: "Trained", images: "ImageData", split: str, *, needed: int = 1) -> "np.ndarray":
     """The images of a split as a model sees them, times 255 [N, X]: where training binarizes afresh, one fixed draw.
 
     Raises:
         Misuse: fewer than are needed, or images of another shape.
     """
+    import numpy as np
+
     from vae_jax.vae.runs import visible_images
 
     if images.shape != trained.shape:

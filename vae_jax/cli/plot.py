@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import tyro
 
 from vae_jax.cli.misuse import Misuse
@@ -16,6 +15,7 @@ from vae_jax.cli.startup import start_jax
 from vae_jax.vae.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
     from vae_jax.vae.images import ImageData
@@ -116,6 +116,7 @@ def figures_of_run(folder: RunFolder, trained: "Trained", images: "ImageData") -
 
 def _pictures(trained: "Trained", images: "ImageData") -> Iterator[tuple[str, "Figure"]]:
     import jax
+    import numpy as np
 
     from vae_jax import plotting
     from vae_jax.vae import generation
@@ -136,7 +137,7 @@ def _pictures(trained: "Trained", images: "ImageData") -> Iterator[tuple[str, "F
         yield "interpolation", plotting.interpolation(np.asarray(paths))
 
 
-def ends_of_paths(labels: np.ndarray | None, num_images: int) -> tuple[list[int], list[int]]:
+def ends_of_paths(labels: "np.ndarray | None", num_images: int) -> tuple[list[int], list[int]]:
     """Places of the first pairs of images, of two classes each where there are labels; no image is in two pairs."""
     first, second, unpaired = [], [], list(range(num_images))
     while unpaired and len(first) < NUM_PATHS:
@@ -150,8 +151,9 @@ def ends_of_paths(labels: np.ndarray | None, num_images: int) -> tuple[list[int]
     return first, second
 
 
-def _scatter(trained: "Trained", test: np.ndarray, labels: np.ndarray | None) -> "Figure":
+def _scatter(trained: "Trained", test: "np.ndarray", labels: "np.ndarray | None") -> "Figure":
     import jax
+    import numpy as np
 
     from vae_jax import plotting
     from vae_jax.vae.generation import encode_images
@@ -161,8 +163,9 @@ def _scatter(trained: "Trained", test: np.ndarray, labels: np.ndarray | None) ->
     return plotting.latent_scatter(means, None if labels is None else labels[: len(test)], projection=projection)
 
 
-def _kl_by_latent(trained: "Trained", test: np.ndarray) -> "Figure":
+def _kl_by_latent(trained: "Trained", test: "np.ndarray") -> "Figure":
     import jax
+    import numpy as np
 
     from vae_jax import plotting
     from vae_jax.vae.summary import scores_of
@@ -194,6 +197,7 @@ def _figures_of_runs(
 ) -> Iterator[tuple[str, "Figure"]]:
     """What can be compared, by name."""
     import jax
+    import numpy as np
 
     from vae_jax import plotting
     from vae_jax.vae.summary import scores_of
@@ -217,9 +221,11 @@ def _figures_of_runs(
 
 
 def _reconstructions_of_runs(
-    models: dict[str, "Trained"], seen: dict[str, np.ndarray], images: "ImageData"
+    models: dict[str, "Trained"], seen: "dict[str, np.ndarray]", images: "ImageData"
 ) -> "Figure":
     """Of what each model sees of the same images. Where that differs, the originals are the grey ones."""
+    import numpy as np
+
     from vae_jax import plotting
     from vae_jax.vae.generation import on_unit_scale, reconstruct_images
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import tyro
 
 from vae_jax.cli.misuse import Misuse
@@ -50,6 +49,8 @@ class Reconstruct:
         Raises:
             Misuse: no run, or arguments that no reconstruction can be had for.
         """
+        import numpy as np
+
         if self.num_images < 1:
             raise Misuse(f"--num-images must be at least 1, got {self.num_images}: raise it")
         start_jax("float32", num_cpu_devices=1)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import tyro
 
 from vae_jax.cli.misuse import Misuse
@@ -14,6 +13,7 @@ from vae_jax.cli.results import save_figure, staged
 from vae_jax.cli.startup import check_seed, start_jax
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
     from vae_jax.vae.generation import Samples
@@ -53,6 +53,8 @@ class Sample:
         Raises:
             Misuse: no run, or arguments that no sample can be had for.
         """
+        import numpy as np
+
         if self.num_images < 1:
             raise Misuse(f"--num-images must be at least 1, got {self.num_images}: raise it")
         check_seed(self.seed)
@@ -81,7 +83,7 @@ def _arrays(samples: "Samples") -> dict[str, Any]:
     return {"images": samples.images, "latents": latents}
 
 
-def _grid(images: np.ndarray) -> "Figure":
+def _grid(images: "np.ndarray") -> "Figure":
     from vae_jax import plotting
 
     return plotting.image_grid(images, num_columns=max(8, math.ceil(math.sqrt(len(images)))))

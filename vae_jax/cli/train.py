@@ -165,7 +165,7 @@ class Train:
 
         trained = load_trained(folder, on_damage=warn)
         summary = split_summary(trained, images, "test")
-        folder.write_summary(summary | {"checkpoint": "best", "num_epochs": len(folder.rows())})
+        folder.write_summary(summary | {"checkpoint": "best"})
         save_figures(folder, trained, images)
         print_summary(summary)
         print(f"Saved in {folder.path}: configuration, metrics, summary, checkpoints, figures")

@@ -52,18 +52,10 @@ class RunFolder:
         """
         return experiment_from(self.read_config().get("experiment", {}), self.path)
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Writes summary.json, over the fields that it has already."""
-        before = self.read_summary() if (self.path / "summary.json").exists() else {}
-        write_json(self.path / "summary.json", before | dict(summary))
-
-    def read_summary(self) -> dict[str, Any]:
-        """What summary.json holds.
-
-        Raises:
-            NoRun: there is none, or it is damaged.
-        """
-        return self._read_json("summary.json")
+    def write_summary(self, summary: Mapping[str, Any], split: str = "test") -> None:
+        """Writes the scores of a split: summary.json for the test images, else summary_validation.json and so on."""
+        name = "summary.json" if split == "test" else f"summary_{split}.json"
+        write_json(self.path / name, {"num_epochs": len(self.rows()), **summary})
 
     def append_row(self, row: Row) -> None:
         """Adds an epoch to metrics.jsonl, so that it outlives the process."""
@@ -73,17 +65,23 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def rows(self) -> list[Row]:
-        """The epochs of metrics.jsonl. One that was cut short in writing is left out."""
+        """The epochs of metrics.jsonl. The last is left out if it was cut short in writing.
+
+        Raises:
+            NoRun: another line is damaged.
+        """
         try:
             lines = (self.path / "metrics.jsonl").read_text().splitlines()
         except FileNotFoundError:
             return []
         rows = []
-        for line in lines:
+        for number, line in enumerate(lines, start=1):
             try:
                 rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+            except json.JSONDecodeError as error:
+                if number == len(lines):
+                    break
+                raise NoRun(f"{self.path / 'metrics.jsonl'} must be JSON lines, got {error} in {number}") from error
         return rows
 
     def keep_rows(self, rows: Sequence[Row]) -> None:

@@ -223,6 +223,8 @@ class Run:
         row: Row = {"epoch": epoch, "step": epoch * self.steps_per_epoch}
         row |= {f"train_{name}": values(total / self.num_images) for name, total in state.sums._asdict().items()}
         row |= _validation_metrics(scores if self.has_validation else None)
+        if not np.all(np.isfinite(row["validation_elbo"] or 0)):
+            raise Diverged(self._message("the validation ELBO was not finite", row["step"] - 1, 0))
         row["active_units"] = values(scores.active.sum(-1))
         beta, alpha = current_weights(experiment, state.learned, row["step"] - 1, self.steps_per_epoch)
         row |= {"beta": values(beta), "alpha": values(alpha)}
