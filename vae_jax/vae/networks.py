@@ -121,7 +121,7 @@ def _along_kernel(x: Array, kernel: Array, dimensions: Any) -> Array:
 
 @_along_kernel.defjvp
 def _along_kernel_jvp(dimensions: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    return _along_kernel(*primals, dimensions), lax.dot_general(primals[0], tangents[1], dimensions)
+    return _along_kernel(*primals, dimensions), float32_product(primals[0], tangents[1], dimensions)
 
 
 def _rounded_product(x: Array, kernel: Array, dimensions: Any) -> Array:
