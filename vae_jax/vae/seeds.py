@@ -37,7 +37,13 @@ def over_seeds(function: Callable[..., Any], num_seeds: int, mesh: Mesh | None) 
         return function
 
     def of_all(shared: Any, keys: SeedKeys, states: Any, *more: Any) -> Any:
-        return jax.vmap(lambda key, state: function(shared, key, state, *more))(keys, states)
+        def of_one(key: PRNGKey, state: Any) -> Any:
+            return function(shared, key, state, *more)
+
+        if jax.default_backend() == "cpu":
+            # One after another on each device: the state of one stays in cache, that of several does not.
+            return jax.lax.map(lambda arguments: of_one(*arguments), (keys, states))
+        return jax.vmap(of_one)(keys, states)
 
     if mesh is None:
         return of_all
