@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax.vae import runs
+from vae_jax.vae import pace
 from vae_jax.vae.checkpoints import CheckpointError, Checkpoints
 from vae_jax.vae.config import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
 from vae_jax.vae.images import Split, split_images
@@ -64,8 +64,8 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def single_steps(monkeypatch):
     """A look after every step."""
-    monkeypatch.setattr(runs, "SECONDS_BETWEEN_LOOKS", 0)
-    monkeypatch.setattr(runs, "FIRST_STEPS", 1)
+    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr(pace, "FIRST_STEPS", 1)
 
 
 def refuse(line):

@@ -43,12 +43,12 @@ def _print_peak(case: MemoryCase) -> None:
     from speed.work import default_work, seconds_of
 
     jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-    resident_after_imports = _restart_peak()
+    resident_after_imports = restart_peak()
     work = default_work(case.num_samples, case.num_replicates)
     seconds = seconds_of(blocked_pass(work, case.estimator, case.block_size))
     on_device = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     report = {
-        "peak_resident_bytes_above_imports": _peak_resident() - resident_after_imports,
+        "peak_resident_bytes_above_imports": peak_resident() - resident_after_imports,
         "resident_bytes_after_imports": resident_after_imports,
         "peak_device_bytes": on_device,
         "seconds_with_compilation": seconds,
@@ -56,14 +56,14 @@ def _print_peak(case: MemoryCase) -> None:
     print(json.dumps(report))
 
 
-def _restart_peak() -> int:
+def restart_peak() -> int:
     """Sets the peak back to what is resident now and returns it; the peak so far, where the system cannot."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    return _peak_resident()
+    return peak_resident()
 
 
-def _peak_resident() -> int:
+def peak_resident() -> int:
     """The process's peak in bytes. `ru_maxrss` is inherited from the parent on Linux, so it is the second choice."""
     if STATUS.exists():
         line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))

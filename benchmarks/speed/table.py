@@ -78,8 +78,8 @@ def _memory(results: Results) -> Table:
             _short(row["estimator"]),
             _size(row["num_samples"], row["num_replicates"]),
             _count(row["block_size"]),
-            _megabytes(row["peak_resident_bytes_above_imports"]),
-            _megabytes(row["peak_device_bytes"]),
+            megabytes(row["peak_resident_bytes_above_imports"]),
+            megabytes(row["peak_device_bytes"]),
         ]
         for row in results["memory"]
     ]
@@ -122,7 +122,7 @@ def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
-def _megabytes(number: int | None) -> str:
+def megabytes(number: int | None) -> str:
     return "-" if number is None else f"{number / 1e6:.0f}"
 
 

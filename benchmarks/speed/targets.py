@@ -21,14 +21,14 @@ def targets(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     large = list(_in_blocks(results["million"]["passes"]))
     loops = [row for row in measured if "loop over samples" in row["name"]]
     return [
-        _at_most("time over the draw floor", MOST_OVER_FLOOR, _each(results["estimators"], "over_floor")),
-        _at_most("NumPyro log joint, over its forward pass", MOST_OVER_FORWARD, _over_forward(results)),
-        _at_least("ahead of every peer, same family", LEAST_OVER_PEERS, _each(measured, "over_ours")),
-        _at_least("the same, ours truncated", LEAST_OVER_PEERS, _each(truncated, "over_our_positive_normal")),
-        _at_least("ahead of a loop over samples", LEAST_OVER_SAMPLE_LOOP, _each(loops, "over_ours")),
-        _at_most("million samples in blocks, over the floor", MOST_OVER_FLOOR_OF_MILLION, _each(large, "over_floor")),
-        _at_most("million samples in blocks, bytes", MOST_BYTES, map(_peak, _in_blocks(results["memory"]))),
-        _at_most("growth of memory, 100 times the replicates", MOST_GROWTH, _growths(results["memory"])),
+        at_most("time over the draw floor", MOST_OVER_FLOOR, _each(results["estimators"], "over_floor")),
+        at_most("NumPyro log joint, over its forward pass", MOST_OVER_FORWARD, _over_forward(results)),
+        at_least("ahead of every peer, same family", LEAST_OVER_PEERS, _each(measured, "over_ours")),
+        at_least("the same, ours truncated", LEAST_OVER_PEERS, _each(truncated, "over_our_positive_normal")),
+        at_least("ahead of a loop over samples", LEAST_OVER_SAMPLE_LOOP, _each(loops, "over_ours")),
+        at_most("million samples in blocks, over the floor", MOST_OVER_FLOOR_OF_MILLION, _each(large, "over_floor")),
+        at_most("million samples in blocks, bytes", MOST_BYTES, map(_peak, _in_blocks(results["memory"]))),
+        at_most("growth of memory, 100 times the replicates", MOST_GROWTH, _growths(results["memory"])),
     ]
 
 
@@ -57,11 +57,11 @@ def _peak(row: Mapping[str, Any]) -> float:
     return row["peak_resident_bytes_above_imports"] if on_device is None else on_device
 
 
-def _at_most(target: str, limit: float, values: Iterable[float]) -> dict[str, Any]:
+def at_most(target: str, limit: float, values: Iterable[float]) -> dict[str, Any]:
     return _row(target, limit, max(values, default=None), lambda worst: worst <= limit)
 
 
-def _at_least(target: str, limit: float, values: Iterable[float]) -> dict[str, Any]:
+def at_least(target: str, limit: float, values: Iterable[float]) -> dict[str, Any]:
     return _row(target, limit, min(values, default=None), lambda worst: worst >= limit)
 
 

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from speed.memory import _peak_resident, _restart_peak
+from speed.memory import peak_resident, restart_peak
 from training.work import PRESET_NAME
 
 
@@ -52,7 +52,7 @@ def _main(data: str, started: float) -> None:
     import vae_jax.cli
     from vae_jax.vae.runs import Run
 
-    resident_after_imports = _restart_peak()
+    resident_after_imports = restart_peak()
     train: Any = Run.train
 
     def train_one_step(run: Run, state: Any, **options: Any) -> Any:
@@ -60,7 +60,7 @@ def _main(data: str, started: float) -> None:
             report = {
                 "seconds": time.time() - started,
                 "resident_bytes_after_imports": resident_after_imports,
-                "peak_resident_bytes_above_imports": _peak_resident() - resident_after_imports,
+                "peak_resident_bytes_above_imports": peak_resident() - resident_after_imports,
                 "peak_device_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
             }
             print(json.dumps(report), flush=True)

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from speed.table import _megabytes, _number, _table
+from speed.table import _number, _table, megabytes
 
 Results = Mapping[str, Any]
 
@@ -49,9 +49,9 @@ def _tables(results: Results) -> Iterator[Table]:
         [
             [
                 f"{case['num_images']:,}",
-                _megabytes(case["image_bytes"]),
-                _megabytes(case["peak_resident_bytes_above_imports"]),
-                _megabytes(case["peak_device_bytes"]),
+                megabytes(case["image_bytes"]),
+                megabytes(case["peak_resident_bytes_above_imports"]),
+                megabytes(case["peak_device_bytes"]),
             ]
             for case in results["memory"]["cases"]
         ],

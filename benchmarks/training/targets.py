@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from speed.targets import _at_least, _at_most
+from speed.targets import at_least, at_most
 
 Results = Mapping[str, Any]
 
@@ -25,15 +25,15 @@ def targets(results: Results) -> list[dict[str, Any]]:
     trainings = [row for row in results["trainings"] if row["status"] == "measured"]
     quality = results["quality"]
     return [
-        _at_least("over PyTorch eager", LEAST_OVER_EAGER, _over(trainings, "torch eager")),
-        _at_least("the same, fused Adam", LEAST_OVER_EAGER, _over(trainings, "torch eager, fused Adam")),
-        _at_least("bfloat16 over float32, one seed", LEAST_BFLOAT16_GAIN, _gains(trainings, "over_float32")),
-        _at_most("bfloat16's test ELBO off ours", MOST_ELBO_DIFFERENCE, _differences(quality, "ours", "bfloat16")),
-        _at_most("PyTorch's test ELBO off ours", MOST_ELBO_DIFFERENCE, _differences(quality, "torch eager", "float32")),
-        _at_least("many seeds' throughput over one's", LEAST_SEEDS_GAIN, _gains(trainings, "over_one_seed")),
-        _at_most("start to first step, nothing cached (s)", MOST_START_SECONDS, _cold_starts(results)),
-        _at_least("log p(x): rate over its products'", LEAST_PRODUCTS_SHARE, _products_shares(results)),
-        _at_most("bytes of memory a byte of images", MOST_BYTES_AN_IMAGE_BYTE, _growths(results)),
+        at_least("over PyTorch eager", LEAST_OVER_EAGER, _over(trainings, "torch eager")),
+        at_least("the same, fused Adam", LEAST_OVER_EAGER, _over(trainings, "torch eager, fused Adam")),
+        at_least("bfloat16 over float32, one seed", LEAST_BFLOAT16_GAIN, _gains(trainings, "over_float32")),
+        at_most("bfloat16's test ELBO off ours", MOST_ELBO_DIFFERENCE, _differences(quality, "ours", "bfloat16")),
+        at_most("PyTorch's test ELBO off ours", MOST_ELBO_DIFFERENCE, _differences(quality, "torch eager", "float32")),
+        at_least("many seeds' throughput over one's", LEAST_SEEDS_GAIN, _gains(trainings, "over_one_seed")),
+        at_most("start to first step, nothing cached (s)", MOST_START_SECONDS, _cold_starts(results)),
+        at_least("log p(x): rate over its products'", LEAST_PRODUCTS_SHARE, _products_shares(results)),
+        at_most("bytes of memory a byte of images", MOST_BYTES_AN_IMAGE_BYTE, _growths(results)),
     ]
 
 

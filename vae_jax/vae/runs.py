@@ -23,6 +23,7 @@ from vae_jax.vae.evaluation import Scores, make_score
 from vae_jax.vae.images import ImageData, Split
 from vae_jax.vae.model import Architecture
 from vae_jax.vae.optimizers import learning_rate_at
+from vae_jax.vae.pace import Pace
 from vae_jax.vae.run_folder import Row, RunFolder
 from vae_jax.vae.seeds import place_by_seed, seed_keys
 from vae_jax.vae.training import (
@@ -34,12 +35,6 @@ from vae_jax.vae.training import (
     num_batches,
     run_keys,
 )
-
-SECONDS_BETWEEN_LOOKS = 1.0
-"""How long the device works before the run looks up: for a wish to stop, a term that is not finite, a report."""
-
-FIRST_STEPS = 16
-"""Steps before the speed is known."""
 
 MONITORED_IMAGES = 5000
 """Training images whose latents are watched where none are held out."""
@@ -167,7 +162,7 @@ class Run:
         rows = self.folder.rows()
         step = self._step(state)
         saver = _Saver(self, seconds_between_checkpoints, best=best_row(rows), step=step)
-        pace = _Pace(self.steps_per_epoch)
+        pace = Pace(self.steps_per_epoch)
         while step < last_epoch * self.steps_per_epoch and not self._is_early(rows) and not should_stop():
             epoch, batch = divmod(step, self.steps_per_epoch)
             num_steps = pace.num_steps(batch)
@@ -217,7 +212,7 @@ class Run:
         patience, best = self.experiment.training.patience, best_row(rows)
         return patience is not None and best is not None and rows[-1]["epoch"] - best["epoch"] >= patience
 
-    def _row(self, state: TrainState, epoch: int, pace: "_Pace") -> Row:
+    def _row(self, state: TrainState, epoch: int, pace: "Pace") -> Row:
         experiment = self.experiment
         scores = self._score(_evaluation_keys(self.key, experiment.num_seeds), state.learned.model)
         row: Row = {"epoch": epoch, "step": epoch * self.steps_per_epoch}
@@ -236,7 +231,7 @@ class Run:
         """Images of an average step, of all seeds together."""
         return self.num_images / self.steps_per_epoch * self.experiment.num_seeds
 
-    def _report(self, state: TrainState, epoch: int, share: float, pace: "_Pace", row: Row | None) -> Report:
+    def _report(self, state: TrainState, epoch: int, share: float, pace: "Pace", row: Row | None) -> Report:
         seen = min(share * self.steps_per_epoch * self.experiment.training.batch_size, self.num_images)
         elbo, reconstruction, kl = (
             float(np.mean(jax.device_get(total))) / seen
@@ -275,46 +270,6 @@ def _all_finite(tree: Any, num_seeds: int) -> Array:
     """Whether every number is finite, of each seed."""
     leaves = [jnp.isfinite(leaf).reshape(num_seeds, -1).all(axis=1) for leaf in jax.tree.leaves(tree)]
     return jnp.stack(leaves).all(axis=0)
-
-
-class _Pace:
-    """How fast steps are, and how many fill the time between two looks."""
-
-    def __init__(self, steps_per_epoch: int) -> None:
-        self.steps_per_epoch = steps_per_epoch
-        self._begin = self._epoch_begin = time.perf_counter()
-        self._epoch_steps, self._epoch_seconds = 0, 0.0
-        self._last_speed = 0.0
-        self._is_compiled = False
-
-    @property
-    def steps_per_second(self) -> float:
-        """In the epoch so far, compilation left out."""
-        return self._epoch_steps / self._epoch_seconds if self._epoch_seconds else self._last_speed
-
-    def num_steps(self, batch: int) -> int:
-        """Steps to do next, at most to the end of the epoch."""
-        self._begin = time.perf_counter()
-        if batch == 0:
-            self._epoch_begin, self._epoch_steps, self._epoch_seconds = self._begin, 0, 0.0
-        if not self._is_compiled:
-            return 1
-        remaining = self.steps_per_epoch - batch
-        wanted = int(self._last_speed * SECONDS_BETWEEN_LOOKS) or min(FIRST_STEPS, remaining)
-        # The whole rest rather than most of it and a short call more.
-        return remaining if wanted > 0.7 * remaining else wanted
-
-    def add(self, num_steps: int) -> None:
-        """Notes steps that are done."""
-        seconds = time.perf_counter() - self._begin
-        if self._is_compiled:
-            self._epoch_steps, self._epoch_seconds = self._epoch_steps + num_steps, self._epoch_seconds + seconds
-            self._last_speed = num_steps / seconds
-        self._is_compiled = True
-
-    def seconds_of_epoch(self) -> float:
-        """Since the epoch began, or since the run was resumed in it."""
-        return time.perf_counter() - self._epoch_begin
 
 
 class _Saver:
