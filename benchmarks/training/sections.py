@@ -23,6 +23,9 @@ PEERS = {
 }
 """The families of the contenders."""
 
+ON_ONE_DEVICE = "ours, one device of several"
+"""One seed in the process that many are sharded in."""
+
 OF_ONE_SEED = ("torch compiled, fused Adam", "jitted step, host batches")
 
 SHARE_OF_MANY = 4
@@ -50,6 +53,8 @@ def trainings(
         arguments = asdict(setting) | {"num_steps": max(1, min(num_steps, most_steps or num_steps))}
         ours = "ours" if setting.num_seeds == 1 else "ours on all devices"
         entries["ours", setting] = Entry(ours, "ours", arguments)
+        if setting.num_seeds == 1:
+            entries[ON_ONE_DEVICE, setting] = Entry("ours on all devices", "ours", arguments)
         for name, family in PEERS.items():
             if setting.num_seeds == 1 or name not in OF_ONE_SEED:
                 entries[name, setting] = Entry(family, name, arguments)
@@ -70,14 +75,15 @@ def _training_row(name: str, setting: Setting, entries: Mapping[tuple[str, Setti
 
     in_float32 = Setting(setting.batch_size, "float32", setting.num_seeds)
     of_one = Setting(setting.batch_size, setting.precision, 1)
-    ours = entries["ours", setting]
+    ours, is_many = entries["ours", setting], setting.num_seeds > 1
     return row | {
         "images_per_second": summary(rates),
         "seconds": summary(entry.seconds),
         "first_seconds": entry.answers[0]["seconds"],
         "ours_over_it": None if ours.failures else ratios(ours.rates("images"), rates),
         "over_float32": over(entries.get((name, in_float32))) if setting.precision != "float32" else None,
-        "over_one_seed": over(entries.get((name, of_one))) if setting.num_seeds > 1 else None,
+        "over_one_seed": over(entries.get((name, of_one))) if is_many else None,
+        "over_one_device": over(entries.get((ON_ONE_DEVICE, of_one))) if name == "ours" and is_many else None,
     }
 
 

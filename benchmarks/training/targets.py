@@ -30,7 +30,8 @@ def targets(results: Results) -> list[dict[str, Any]]:
         at_least("bfloat16 over float32, one seed", LEAST_BFLOAT16_GAIN, _gains(trainings, "over_float32")),
         at_most("bfloat16's test ELBO off ours", MOST_ELBO_DIFFERENCE, _differences(quality, "ours", "bfloat16")),
         at_most("PyTorch's test ELBO off ours", MOST_ELBO_DIFFERENCE, _differences(quality, "torch eager", "float32")),
-        at_least("many seeds' throughput over one's", LEAST_SEEDS_GAIN, _gains(trainings, "over_one_seed")),
+        at_least("many seeds over one, same process", LEAST_SEEDS_GAIN, _gains(trainings, "over_one_device")),
+        at_least("many seeds over one with all cores", LEAST_SEEDS_GAIN, _gains(trainings, "over_one_seed")),
         at_most("start to first step, nothing cached (s)", MOST_START_SECONDS, _cold_starts(results)),
         at_least("log p(x): rate over its products'", LEAST_PRODUCTS_SHARE, _products_shares(results)),
         at_most("bytes of memory a byte of images", MOST_BYTES_AN_IMAGE_BYTE, _growths(results)),
@@ -51,7 +52,7 @@ def _over(trainings: Iterable[Results], contender: str) -> Iterator[float]:
 def _gains(trainings: Iterable[Results], name: str) -> Iterator[float]:
     """Of our own rows; more seeds than one have no target in bfloat16 over float32."""
     ours = [row for row in trainings if row["contender"] == "ours" and row[name] is not None]
-    return (row[name]["median"] for row in ours if name == "over_one_seed" or row["num_seeds"] == 1)
+    return (row[name]["median"] for row in ours if name != "over_float32" or row["num_seeds"] == 1)
 
 
 def _differences(quality: Iterable[Results], contender: str, precision: str) -> Iterator[float]:

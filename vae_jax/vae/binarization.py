@@ -1,17 +1,22 @@
 """Grey pixels to binary ones, by a named rule."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from vae_jax.typing import PRNGKey
 from vae_jax.vae.config import Binarization
+from vae_jax.vae.memory import aligned_empty
 
 WHITE = 255
+
+_CHUNK = 4096
+"""Images decided at once."""
 
 
 def prepared(
@@ -27,13 +32,26 @@ def prepared(
         stream: a number for each set of images, so that no two share their draws.
     """
     flat = images.reshape(len(images), math.prod(images.shape[1:]))
-    if binarization == "threshold":
-        return np.where(flat > WHITE // 2, WHITE, 0).astype(np.uint8)
-    if binarization == "fixed":
-        # A pixel of level k is set by k of 255 equally likely draws, so that white is always and black never set.
-        draws = np.random.default_rng((seed, stream)).integers(0, WHITE, flat.shape, dtype=np.uint8)
-        return np.where(draws < flat, WHITE, 0).astype(np.uint8)
-    return flat
+    match binarization:
+        case "threshold":
+            return _decided(flat, lambda chunk: chunk > WHITE // 2)
+        case "fixed":
+            generator = np.random.default_rng((seed, stream))
+            # A pixel of level k is set by k of 255 equally likely draws, so that white is always and black never set.
+            return _decided(flat, lambda chunk: generator.integers(0, WHITE, chunk.shape, dtype=np.uint8) < chunk)
+        case _:
+            return flat
+
+
+def _decided(
+    flat: UInt8[np.ndarray, "N X"], is_white: Callable[[np.ndarray], Bool[np.ndarray, "n X"]]
+) -> UInt8[np.ndarray, "N X"]:
+    """Images of 0 and 255, with no more memory than they take."""
+    decided = aligned_empty(flat.shape)
+    for start in range(0, len(flat), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        np.multiply(is_white(flat[chunk]), np.uint8(WHITE), out=decided[chunk])
+    return decided
 
 
 def batch_pixels(images: UInt8[Array, "B X"], binarization: Binarization, key: PRNGKey) -> Float[Array, "B X"]:

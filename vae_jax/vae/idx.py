@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vae_jax.vae.images import DatasetMisuse, DatasetUnavailable, Split
+from vae_jax.vae.memory import aligned_empty, read_into
 
 IDX_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -81,14 +82,8 @@ def _read_stream(stream: io.BufferedIOBase, path: Path, num_axes: int) -> UInt8[
     # A damaged header must not claim all memory.
     if size > LARGEST_RATIO * path.stat().st_size:
         raise EOFError(f"it is too short for the {shape} bytes that it announces")
-    array = np.empty(shape, np.uint8)
-    flat, filled = array.reshape(-1), 0
-    while filled < size:
-        # Pieces, because a GzipFile makes a copy of what it reads into.
-        num_read = stream.readinto(flat[filled : filled + 2**20].data)
-        if not num_read:
-            raise EOFError(f"it ends before the {shape} bytes that it announces")
-        filled += num_read
+    array = aligned_empty(shape)
+    read_into(array, stream)
     if stream.read(1):
         raise EOFError(f"it goes on after the {shape} bytes that it announces")
     return array

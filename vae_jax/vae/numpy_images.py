@@ -3,11 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, UInt8
+from numpy.lib import format as npy
 
 from vae_jax.vae.images import DatasetMisuse, DatasetUnavailable, Split
+from vae_jax.vae.memory import aligned_empty, read_into
 
 ARRAY_NAMES = {
     "train": (("train_images", "train_labels"), ("x_train", "y_train"), ("images", "labels")),
@@ -17,6 +20,8 @@ ARRAY_NAMES = {
 """Names that the images and labels of a split may have in an .npz."""
 
 _MAGIC = {".npz": b"PK", ".npy": b"\x93NUMPY"}
+
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 _CHUNK = 4096
 """Images converted at once: a copy in float64 of all would take eight times their memory."""
@@ -51,12 +56,13 @@ def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
                     f"{path} must be an {path.suffix} file, got another format: save it with numpy.savez or numpy.save"
                 )
             file.seek(0)
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.ndarray):
-                return {name: loaded[name] for name in _known_names(loaded.files, path)}
+            if path.suffix == ".npz":
+                with np.load(file, allow_pickle=False) as archive:
+                    return {name: _read_member(archive, name) for name in _known_names(archive.files, path)}
+            array = _read_array(file)
             if file.read(1):
                 raise EOFError("it goes on after its array")
-            return {"images": loaded}
+            return {"images": array}
     except DatasetMisuse:
         raise
     except OSError as error:
@@ -69,6 +75,28 @@ def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
             ) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DatasetUnavailable(f"{path} is damaged ({reason}): fetch it again") from error
+
+
+def _read_member(archive: Any, name: str) -> np.ndarray:
+    with archive.zip.open(f"{name}.npy") as file:
+        array = _read_array(file)
+        # The archive checks what it holds when it comes to its end.
+        if file.read(1):
+            raise EOFError(f"{name} goes on after its array")
+        return array
+
+
+def _read_array(file: Any) -> np.ndarray:
+    """An array in NumPy's format; one of uint8 in memory that a device can take over."""
+    start = file.tell()
+    read_header = _HEADERS.get(npy.read_magic(file))
+    shape, is_fortran, dtype = ((), True, None) if read_header is None else read_header(file)
+    if dtype != np.uint8 or is_fortran:
+        file.seek(start)
+        return npy.read_array(file, allow_pickle=False)
+    array = aligned_empty(shape)
+    read_into(array, file)
+    return array
 
 
 def _known_names(names: Sequence[str], path: Path) -> list[str]:
@@ -102,7 +130,7 @@ def images_of(array: np.ndarray, what: str) -> UInt8[np.ndarray, "N ..."]:
         )
     if images.dtype == np.uint8:
         return images
-    converted = np.empty(images.shape, np.uint8)
+    converted = aligned_empty(images.shape)
     for start in range(0, len(images), _CHUNK):
         chunk = images[start : start + _CHUNK]
         scaled = _scaled_floats(chunk, what) if kind == "f" else chunk * 255 if kind == "b" else chunk

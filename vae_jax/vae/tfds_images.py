@@ -12,6 +12,7 @@ import numpy as np
 from vae_jax.vae.download import RemoteFile, fetch_files
 from vae_jax.vae.idx import IDX_FILES, read_idx
 from vae_jax.vae.images import DatasetMisuse, DatasetUnavailable, Progress, Split
+from vae_jax.vae.memory import aligned_empty
 
 BUILDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 """The datasets that are downloaded and prepared here, and the classes of their builders in TFDS."""
@@ -173,7 +174,7 @@ def _check_features(features: Any, where: str) -> Any:
 
 def _read_split(builder: Any, source: Any, *, has_labels: bool, on_progress: Progress | None) -> Split:
     shape = builder.info.features["image"].shape
-    images = np.empty((len(source), *shape), np.uint8)
+    images = aligned_empty((len(source), *shape))
     labels = np.empty(len(source), np.int32) if has_labels else None
     for start in range(0, len(source), _CHUNK):
         if on_progress is not None:

@@ -18,6 +18,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, UInt8
 
+from vae_jax.compilation import wide_vectors
 from vae_jax.typing import PRNGKey, Scalar
 from vae_jax.vae.binarization import WHITE, batch_pixels
 from vae_jax.vae.config import Experiment
@@ -141,7 +142,8 @@ def make_train(
         body = partial(step, pixels, order, keys.noise)
         return lax.fori_loop(0, num_steps, lambda _, state: body(state), state._replace(sums=sums))
 
-    advance = jax.jit(over_seeds(advance, experiment.num_seeds, mesh), donate_argnums=2)
+    advance = over_seeds(advance, experiment.num_seeds, mesh)
+    advance = jax.jit(advance, donate_argnums=2, compiler_options=wide_vectors())
     pixels = to_devices(images, mesh)
     return lambda key, state, num_steps: advance(pixels, key, state, jnp.asarray(num_steps))
 
