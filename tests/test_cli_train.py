@@ -129,6 +129,17 @@ def test_the_metrics_are_saved_by_epoch(trained):
         ]
 
 
+def test_events_for_tensorboard_hold_every_metric(called, tmp_path):
+    code, _ = called("train", *SMALL, "--num-epochs", 1, "--tensorboard", "--out", "run")
+    assert code == 0
+    (events,) = (tmp_path / "run/events").iterdir()
+    content = events.read_bytes()
+    (row,) = lasting(tmp_path / "run")
+    written = [name for name, value in row.items() if value is not None]
+    assert len(written) > 10
+    assert all(name.encode() in content for name in written)
+
+
 def test_the_saved_command_line_repeats_the_run_which_may_be_stopped_and_resumed(trained):
     folder, _ = trained
     _, *saved = shlex.split(json.loads((folder / "run/config.json").read_text())["command_line"])
@@ -222,6 +233,7 @@ REFUSED = {
     "train --num-validation 1498": "num_validation must be from 0 to 1497, got 1498",
     "train --resume": "--resume",
     "train --resume missing": "missing must be the folder of a run, got one without config.json",
+    "train --resume {runs}/run --out other": "--out must be left out of a run that is resumed, got other",
     "train --resume {runs}/run --latent-size 4": "--latent-size must be 3 as in the run that is resumed, got 4",
     "train --resume {runs}/run --seed 4": "--seed must be 0 as in the run that is resumed, got 4: leave it out",
     "train --resume {runs}/run --num-epochs 1": "--num-epochs must be at least the run's 2, got 1: --stop-after",
@@ -323,10 +335,11 @@ def started(*arguments, cwd):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_told_to_stop_is_saved_and_says_how_to_go_on(tmp_path, called):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_is_saved_and_says_how_to_go_on(number, tmp_path, called):
     process = started("train", *SMALL, "--num-epochs", "1000000", "--out", "run", cwd=tmp_path)
     begin = time.monotonic()
-    process.terminate()
+    process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert time.monotonic() - begin < 10
     assert process.returncode == 130, errors

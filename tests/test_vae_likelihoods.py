@@ -145,6 +145,12 @@ def test_samples_average_to_the_mean(name):
         assert draws.max() <= 1
 
 
+@pytest.mark.parametrize("name", ["bernoulli", "grey_bernoulli", "continuous_bernoulli"])
+def test_the_gradient_at_a_logit_of_zero_is_that_of_an_even_coin(name):
+    gradient = jax.grad(likelihood(name).log_prob)(jnp.zeros(3), jnp.array([0.0, 0.5, 1.0]))
+    np.testing.assert_allclose(gradient, [-0.5, 0.0, 0.5], atol=1e-7)
+
+
 @pytest.mark.parametrize("logit", [-1e4, -30.0, -2.0, -1e-6, 0.0, 1e-6, 0.7, 1e4])
 def test_continuous_bernoulli_draws_have_its_distribution(logit):
     draws = np.asarray(ContinuousBernoulli().sample(jnp.full(5000, logit), jax.random.key(2)), float)

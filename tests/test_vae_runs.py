@@ -314,8 +314,10 @@ def test_a_term_that_is_not_finite_stops_the_run_and_is_named(whole, tmp_path):
     state = run.resume(refuse)
     state.learned.model["decoder"]["head"]["bias"] = jnp.full(12, jnp.nan)
     message = r"the reconstruction was nan by step 5 \(epoch 2, batch 1 of 4\): lower"
+    (run.folder.path / "metrics.csv").unlink()
     with pytest.raises(Diverged, match=message):
         run.train(state, seconds_between_checkpoints=0.0)
+    assert (run.folder.path / "metrics.csv").exists()
     state = run.resume(refuse)
     assert same_bits(state, before.state)
     state.learned.model["encoder"]["loc_head"]["bias"] = jnp.full(2, 1e30)

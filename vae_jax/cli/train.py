@@ -1,6 +1,7 @@
 """`vae-jax train`: a VAE, from images to pictures."""
 
 import contextlib
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from vae_jax.vae.run_folder import RunFolder
 if TYPE_CHECKING:
     from vae_jax.vae.images import ImageData
     from vae_jax.vae.runs import Outcome, Report
+
+DEFAULT_OUT = Path("vae-jax-train")
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class Train:
     """The most that a kill can cost."""
     tensorboard: bool = False
     """Write events for TensorBoard too; needs the extra tensorboard."""
-    out: Path = Path("vae-jax-train")
-    """Folder for the run."""
+    out: Path | None = None
+    """Folder for the run. By default vae-jax-train."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -55,7 +58,7 @@ class Train:
             Misuse: arguments that no run can be had for.
             Stopped: asked to, by the user or the system; the run is saved.
         """
-        folder = RunFolder(self.resume or self.out)
+        folder = RunFolder(self.resume or self.out or DEFAULT_OUT)
         experiment = self.experiment
         self._check(folder)
         check_seed(experiment.seed)
@@ -71,7 +74,7 @@ class Train:
         self._configure(folder, images)
         outcome = self._train(folder, images)
         if not outcome.finished:
-            print(f"stopped after {len(outcome.rows)} epochs: vae-jax train --resume {folder.path} goes on")
+            print(f"stopped after {len(outcome.rows)} epochs: {_going_on(folder)}")
             return
         self._conclude(folder, images)
 
@@ -82,6 +85,8 @@ class Train:
             raise Misuse(f"--out must be a folder without a run, got {folder.path}: name another, or use --resume")
         if self.tensorboard:
             check_tensorboard()
+        if self.resume is not None and self.out is not None:
+            raise Misuse(f"--out must be left out of a run that is resumed, got {self.out}: it goes on in its folder")
         if self.resume is not None:
             with refusals_are_misuse():
                 check_resumable(folder.experiment(), self.experiment)
@@ -154,7 +159,7 @@ class Train:
                 seconds_between_checkpoints=self.seconds_between_checkpoints,
             )
         if should_stop() and not outcome.finished:
-            raise Stopped(f"stopped and saved: vae-jax train --resume {folder.path} goes on")
+            raise Stopped(f"stopped and saved: {_going_on(folder)}")
         return outcome
 
     def _conclude(self, folder: RunFolder, images: "ImageData") -> None:
@@ -169,6 +174,10 @@ class Train:
         save_figures(folder, trained, images)
         print_summary(summary)
         print(f"Saved in {folder.path}: configuration, metrics, summary, checkpoints, figures")
+
+
+def _going_on(folder: RunFolder) -> str:
+    return f"vae-jax train --resume {shlex.quote(str(folder.path))} goes on"
 
 
 def check_sizes(images: "ImageData") -> None:

@@ -4,6 +4,7 @@ What a run does depends on its configuration and its data alone. It may be ended
 resumed from its last checkpoint: every array and every metric that follows is the same, bit for bit.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -158,6 +159,18 @@ class Run:
             Diverged: a term or a parameter is not finite. The last good checkpoint is left.
             CheckpointError: a checkpoint cannot be saved.
         """
+        with contextlib.ExitStack() as however_it_ends:
+            however_it_ends.callback(self.folder.write_csv)
+            return self._train_on(state, stop_after, should_stop, on_report, seconds_between_checkpoints)
+
+    def _train_on(
+        self,
+        state: TrainState,
+        stop_after: int | None,
+        should_stop: Callable[[], bool],
+        on_report: Callable[[Report], None],
+        seconds_between_checkpoints: float,
+    ) -> Outcome:
         last_epoch = min(stop_after or math.inf, self.experiment.training.num_epochs)
         rows = self.folder.rows()
         step = self._step(state)
@@ -179,7 +192,6 @@ class Run:
             saver.save_if_due(state, step)
             on_report(self._report(state, epoch + 1, (batch + num_steps) / self.steps_per_epoch, pace, row))
         saver.save(state, step)
-        self.folder.write_csv()
         finished = step >= self.experiment.training.num_epochs * self.steps_per_epoch or self._is_early(rows)
         return Outcome(finished, rows)
 
