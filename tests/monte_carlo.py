@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import norm
 
 FAMILY_WISE_ERROR = 1e-6
-MAX_COMPARISONS = 2_000
+MAX_COMPARISONS = 5_000
 Z = norm.isf(FAMILY_WISE_ERROR / MAX_COMPARISONS / 2)
 
 

@@ -113,3 +113,20 @@ MISUSES = [
 def test_misuse_is_refused(error, message, q, num_samples):
     with pytest.raises(error, match=message):
         distributions.rsample(q, jax.random.key(0), num_samples)
+
+
+@pytest.mark.parametrize(
+    "q",
+    [
+        lambda logits: dist.Bernoulli(logits=logits).to_event(1),
+        lambda logits: {"a": dist.Bernoulli(logits=logits[0]), "b": dist.Bernoulli(logits=logits[1:]).to_event(1)},
+    ],
+    ids=["vector", "pytree"],
+)
+def test_the_score_of_a_bernoulli_is_right_at_a_logit_of_zero(q):
+    logits, outcome = jnp.array([0.0, 0.0, 1.0]), jnp.array([0, 1, 1])
+    value = outcome if not isinstance(q(logits), dict) else {"a": outcome[0], "b": outcome[1:]}
+    score = jax.grad(lambda logits: distributions.log_prob(q(logits), value))(logits)
+    np.testing.assert_allclose(score, outcome - jax.nn.sigmoid(logits), rtol=1e-6)
+    expected = np.where(outcome, -np.logaddexp(0, -np.asarray(logits)), -np.logaddexp(0, np.asarray(logits))).sum()
+    assert float(distributions.log_prob(q(logits), value)) == pytest.approx(expected, rel=1e-6)

@@ -26,7 +26,7 @@ def test_mean_and_variance_are_the_exact_ones(name, num_samples, family):
     problem = PoissonGamma(family=family)
     params = problem.default_params
     exact = problem.exact(params, name)(num_samples)
-    loss = partial(problem.elbo, num_samples=num_samples, estimator=ESTIMATORS[name])
+    loss = partial(problem.estimate, num_samples=num_samples, estimator=ESTIMATORS[name])
     num_replicates = 400_000 // num_samples
     value, gradient = gradient_statistics(loss, jax.tree.map(jnp.asarray, params), jax.random.key(0), num_replicates)
     means, stds = ({"elbo": getattr(value, field)} | getattr(gradient, field) for field in ("mean", "std"))

@@ -65,7 +65,7 @@ def test_a_study_draws_what_gradient_replicates_draws(study):
     def loss(params, key):
         from vae_jax import pathwise
 
-        return PROBLEM.elbo(params, key, 5, estimator=pathwise)
+        return PROBLEM.estimate(params, key, 5, estimator=pathwise)
 
     values, gradients = gradient_replicates(loss, {k: np.float32(v) for k, v in PARAMS.items()}, KEY, 500)
     np.testing.assert_allclose(study.replicates_of("pathwise", "elbo", 5), values, rtol=1e-5)

@@ -34,7 +34,7 @@ def sample(q: Distributions, key: PRNGKey, num_samples: int) -> Latents:
         TypeError: a leaf of `q` is not a distribution.
         ValueError: `num_samples` is not positive, or a distribution has a batch shape.
     """
-    _check(q, num_samples)
+    check_latents(q, num_samples)
     return lax.stop_gradient(_draw(q, key, num_samples, "sample"))
 
 
@@ -45,8 +45,8 @@ def rsample(q: Distributions, key: PRNGKey, num_samples: int) -> Latents:
         TypeError: as `sample`, or a distribution of `q` is not reparameterizable.
         ValueError: as `sample`.
     """
-    _check(q, num_samples)
-    for name, leaf in _named_leaves(q):
+    check_latents(q, num_samples)
+    for name, leaf in named_leaves(q):
         if not leaf.has_rsample:
             raise TypeError(
                 f"{name} is a {type(leaf).__name__}, which has no reparameterized sampler: a pathwise estimator "
@@ -57,13 +57,36 @@ def rsample(q: Distributions, key: PRNGKey, num_samples: int) -> Latents:
 
 def log_prob(q: Distributions, value: Latents) -> Scalar:
     """Joint log density (nats) of one value under the independent distributions of `q`."""
-    terms = jax.tree.map(lambda leaf, leaf_value: leaf.log_prob(leaf_value), q, value, is_leaf=is_distribution)
+    terms = jax.tree.map(_log_prob, q, value, is_leaf=is_distribution)
     return reduce(operator.add, jax.tree.leaves(terms))
 
 
+def _log_prob(leaf: Any, value: Any) -> Any:
+    base = leaf
+    while isinstance(base, dist.Independent | dist.ExpandedDistribution):
+        base = base.base_dist
+    if not isinstance(base, dist.BernoulliLogits):
+        return leaf.log_prob(value)
+    # At a logit of exactly zero, where training often starts, the derivative of NumPyro's own is off by a half.
+    return (value * base.logits - jax.nn.softplus(base.logits)).sum()
+
+
 def entropy(q: Distributions) -> Scalar:
-    """Joint entropy (nats), where every distribution of `q` has one in closed form."""
-    return reduce(operator.add, (leaf.entropy() for _, leaf in _named_leaves(q)))
+    """Joint entropy (nats), where every distribution of `q` has one in closed form.
+
+    Raises:
+        TypeError: one has none.
+    """
+    return reduce(operator.add, (_entropy(name, leaf) for name, leaf in named_leaves(q)))
+
+
+def _entropy(name: str, leaf: Any) -> Scalar:
+    try:
+        return leaf.entropy()
+    except (AttributeError, NotImplementedError) as error:
+        raise TypeError(
+            f"{name} must have an entropy in closed form, got {type(leaf).__name__}, which has none: use pathwise"
+        ) from error
 
 
 def _draw(q: Distributions, key: PRNGKey, num_samples: int, method: str) -> Latents:
@@ -77,19 +100,21 @@ def _draw(q: Distributions, key: PRNGKey, num_samples: int, method: str) -> Late
     return jax.tree.unflatten(structure, draws)
 
 
-def _named_leaves(q: Distributions) -> list[tuple[str, Any]]:
+def named_leaves(q: Distributions) -> list[tuple[str, Any]]:
+    """The distributions of `q` in order, each with the name that messages give it, such as q['u']."""
     leaves = jax.tree_util.tree_leaves_with_path(q, is_leaf=is_distribution)
     return [(f"q{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves]
 
 
-def _check(q: Distributions, num_samples: int) -> None:
+def check_latents(q: Distributions, num_samples: int) -> None:
+    """Raises the TypeError or ValueError of `sample` for what cannot be drawn from."""
     if not isinstance(num_samples, int):
         raise TypeError(f"num_samples must be an int known before tracing, got {type(num_samples).__name__}")
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}: raise it")
-    if not _named_leaves(q):
+    if not named_leaves(q):
         raise ValueError("q must hold at least one distribution, got an empty pytree")
-    for name, leaf in _named_leaves(q):
+    for name, leaf in named_leaves(q):
         if not is_distribution(leaf):
             raise TypeError(
                 f"{name} must be a distribution, got {type(leaf).__name__}: use one of numpyro.distributions, or an "

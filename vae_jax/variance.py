@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from vae_jax.estimators import ESTIMATORS, in_blocks
-from vae_jax.problems import ExactMoments, PoissonGamma
+from vae_jax.compilation import wide_vectors
+from vae_jax.estimators import ESTIMATORS, REGISTRY, Work, in_blocks
+from vae_jax.problems import ExactMoments, Problem
 from vae_jax.replicates import check_replicates, stack_replicates
 from vae_jax.statistics import Statistics, summarize
 from vae_jax.typing import PRNGKey
@@ -38,7 +40,7 @@ BELIEVABLE_STD_ERROR = 0.5
 
 @dataclass(frozen=True)
 class Row:
-    """One parameter's gradient (or the ELBO) under one estimator at one number of samples."""
+    """One parameter's gradient (or the value) under one estimator at one number of samples."""
 
     problem: str
     estimator: str
@@ -62,8 +64,14 @@ class Row:
     reliable: bool
     """The exact moments are finite or unknown, no replicate is NaN or infinite, and the standard error of std is small
     and believable: it and the exact one are under a tenth of std, and it is at least half of the exact one."""
+    num_evaluations: int
+    """Of the objective for one estimate."""
     seconds: float
-    """Of the pass that made this row, compilation aside. One pass makes all rows of a study."""
+    """Of the pass that made this row, compilation aside. One pass makes all rows of an estimator."""
+    seconds_per_estimate: float
+    """The row's share of that pass, by its number of samples, on one estimate of all parameters."""
+    variance_seconds: float
+    """std^2 times seconds_per_estimate: what a given error of an average of estimates costs."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,13 @@ class VarianceStudy:
     estimators: tuple[str, ...]
     num_samples: tuple[int, ...]
     parameters: tuple[str, ...]
-    """ "elbo", then the parameters of q."""
+    """The problem's name for the value, then those of q's parameters, a vector's by element."""
+
+    @property
+    def values_are_shared(self) -> bool:
+        """Whether every estimator gave the same values, up to rounding."""
+        values = self.replicates[..., 0]
+        return bool(np.allclose(values, values[:, :1], rtol=1e-4, equal_nan=True))
 
     def row(self, estimator: str, parameter: str, num_samples: int) -> Row:
         """The row of one cell."""
@@ -94,8 +108,8 @@ class VarianceStudy:
 
 
 def study_variance(
-    problem: PoissonGamma,
-    params: Mapping[str, float],
+    problem: Problem,
+    params: Mapping[str, Any],
     key: PRNGKey,
     num_replicates: int,
     *,
@@ -104,11 +118,12 @@ def study_variance(
     mesh: Mesh | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> VarianceStudy:
-    """Measures every estimator's ELBO and gradient at every number of samples, in one compiled program.
+    """Measures every estimator's value and gradient at every number of samples, in one compiled program each.
 
-    In replicate r every estimator draws from the same key at every number of samples, and the compiler shares the
-    draws. So the rows are correlated: a smaller number's samples are the first of a larger one's. Large numbers of
-    samples are averaged in blocks of 10,000, which draw their own; a leave-one-out baseline is that of the block.
+    In replicate r every estimator draws from the same key at every number of samples, and within an estimator the
+    compiler shares the draws. So the rows are correlated: a smaller number's samples are the first of a larger one's.
+    Large numbers of samples are averaged in blocks of 10,000, which draw their own; what couples an estimator's samples
+    couples those of a block.
 
     Args:
         problem: the target, with its exact moments.
@@ -122,61 +137,125 @@ def study_variance(
 
     Raises:
         ValueError: no or unknown estimators, fewer than 2 replicates, a number of samples that is not positive or that
-            an estimator refuses, or parameters that the problem refuses.
+            an estimator refuses, parameters that the problem refuses, or an estimator that the problem has no use for.
     """
     check_study(problem, params, num_replicates, estimators, num_samples)
-    axes = (tuple(dict.fromkeys(estimators)), tuple(sorted(set(num_samples))), ("elbo", *params))
-    least_rounds = max(LEAST_ROUNDS, math.ceil(num_replicates * max(num_samples) / ROUND_ELEMENTS))
-    round_size = math.ceil(num_replicates / least_rounds)
-    rounds = math.ceil(num_replicates / round_size)
-    program = jax.jit(partial(_round, problem, *axes, round_size, mesh))
-    arguments = (jax.tree.map(jnp.asarray, dict(params)), key)
-    compiled = program.lower(*arguments, 0).compile()
-    started = time.perf_counter()
-    parts = []
-    for number in range(rounds):
-        parts.append(np.asarray(compiled(*arguments, number * round_size)))
-        on_progress((number + 1) / rounds)
-    replicates = np.concatenate(parts)[:num_replicates]
-    seconds = time.perf_counter() - started
+    axes = (tuple(dict.fromkeys(estimators)), tuple(sorted(set(num_samples))), parameter_names(problem, params))
+    arrays = _arrays(params)
+    parts: list[Float[np.ndarray, "R N P"]] = []
+    seconds = []
+    for number, name in enumerate(axes[0]):
+
+        def on_share(share: float, number: int = number) -> None:
+            on_progress((number + share) / len(axes[0]))
+
+        part, duration = _pass(problem, name, axes[1], num_replicates, mesh, arrays, key, on_share)
+        parts.append(part)
+        seconds.append(duration)
+    replicates = np.stack(parts, axis=1)
     rows = list(_rows(problem, params, *axes, jax.jit(summarize)(replicates), seconds))
     return VarianceStudy(rows, replicates, *axes)
 
 
-def _round(
-    problem: PoissonGamma,
-    estimators: Sequence[str],
+def parameter_names(problem: Problem, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """The problem's name for the value, then those of the parameters: "loc", or "logits[0]" of a vector."""
+    return (problem.value_name, *(name for key, value in params.items() for name in _element_names(key, value)))
+
+
+def _element_names(name: str, value: Any) -> list[str]:
+    shape = np.shape(value)
+    return [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(shape)] if shape else [name]
+
+
+def _arrays(params: Mapping[str, Any]) -> dict[str, Array]:
+    return {name: jnp.asarray(value, jnp.result_type(float)) for name, value in params.items()}
+
+
+def _pass(
+    problem: Problem,
+    estimator: str,
     num_samples: Sequence[int],
-    parameters: Sequence[str],
     num_replicates: int,
     mesh: Mesh | None,
     params: Mapping[str, Array],
     key: PRNGKey,
+    on_progress: Callable[[float], None],
+) -> tuple[Float[np.ndarray, "R N P"], float]:
+    """The replicates of one estimator, and the seconds that they took."""
+    least_rounds = max(LEAST_ROUNDS, math.ceil(num_replicates * max(num_samples) / ROUND_ELEMENTS))
+    round_size = math.ceil(num_replicates / least_rounds)
+    rounds = math.ceil(num_replicates / round_size)
+    program = jax.jit(
+        partial(_round, problem, estimator, num_samples, round_size, mesh, tuple(params)),
+        compiler_options=wide_vectors(),
+    )
+    compiled = program.lower(params, key, 0).compile()
+    started = time.perf_counter()
+    parts = []
+    for number in range(rounds):
+        parts.append(np.asarray(compiled(params, key, number * round_size)))
+        on_progress((number + 1) / rounds)
+    return np.concatenate(parts)[:num_replicates], time.perf_counter() - started
+
+
+def _round(
+    problem: Problem,
+    estimator: str,
+    num_samples: Sequence[int],
+    num_replicates: int,
+    mesh: Mesh | None,
+    names: Sequence[str],
+    params: Mapping[str, Array],
+    key: PRNGKey,
     first: int | Int[Array, ""],
-) -> Float[Array, "r E N P"]:
-    """ELBOs and gradients of `num_replicates` replicates from number `first` on."""
+) -> Float[Array, "r N P"]:
+    """Values and gradients, in the order of `names`, of `num_replicates` replicates from number `first` on."""
 
-    def cell(key: PRNGKey, estimator: str, size: int) -> Float[Array, " P"]:
-        blocked = size > 10 * BLOCK_SIZE and size % BLOCK_SIZE == 0
-        chosen = in_blocks(ESTIMATORS[estimator], BLOCK_SIZE) if blocked else ESTIMATORS[estimator]
-        loss = partial(problem.elbo, key=key, num_samples=size, estimator=chosen)
-        value, gradient = jax.value_and_grad(loss)(params)
-        return jnp.stack([value, *(gradient[name] for name in parameters[1:])])
+    def cell(key: PRNGKey, size: int) -> Float[Array, " P"]:
+        value, gradient = jax.value_and_grad(_loss(problem, estimator, size))(params, key)
+        return jnp.concatenate([value[None], *(gradient[name].reshape(-1) for name in names)])
 
-    def draw(key: PRNGKey) -> Float[Array, "E N P"]:
-        return jnp.stack([jnp.stack([cell(key, name, size) for size in num_samples]) for name in estimators])
+    def draw(key: PRNGKey) -> Float[Array, "N P"]:
+        return jnp.stack([cell(key, size) for size in num_samples])
 
     return stack_replicates(draw, key, num_replicates, first=first, mesh=mesh)
 
 
+def _loss(problem: Problem, estimator: str, num_samples: int) -> Callable[..., Any]:
+    blocked = num_samples > 10 * BLOCK_SIZE and num_samples % BLOCK_SIZE == 0
+    chosen = in_blocks(ESTIMATORS[estimator], BLOCK_SIZE) if blocked else ESTIMATORS[estimator]
+    return partial(problem.estimate, num_samples=num_samples, estimator=chosen)
+
+
+def refusal(problem: Problem, params: Mapping[str, Any], estimator: str, num_samples: int) -> str | None:
+    """Why a problem's gradient cannot be had by an estimator at a number of samples; None if it can."""
+    loss = jax.value_and_grad(_loss(problem, estimator, num_samples))
+    try:
+        jax.eval_shape(loss, _arrays(params), jax.random.key(0))
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def admitted(problem: Problem, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """The estimators that the problem's gradient can be had by."""
+    return tuple(name for name in ESTIMATORS if refusal(problem, params, name, 4) is None)
+
+
+def work_of(problem: Problem, params: Mapping[str, Any], num_samples: int) -> Work:
+    """What the cost of one estimate of the problem's gradient depends on."""
+    num_parameters = sum(np.size(value) for value in params.values())
+    return Work.of(problem.q(_arrays(params)), num_samples, num_parameters)
+
+
 def _rows(
-    problem: PoissonGamma,
-    params: Mapping[str, float],
+    problem: Problem,
+    params: Mapping[str, Any],
     estimators: Sequence[str],
     num_samples: Sequence[int],
     parameters: Sequence[str],
     statistics: Statistics,
-    seconds: float,
+    seconds: Sequence[float],
 ) -> Iterator[Row]:
     num_replicates = int(statistics.num_replicates)
     fields = ("num_nonfinite", "mean", "mean_se", "std", "std_se", "tail_index")
@@ -188,6 +267,8 @@ def _rows(
                 measured = {field: float(values[i, j, k]) for field, values in table.items()}
                 moments = exact(size)[parameter]
                 exact_std_se = moments.std_se(num_replicates)
+                each = seconds[i] / num_replicates * size / sum(num_samples)
+                evaluations = REGISTRY[estimator].evaluations.count(work_of(problem, params, size))
                 yield Row(
                     problem=problem.name,
                     estimator=estimator,
@@ -202,7 +283,10 @@ def _rows(
                     exact_std_se=exact_std_se,
                     z_score=_z_score(measured["mean"], measured["mean_se"], moments.mean.value),
                     reliable=_reliable(measured["std"], measured["std_se"], exact_std_se, moments),
-                    seconds=seconds,
+                    num_evaluations=evaluations,
+                    seconds=seconds[i],
+                    seconds_per_estimate=each,
+                    variance_seconds=measured["std"] ** 2 * each,
                     **measured,
                 )
 
@@ -220,8 +304,8 @@ def _reliable(std: float, std_se: float, exact_std_se: float | None, exact: Exac
 
 
 def check_study(
-    problem: PoissonGamma,
-    params: Mapping[str, float],
+    problem: Problem,
+    params: Mapping[str, Any],
     num_replicates: int,
     estimators: Sequence[str],
     num_samples: Sequence[int],
@@ -239,11 +323,12 @@ def check_study(
     for size in num_samples:
         if size < 1:
             raise ValueError(f"num_samples must be at least 1, got {size}: raise it")
-        if size < 2 and any(name.endswith("+leave_one_out") for name in estimators):
-            raise ValueError(
-                f"leave_one_out needs at least 2 samples, got {size}: raise num_samples, or drop that estimator"
-            )
-    kept = num_replicates * len(estimators) * len(num_samples) * (1 + len(params)) * 4
+    for name in dict.fromkeys(estimators):
+        for size in sorted(set(num_samples)):
+            reason = refusal(problem, params, name, size)
+            if reason is not None:
+                raise ValueError(f"{name}: {reason}")
+    kept = num_replicates * len(estimators) * len(num_samples) * len(parameter_names(problem, params)) * 4
     if kept > MAX_STUDY_BYTES:
         raise ValueError(
             f"num_replicates must keep the replicates within {MAX_STUDY_BYTES / 1e9:.1f} GB, got {num_replicates:,} "

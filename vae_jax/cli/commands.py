@@ -6,6 +6,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from vae_jax.cli.compare import Compare
 from vae_jax.cli.encode import Encode
 from vae_jax.cli.evaluate import Evaluate
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
@@ -19,6 +20,7 @@ from vae_jax.vae.run_folder import RunFolder
 
 COMMANDS = {
     "variance": Variance,
+    "compare": Compare,
     "train": Train,
     "evaluate": Evaluate,
     "sample": Sample,

@@ -1,34 +1,110 @@
 """The table of a variance study, for a terminal of 80 columns."""
 
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from vae_jax.problems import PoissonGamma
+from vae_jax.estimators import REGISTRY
+from vae_jax.problems import PoissonGamma, Problem
 from vae_jax.problems.poisson_gamma_exact import truncation_effect
 from vae_jax.variance import Row, VarianceStudy
 
 MAX_DECIMALS = 8
 
-DIVERGENT, UNBELIEVABLE, NONFINITE = "∞", "?", "N"
+DIVERGENT, UNBELIEVABLE, NONFINITE, BIASED = "∞", "?", "N", "b"
+
+MOST_IN_FULL = 6
+"""Estimators; more are shown at the largest number of samples only, side by side."""
+
+MOST_COLUMNS = 4
+"""Parameters side by side in 80 columns."""
 
 
-def print_study(study: VarianceStudy, problem: PoissonGamma, params: dict[str, float], out: Path) -> None:
-    """Prints every estimate beside its exact value, and explains what is marked."""
+def print_study(study: VarianceStudy, problem: Problem, params: Mapping[str, Any], out: Path) -> None:
+    """Prints every estimate beside its exact value, what it costs, and explains what is marked."""
     console = Console()
-    first = study.estimators[0]
-    console.print(_table("ELBO (the same under every estimator)", study, first, ("elbo",)))
-    for estimator in study.estimators:
-        console.print(_table(f"gradient of the ELBO: {estimator}", study, estimator, study.parameters[1:]))
+    tables = _in_full(study, problem) if len(study.estimators) <= MOST_IN_FULL else _side_by_side(study, problem)
+    for table in (*tables, _costs(study)):
+        console.print(table)
     for line in _explanations(study, problem, params):
         console.print(line, highlight=False, soft_wrap=False)
     console.print(f"Saved in {out}: variance.json, variance.csv, replicates.png, std.png, config.json", highlight=False)
 
 
+def _in_full(study: VarianceStudy, problem: Problem) -> Iterator[Table]:
+    """A table for each estimator."""
+    value, *gradient = study.parameters
+    name = _shown(problem)
+    if study.values_are_shared:
+        yield _table(f"{name} (the same under every estimator)", study, study.estimators[0], (value,))
+    else:
+        for estimator in study.estimators:
+            yield _table(f"{name}: {estimator}", study, estimator, (value,))
+    for estimator in study.estimators:
+        yield _table(f"gradient of the {name}: {estimator}", study, estimator, tuple(gradient))
+
+
+def _shown(problem: Problem) -> str:
+    return problem.value_name.upper() if problem.value_name == "elbo" else problem.value_name
+
+
+def _side_by_side(study: VarianceStudy, problem: Problem) -> Iterator[Table]:
+    """A table for each parameter, at the largest number of samples."""
+    size = study.num_samples[-1]
+    for parameter in study.parameters:
+        rows = [study.row(estimator, parameter, size) for estimator in study.estimators]
+        exact = next((row for row in rows if row.exact_mean is not None), rows[0])
+        what = _shown(problem) if parameter == study.parameters[0] else f"gradient by {parameter}"
+        table = _plain_table(f"{what}, {size:,} samples: exact {_exact(exact.exact_mean, exact.exact_mean_status)}")
+        table.add_column("", no_wrap=True)
+        for header in ("mean ± se", "std ± se", "exact std"):
+            table.add_column(header, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for row in rows:
+            exact_std = _exact(row.exact_std, row.exact_std_status)
+            means, stds = with_error(row.mean, row.mean_se), with_error(row.std, row.std_se)
+            table.add_row(row.estimator, means, stds, exact_std, _mark(row))
+        yield table
+
+
+def _costs(study: VarianceStudy) -> Table:
+    """What an estimate costs, and what a given error does: variance times time, over the least of any estimator."""
+    size = study.num_samples[-1]
+    parameters = study.parameters[1 : 1 + MOST_COLUMNS]
+    table = _plain_table(f"cost at {size:,} samples, and variance x time over the least")
+    table.add_column("", no_wrap=True)
+    for header in ("evaluations", "time", *parameters):
+        table.add_column(header, justify="right", no_wrap=True)
+    by_parameter = {
+        parameter: {name: study.row(name, parameter, size).variance_seconds for name in study.estimators}
+        for parameter in parameters
+    }
+    for name in study.estimators:
+        row = study.row(name, study.parameters[0], size)
+        relative = [_over_least(costs[name], costs.values()) for costs in by_parameter.values()]
+        table.add_row(name, f"{row.num_evaluations:,}", _duration(row.seconds_per_estimate), *relative)
+    return table
+
+
+def _over_least(cost: float, costs: Iterable[float]) -> str:
+    positive = [each for each in costs if 0 < each < math.inf]
+    return f"{cost / min(positive):.3g}" if positive and math.isfinite(cost) else "-"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1e6:.3g} us" if seconds < 1e-3 else f"{seconds * 1e3:.3g} ms"
+
+
+def _plain_table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+
+
 def _table(title: str, study: VarianceStudy, estimator: str, parameters: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table = _plain_table(title)
     table.add_column("", no_wrap=True)
     for header in ("samples", "mean ± se", "exact", "std ± se", "exact"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -66,12 +142,14 @@ def _exact(value: float | None, status: str) -> str:
 def _mark(row: Row) -> str:
     if row.num_nonfinite:
         return NONFINITE
+    if not REGISTRY[row.estimator].unbiased:
+        return BIASED
     if {row.exact_mean_status, row.exact_std_status} & {"infinite", "undefined"}:
         return DIVERGENT
     return "" if row.reliable else UNBELIEVABLE
 
 
-def _explanations(study: VarianceStudy, problem: PoissonGamma, params: dict[str, float]) -> list[str]:
+def _explanations(study: VarianceStudy, problem: Problem, params: Mapping[str, Any]) -> list[str]:
     marks = {_mark(row) for row in study.rows}
     lines = []
     if NONFINITE in marks:
@@ -87,7 +165,9 @@ def _explanations(study: VarianceStudy, problem: PoissonGamma, params: dict[str,
             f"{UNBELIEVABLE}  The standard error of the std is over a tenth of it, or not to be believed: the tails "
             "are too heavy for this many replicates."
         )
-    if problem.family == "normal":
+    if BIASED in marks:
+        lines.append(f"{BIASED}  Biased by construction: its mean is not the exact one at any number of samples.")
+    if isinstance(problem, PoissonGamma) and problem.family == "normal":
         effect = truncation_effect(problem, params)
         gradient = max((name for name in effect if name != "elbo"), key=lambda name: abs(effect[name]))
         lines.append(
@@ -95,7 +175,7 @@ def _explanations(study: VarianceStudy, problem: PoissonGamma, params: dict[str,
             f"{effect['elbo']:.1g} and its gradient by at most {abs(effect[gradient]):.1g} ({gradient})."
         )
     lines.append(
-        "A replicate's smaller numbers of samples are the first of its largest, and all estimators share them: rows "
-        "are correlated."
+        "All estimators draw from the same keys, and smaller numbers of samples may be the first of larger ones: rows "
+        "are correlated. Time is of all parameters' gradient at once, a share of a pass over all numbers of samples."
     )
     return lines

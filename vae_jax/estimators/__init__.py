@@ -1,27 +1,67 @@
 """How a gradient is obtained. Every estimator has the signature of `vae_jax.typing.Estimator`."""
 
-from functools import partial
-
-from vae_jax.estimators.baselines import leave_one_out, no_baseline
+from vae_jax.estimators.antithetic_coupling import arm, categorical_disarm, disarm
+from vae_jax.estimators.baselines import (
+    MovingAverage,
+    baseline_loss,
+    init_moving_average,
+    leave_one_out,
+    leave_one_pair_out,
+    moving_average,
+    no_baseline,
+    update_moving_average,
+)
 from vae_jax.estimators.blocks import in_blocks
-from vae_jax.estimators.reparameterization import pathwise, sticking_the_landing
+from vae_jax.estimators.control_variates import moving_average_score, optimal_score
+from vae_jax.estimators.coupled_draws import antithetic_pairs, randomized_sobol
+from vae_jax.estimators.delta_method import delta_method_pathwise, delta_method_score
+from vae_jax.estimators.discrete import OneHotCategorical
+from vae_jax.estimators.enumeration import enumeration, rao_blackwellized
+from vae_jax.estimators.measure_valued import coupled_measure_valued, measure_valued
+from vae_jax.estimators.rebar import rebar, relax, surrogate_loss
+from vae_jax.estimators.registry import ESTIMATORS, REGISTRY, Evaluations, Registered, Work, markdown_table
+from vae_jax.estimators.relaxation import gumbel_softmax, straight_through
+from vae_jax.estimators.reparameterization import closed_form_entropy, inverse_cdf, pathwise, sticking_the_landing
 from vae_jax.estimators.score import score_function
-from vae_jax.typing import Estimator
-
-ESTIMATORS: dict[str, Estimator] = {
-    "pathwise": pathwise,
-    "sticking_the_landing": sticking_the_landing,
-    "score_function": score_function,
-    "score_function+leave_one_out": partial(score_function, baseline=leave_one_out),
-}
-"""The estimators by the names that commands and tables use: a baseline stands after a plus."""
 
 __all__ = [
     "ESTIMATORS",
+    "REGISTRY",
+    "Evaluations",
+    "MovingAverage",
+    "OneHotCategorical",
+    "Registered",
+    "Work",
+    "antithetic_pairs",
+    "arm",
+    "baseline_loss",
+    "categorical_disarm",
+    "closed_form_entropy",
+    "coupled_measure_valued",
+    "delta_method_pathwise",
+    "delta_method_score",
+    "disarm",
+    "enumeration",
+    "gumbel_softmax",
     "in_blocks",
+    "init_moving_average",
+    "inverse_cdf",
     "leave_one_out",
+    "leave_one_pair_out",
+    "markdown_table",
+    "measure_valued",
+    "moving_average",
+    "moving_average_score",
     "no_baseline",
+    "optimal_score",
     "pathwise",
+    "randomized_sobol",
+    "rao_blackwellized",
+    "rebar",
+    "relax",
     "score_function",
     "sticking_the_landing",
+    "straight_through",
+    "surrogate_loss",
+    "update_moving_average",
 ]

@@ -1,5 +1,6 @@
 """Every figure: functions from results to a matplotlib Figure."""
 
+from vae_jax.plotting.comparison import variance_ratios
 from vae_jax.plotting.curves import bound_gap, training_curves
 from vae_jax.plotting.images import image_grid, interpolation, manifold, reconstructions
 from vae_jax.plotting.latents import kl_by_latent, kl_by_rank, latent_scatter
@@ -22,4 +23,5 @@ __all__ = [
     "signal_to_noise_by_layer",
     "std_by_samples",
     "training_curves",
+    "variance_ratios",
 ]

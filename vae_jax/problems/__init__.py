@@ -1,6 +1,50 @@
 """Targets that know their exact answers."""
 
-from vae_jax.problems.exact import Exact, ExactMoments
-from vae_jax.problems.poisson_gamma import Gamma, PoissonGamma
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["Exact", "ExactMoments", "Gamma", "PoissonGamma"]
+from vae_jax.problems.costs import CosineCost, ExponentialCost, SquareCost
+from vae_jax.problems.discrete_costs import BernoulliCost, BernoulliVectorCost, CategoricalCost
+from vae_jax.problems.exact import Exact, ExactMoments
+from vae_jax.problems.gamma_moment import GammaMoment
+from vae_jax.problems.linear_gaussian import LinearGaussian
+from vae_jax.problems.poisson_gamma import Gamma, PoissonGamma
+from vae_jax.problems.problem import Problem
+from vae_jax.problems.shifted_posterior import ShiftedPosterior
+
+PROBLEMS: dict[str, Callable[..., Any]] = {
+    problem.name: problem
+    for problem in (
+        PoissonGamma, SquareCost, CosineCost, ExponentialCost, GammaMoment, LinearGaussian, ShiftedPosterior,
+        BernoulliCost, BernoulliVectorCost, CategoricalCost,
+    )
+}  # fmt: skip
+"""By the names that commands use."""
+
+COSTS = {
+    "square": "target",
+    "cosine": "frequency",
+    "exponential": "rate",
+    "bernoulli": "target",
+    "bernoulli-vector": "target",
+}
+"""Problems with one number that their cost depends on, and its name."""
+
+__all__ = [
+    "COSTS",
+    "PROBLEMS",
+    "BernoulliCost",
+    "BernoulliVectorCost",
+    "CategoricalCost",
+    "CosineCost",
+    "Exact",
+    "ExactMoments",
+    "ExponentialCost",
+    "Gamma",
+    "GammaMoment",
+    "LinearGaussian",
+    "PoissonGamma",
+    "Problem",
+    "ShiftedPosterior",
+    "SquareCost",
+]

@@ -43,6 +43,15 @@ MomentsOfSamples = Callable[[int], ExactMoments]
 """The moments of an estimate as a function of its number of samples."""
 
 
+MomentsByParameter = Callable[[int], dict[str, ExactMoments]]
+"""The same of the value and of each parameter's gradient."""
+
+
+def mean_alone(mean: float) -> MomentsOfSamples:
+    """Moments of an unbiased estimate of which no more is known."""
+    return constant(ExactMoments(Exact("finite", mean), UNKNOWN, UNKNOWN))
+
+
 def averaged(mean: float, variance: float, kurtosis: float) -> MomentsOfSamples:
     """Moments of an average of independent terms, from those of one."""
     return lambda num_samples: _finite(mean, variance / num_samples, 3 + (kurtosis - 3) / num_samples)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from vae_jax import bounds
+from vae_jax import bounds, distributions
 from vae_jax.distributions import LOWEST_LOC, PositiveNormal
 from vae_jax.problems import poisson_gamma_exact
-from vae_jax.problems.exact import ExactMoments
+from vae_jax.problems.exact import MomentsByParameter
 from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
 
 PUBLISHED_COUNTS = (3, 4, 3, 9, 10, 3, 2, 3, 3, 2)
@@ -59,6 +59,7 @@ class PoissonGamma:
     family: str = "normal"
 
     name: ClassVar[str] = "poisson-gamma"
+    value_name: ClassVar[str] = "elbo"
     families: ClassVar[Mapping[str, Callable[[Any, Any], Any]]] = {
         "normal": PositiveNormal,
         "log_normal": dist.LogNormal,
@@ -154,10 +155,14 @@ class PoissonGamma:
             + self.log_constant
         )
 
-    def elbo(self, params: Mapping[str, Any], key: PRNGKey, num_samples: int, *, estimator: Estimator) -> Scalar:
+    def objective(self, latents: Latents, q: Distributions) -> Scalar:
+        """log p(x, u, v) - log q(u, v) (nats)."""
+        return self.log_joint(latents) - distributions.log_prob(q, latents)
+
+    def estimate(self, params: Mapping[str, Any], key: PRNGKey, num_samples: int, *, estimator: Estimator) -> Scalar:
         """The evidence lower bound of `q(params)` as a stochastic loss of its parameters."""
         return bounds.elbo(self.log_joint, self.q(params), key, num_samples, estimator=estimator)
 
-    def exact(self, params: Mapping[str, float], estimator: str) -> Callable[[int], dict[str, ExactMoments]]:
+    def exact(self, params: Mapping[str, float], estimator: str) -> MomentsByParameter:
         """The exact moments of the ELBO and its gradient; see `poisson_gamma_exact.exact_moments`."""
         return poisson_gamma_exact.exact_moments(self, params, estimator)

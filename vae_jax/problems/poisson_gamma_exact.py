@@ -7,7 +7,16 @@ import numpy as np
 from jaxtyping import Float
 
 from vae_jax.problems import quadrature
-from vae_jax.problems.exact import INFINITE, UNDEFINED, UNKNOWN, ExactMoments, averaged, constant, leave_one_out
+from vae_jax.problems.exact import (
+    INFINITE,
+    UNDEFINED,
+    UNKNOWN,
+    ExactMoments,
+    averaged,
+    constant,
+    leave_one_out,
+    mean_alone,
+)
 from vae_jax.problems.quadrature import LatentNodes
 
 if TYPE_CHECKING:
@@ -28,6 +37,13 @@ formal: draws under NEAR_ZERO loc come once in 1e20, and what lies just above ad
 of a pathwise gradient are then those over z > NEAR_ZERO loc."""
 
 
+_PLAIN_VALUES = ("pathwise", "sticking_the_landing", "inverse_cdf", "score_function", "score_function+leave_one_out")
+"""Estimators whose value is the plain average of independent log weights."""
+
+_ALONG_THE_PATH = ("pathwise", "closed_form_entropy")
+"""Beginnings of the names of estimators along a path that does not slow down at zero."""
+
+
 def exact_moments(
     problem: "PoissonGamma", params: Mapping[str, float], estimator: str
 ) -> Callable[[int], dict[str, ExactMoments]]:
@@ -39,7 +55,7 @@ def exact_moments(
     Args:
         problem: the data, the priors and the family.
         params: the parameters of q.
-        estimator: a name in `vae_jax.estimators.ESTIMATORS`. Of any other only the ELBO's moments are known.
+        estimator: a name in `vae_jax.estimators.ESTIMATORS`. Of some only the means are known.
 
     Returns:
         num_samples to a dict from "elbo" and the parameters' names to moments.
@@ -52,7 +68,8 @@ def exact_moments(
     with np.errstate(all="ignore"):
         grid = LatentGrid(problem, params, NODES[problem.family])
         by_parameter = {name: _gradient_moments(grid, name, estimator) for name in params}
-        by_parameter["elbo"] = averaged(*grid.moments(grid.log_weight))
+        value = grid.moments(grid.log_weight)
+        by_parameter["elbo"] = averaged(*value) if estimator in _PLAIN_VALUES else mean_alone(value[0])
     return lambda num_samples: {name: moments(num_samples) for name, moments in by_parameter.items()}
 
 
@@ -96,7 +113,9 @@ def _gradient_moments(grid: "LatentGrid", name: str, estimator: str) -> Callable
         if estimator == "pathwise":
             gradient = gradient - grid.score(name)
         return averaged(*grid.moments(gradient))
-    return constant(ExactMoments(UNKNOWN, UNKNOWN, UNKNOWN))
+    if estimator.startswith(_ALONG_THE_PATH) and grid.diverges_at_zero(name):
+        return constant(ExactMoments(UNKNOWN, UNKNOWN, UNKNOWN))
+    return mean_alone(grid.mean(grid.log_weight * grid.score(name)))
 
 
 class LatentGrid:

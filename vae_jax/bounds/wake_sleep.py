@@ -1,0 +1,94 @@
+"""The losses of reweighted wake-sleep, where model and inference network have objectives of their own.
+
+Each is minimised, and gives a gradient to its own parameters alone, so that their sum trains both. Latents may be
+discrete.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+
+from vae_jax import distributions
+from vae_jax.bounds.weights import log_mean_exp, log_weight
+from vae_jax.estimators.average import values_at
+from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
+
+
+def wake_model_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
+    """Minus the importance-weighted bound (nats), for the model's parameters: the wake phase of theta.
+
+    Approximates: the gradient of -E[log 1/K sum_k w_k] in the model's parameters by minus the sum of
+        w~_k d log p(x, z_k), w~ the normalised weights.
+    Needs: a log joint differentiable in the model's parameters. q's get no gradient.
+    Biased: no, as a gradient of the bound. As one of -log p(x), by O(1/K).
+
+    Args:
+        log_joint: one sample to log p(x, z), normalised in x and z, that closes over the model's parameters.
+        q: the variational distribution, or a pytree of independent ones.
+        key: consumed. The same key in `wake_inference_loss` gives the same samples.
+        num_samples: K.
+
+    Raises:
+        TypeError: a leaf of `q` is not a distribution.
+        ValueError: no samples, a batch shape, or a log joint that is not scalar.
+
+    Reference: Bornschein & Bengio (2015), eq. 7; Le, Kosiorek, Siddharth, Teh & Wood (2019), section 3.1.
+    """
+    samples = distributions.sample(q, key, num_samples)
+    return -log_mean_exp(values_at(log_weight(log_joint), samples, jax.tree.map(lax.stop_gradient, q)))
+
+
+def wake_inference_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
+    """The cross-entropy of q to the reweighted samples (nats), for q's parameters: the wake phase of phi.
+
+    Approximates: the gradient of E_p(z|x)[-log q(z)], that of the divergence KL(p(z|x) || q), by minus the sum of
+        w~_k d log q(z_k), w~ the normalised weights.
+    Needs: a density differentiable in its parameters. The model's get no gradient.
+    Biased: yes, by O(1/K): the weights are normalised by their own sum. Consistent as K grows. At K = 1 the mean is
+        zero, so nothing is learnt.
+
+    Arguments and errors as for `wake_model_loss`.
+
+    Reference: Bornschein & Bengio (2015), eq. 9; Le, Kosiorek, Siddharth, Teh & Wood (2019), section 3.3.
+    """
+    samples = distributions.sample(q, key, num_samples)
+    weights = lax.stop_gradient(jax.nn.softmax(values_at(log_weight(log_joint), samples, q)))
+    log_density = jax.vmap(distributions.log_prob, in_axes=(None, 0))(q, samples)
+    # Not a product of vectors, which accelerators round to fewer digits.
+    return -(weights * log_density).sum()
+
+
+def sleep_loss(
+    sample_joint: Callable[[PRNGKey], tuple[Latents, Any]],
+    inference: Callable[[Any], Distributions],
+    key: PRNGKey,
+    num_samples: int,
+) -> Scalar:
+    """The cross-entropy of q to the model's own latents (nats), for q's parameters: the sleep phase of phi.
+
+    Approximates: the gradient of E_p(z,x)[-log q(z | x)] by the mean of -d log q(z | x) over draws of the model.
+    Needs: a model that can be sampled. Its parameters get no gradient.
+    Biased: no. It fits q to data that the model dreams, not to those observed.
+
+    Args:
+        sample_joint: a key to one draw (z, x) of the model.
+        inference: x to the distribution q(z | x), or a pytree of independent ones.
+        key: consumed; each draw has a split of its own.
+        num_samples: how many draws are averaged.
+
+    Raises:
+        ValueError: no draws, or a density that is not scalar.
+
+    Reference: Hinton, Dayan, Frey & Neal (1995); Bornschein & Bengio (2015), section 2.3.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}: raise it")
+    draws = lax.stop_gradient(jax.vmap(sample_joint)(jax.random.split(key, num_samples)))
+
+    def log_density(draw: tuple[Latents, Any], _: Distributions) -> Any:
+        latents, data = draw
+        return distributions.log_prob(inference(data), latents)
+
+    return -values_at(log_density, draws, ()).mean()

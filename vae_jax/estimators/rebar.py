@@ -1,0 +1,171 @@
+"""The score function with a control variate from a continuous relaxation of the discrete latents."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from vae_jax.estimators.average import values_at
+from vae_jax.estimators.discrete import RelaxableLatent, joined, lifted, relaxable_latents
+from vae_jax.estimators.relaxation import check_temperature, noisy_logits
+from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
+
+Surrogate: TypeAlias = Callable[[Latents], Any]
+"""One relaxed sample to a scalar, differentiable in it."""
+
+
+def rebar(
+    objective: Objective,
+    q: Distributions,
+    key: PRNGKey,
+    num_samples: int,
+    *,
+    scale: float | Scalar = 1.0,
+    temperature: float | Scalar = 0.5,
+) -> Scalar:
+    """REBAR: the relaxed objective as the control variate of the score function.
+
+    Approximates: d/dtheta E_q[f(b)] by the mean of (f(b) - c(z~)) d log q(b)/dtheta + dc(z)/dtheta - dc(z~)/dtheta,
+        where c(z) = scale f(relaxed z), b = hard(z), and z~ is drawn given b.
+    Needs: Bernoulli or OneHotCategorical latents; an objective differentiable between the outcomes.
+    Biased: no, for any scale and temperature. First derivatives only.
+
+    The noise of z~ is tied to that of z so that z~ = z; the two differ in their paths alone. So the relaxed objective
+    is evaluated once.
+
+    Args:
+        objective: one sample and `q` to a scalar; it sees hard and relaxed samples, floats, with no gradient attached,
+            and so `q`.
+        q: a distribution or a pytree of independent ones, each with an empty batch shape.
+        key: consumed.
+        num_samples: S, how many samples are averaged.
+        scale: of the control variate; 0 leaves the score function.
+        temperature: positive.
+
+    Returns:
+        The mean of the objective at hard samples, whose gradient is the estimate.
+
+    Raises:
+        TypeError: a latent is continuous, or a Categorical of integers.
+        ValueError: a temperature that is not positive, no samples, a batch shape, or an objective that is not scalar.
+
+    Reference: Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein (2017), section 3; the tied noise is that of the
+        authors' program.
+    """
+    held = jax.tree.map(lax.stop_gradient, q)
+    return relax(
+        objective,
+        q,
+        key,
+        num_samples,
+        surrogate=lambda relaxed: scale * objective(relaxed, held),
+        temperature=temperature,
+    )
+
+
+def no_surrogate(relaxed: Latents) -> Scalar:
+    """No control variate: what is left is the score function."""
+    return jnp.zeros(())
+
+
+def relax(
+    objective: Objective,
+    q: Distributions,
+    key: PRNGKey,
+    num_samples: int,
+    *,
+    surrogate: Surrogate = no_surrogate,
+    temperature: float | Scalar = 0.5,
+) -> Scalar:
+    """RELAX: any function of the relaxed sample as the control variate of the score function.
+
+    Approximates: as `rebar`, with c(z) = surrogate(relaxed z).
+    Needs: Bernoulli or OneHotCategorical latents; a surrogate differentiable in the relaxed sample. The objective need
+        not be.
+    Biased: no, for any surrogate and temperature. First derivatives only.
+
+    Args:
+        objective: one sample and `q` to a scalar; it sees hard samples, floats, and `q` with no gradient attached.
+        q, key, num_samples, temperature: as for `rebar`.
+        surrogate: one relaxed sample to a scalar; by default none, which leaves the score function. Its own
+            parameters get no gradient here: train them with `surrogate_loss`.
+
+    Returns:
+        The mean of the objective at hard samples, whose gradient is the estimate.
+
+    Raises:
+        TypeError, ValueError: as for `rebar`; also for a surrogate that is not scalar.
+
+    Reference: Grathwohl, Choi, Wu, Roeder & Duvenaud (2018), section 3 and appendix for the categorical case.
+    """
+    check_temperature(temperature)
+    latents = relaxable_latents(q, num_samples)
+    values, gradients = _values_and_gradients(objective, q, key, num_samples, latents, surrogate, temperature)
+    return lifted(values.mean(), latents, [gradient.mean(axis=0) for gradient in gradients])
+
+
+def surrogate_loss(
+    objective: Objective,
+    q: Distributions,
+    key: PRNGKey,
+    num_samples: int,
+    *,
+    surrogate: Surrogate,
+    temperature: float | Scalar = 0.5,
+) -> Scalar:
+    """The squared norm of one-sample `relax` gradients in q's logits, to be minimised in the surrogate's parameters.
+
+    The gradient's mean is the same under every surrogate, so that this is its total variance up to a constant, and its
+    derivative in what `surrogate` closes over is an unbiased estimate of the variance's.
+
+    Args:
+        objective, q, key, num_samples, surrogate, temperature: as for `relax`. The norms of the samples' gradients
+            are averaged, not the gradients. Of the surrogate's own parameters alone is this differentiated: q and the
+            objective are held.
+
+    Raises:
+        TypeError, ValueError: as for `relax`.
+
+    Reference: Grathwohl, Choi, Wu, Roeder & Duvenaud (2018), section 3.
+    """
+    check_temperature(temperature)
+    held = jax.tree.map(lax.stop_gradient, q)
+    latents = relaxable_latents(held, num_samples)
+    _, gradients = _values_and_gradients(objective, held, key, num_samples, latents, surrogate, temperature)
+    norms = [(gradient**2).sum() for gradient in gradients]
+    return jnp.stack(norms).sum() / num_samples
+
+
+def _values_and_gradients(
+    objective: Objective,
+    q: Distributions,
+    key: PRNGKey,
+    num_samples: int,
+    latents: list[RelaxableLatent],
+    surrogate: Surrogate,
+    temperature: float | Scalar,
+) -> tuple[Float[Array, " S"], list[Float[Array, "S ..."]]]:
+    """The objective at S hard samples, and each sample's gradient in the logits of every latent."""
+    held = jax.tree.map(lax.stop_gradient, q)
+    noisy = lax.stop_gradient(noisy_logits(latents, key, num_samples))
+    hard = [latent.hard(z) for latent, z in zip(latents, noisy, strict=True)]
+    values = values_at(objective, joined(q, hard), held)
+
+    def controls(noisy: list[Array]) -> Float[Array, " S"]:
+        relaxed = [latent.relaxed(z, temperature) for latent, z in zip(latents, noisy, strict=True)]
+        return values_at(lambda sample, _: surrogate(sample), joined(q, relaxed), held)
+
+    control, pull_back = jax.vjp(controls, noisy)
+    # The samples do not interact: the gradient of the sum holds the gradient of each.
+    (slopes,) = pull_back(jnp.ones_like(control))
+    advantage = lax.stop_gradient(values) - control
+    gradients = []
+    for latent, z, b, slope in zip(latents, noisy, hard, slopes, strict=True):
+        score_term = jax.vmap(jnp.multiply)(advantage.astype(z.dtype), latent.score(b))
+        # dz/dlogits is one along the free path.
+        path_term = slope * (1 - latent.conditional_slope(z, b))
+        gradients.append(latent.project(score_term + path_term))
+    return values, gradients

@@ -1,0 +1,241 @@
+"""A variational distribution that is the posterior shifted, so that every multi-sample bound is exact."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from scipy.stats import norm
+
+from vae_jax import bounds, distributions
+from vae_jax.problems.exact import (
+    UNKNOWN,
+    Exact,
+    ExactMoments,
+    MomentsByParameter,
+    MomentsOfSamples,
+    averaged,
+    leave_one_out,
+)
+from vae_jax.problems.quadrature import Moments, moments_of
+from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ShiftedPosterior:
+    """z ~ N(0, I), x ~ N(z, I), with q the posterior moved by a shift in units of its standard deviation.
+
+    The only parameter is the vector shift, [D]. With d^2 = |shift|^2 the log weight, less log p(x), is N(-d^2/2, d^2)
+    whatever D is. So the ELBO is log p(x) - d^2/2, its gradient -shift, and the expectation of every bound of K samples
+    an integral over one number. Sticking the landing has no variance here at any shift.
+
+    Args:
+        shift: the default parameter; its length is D.
+        x: the datum in every dimension.
+
+    Raises:
+        ValueError: no shift, or a number that is not finite.
+
+    Reference: Rainforth et al. (2018), section 4, and Tucker, Lawson, Gu & Maddison (2019), section 6.1, for bounds on
+        linear-Gaussian models off the posterior.
+    """
+
+    shift: Sequence[float] = (0.4, -0.3)
+    x: float = 1.0
+
+    name: ClassVar[str] = "shifted-posterior"
+    value_name: ClassVar[str] = "elbo"
+
+    def __post_init__(self) -> None:
+        # Any sequence is taken, and kept as what can be hashed.
+        object.__setattr__(self, "shift", tuple(float(value) for value in self.shift))
+        self.check_params(self.default_params)
+        if not math.isfinite(self.x):
+            raise ValueError(f"x must be finite, got {self.x}: change it")
+
+    @property
+    def num_latents(self) -> int:
+        """D."""
+        return len(self.shift)
+
+    @property
+    def posterior_loc(self) -> float:
+        """Of p(z | x), in every dimension."""
+        return self.x / 2
+
+    @property
+    def posterior_scale(self) -> float:
+        """Of p(z | x), in every dimension."""
+        return math.sqrt(0.5)
+
+    @property
+    def log_marginal(self) -> float:
+        """log p(x) (nats)."""
+        return self.num_latents * float(norm.logpdf(self.x, 0.0, math.sqrt(2)))
+
+    @property
+    def default_params(self) -> dict[str, Any]:
+        """The shift that was given."""
+        return {"shift": self.shift}
+
+    def check_params(self, params: Params) -> None:
+        """Raises ValueError for missing or unknown names, another length, and values that are not finite."""
+        if set(params) != {"shift"}:
+            raise ValueError(f"params must be shift, got {', '.join(params) or 'none'}: name it alone")
+        shift = np.asarray(params["shift"], float)
+        if shift.shape != (self.num_latents,) or shift.size == 0:
+            raise ValueError(f"shift must be {max(self.num_latents, 1)} numbers, got shape {shift.shape}: change it")
+        if not np.isfinite(shift).all():
+            raise ValueError(f"shift must be finite, got {shift.tolist()}: change it")
+
+    def q(self, params: Params) -> Distributions:
+        """The posterior moved by the shift."""
+        loc = self.posterior_loc + self.posterior_scale * jnp.asarray(params["shift"])
+        return dist.Normal(loc, self.posterior_scale).to_event(1)
+
+    def log_joint(self, latents: Latents) -> Scalar:
+        """log p(x, z) (nats)."""
+        return (dist.Normal(0.0, 1.0).log_prob(latents) + dist.Normal(latents, 1.0).log_prob(self.x)).sum()
+
+    def objective(self, latents: Latents, q: Distributions) -> Scalar:
+        """log p(x, z) - log q(z) (nats)."""
+        return self.log_joint(latents) - distributions.log_prob(q, latents)
+
+    def estimate(self, params: Params, key: PRNGKey, num_samples: int, *, estimator: Estimator) -> Scalar:
+        """The evidence lower bound of `q(params)` as a stochastic loss of its parameters."""
+        return bounds.elbo(self.log_joint, self.q(params), key, num_samples, estimator=estimator)
+
+    def squared_distance(self, params: Params) -> float:
+        """d^2, the squared Mahalanobis distance of q from the posterior, which is also Var(log w)."""
+        return float(np.square(np.asarray(params["shift"], float)).sum())
+
+    def exact_bound(self, params: Params, num_samples: int, *, alpha: float = 0.0) -> float:
+        """The mean of the bound from K samples (nats): of the importance-weighted one, or of the Rényi one of order
+        alpha.
+
+        Raises:
+            ValueError: invalid parameters, or no samples.
+        """
+        self.check_params(params)
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}: raise it")
+        square = self.squared_distance(params)
+        power = 1 - alpha
+        if power == 0:
+            return self.log_marginal - square / 2
+        # The powers of the weights are log-normal too. Scaled to a mean of one they leave log p - alpha d^2 / 2.
+        scaled = _mean_log_mean(abs(power) * math.sqrt(square), num_samples)
+        return self.log_marginal - alpha * square / 2 + scaled / power
+
+    def exact_limit(self, params: Params, *, alpha: float = 0.0) -> float:
+        """What `exact_bound` tends to as K grows (nats): log p(x) less the Rényi divergence of q from the posterior."""
+        self.check_params(params)
+        return self.log_marginal - alpha * self.squared_distance(params) / 2
+
+    def leading_order_gap(self, params: Params, num_samples: int) -> float:
+        """The part of log p(x) less the importance-weighted bound that falls as 1/K (nats): (exp(d^2) - 1) / (2 K)."""
+        return math.expm1(self.squared_distance(params)) / (2 * num_samples)
+
+    def effective_sample_size(self, params: Params, num_samples: int) -> float:
+        """K E[w]^2 / E[w^2] = K exp(-d^2)."""
+        return num_samples * math.exp(-self.squared_distance(params))
+
+    def exact(self, params: Params, estimator: str) -> MomentsByParameter:
+        """The exact moments of the ELBO and of its gradient, as a function of the number of samples.
+
+        Args:
+            params: of q.
+            estimator: a name in `ESTIMATORS`. Of others than those in `_MOMENTS` only the means are known.
+
+        Raises:
+            ValueError: invalid parameters; later, fewer samples than the estimator needs.
+        """
+        self.check_params(params)
+        shift = [float(value) for value in params["shift"]]
+        of_grid = _MOMENTS.get(estimator, _mean_alone)
+        by_parameter = {"elbo": of_grid(_Grid(self.log_marginal, shift, None))} | {
+            f"shift[{index}]": of_grid(_Grid(self.log_marginal, shift, index)) for index in range(self.num_latents)
+        }
+        return lambda num_samples: {name: moments(num_samples) for name, moments in by_parameter.items()}
+
+
+_STEP = 0.05
+_NOISE = np.arange(-14.0, 14.0 + _STEP, _STEP)
+_NOISE_MASS = np.exp(-(_NOISE**2) / 2) * _STEP / math.sqrt(2 * math.pi)
+
+
+def _mean_log_mean(scale: float, num_samples: int) -> float:
+    """E[log 1/K sum_k w_k] for independent w = exp(scale noise - scale^2 / 2), at any K.
+
+    log s is the integral of {exp(-t) - exp(-t s)} / t over t > 0, and the mean of exp(-t s) for the mean of the weights
+    is a power of that for one of them.
+    """
+    if scale == 0:
+        return 0.0
+    weights = np.exp(scale * _NOISE - scale**2 / 2)
+    # In log t. Below, the integrand falls as t^2; above, as exp(-(log t)^2 / (2 scale^2)).
+    log_t = np.arange(-20.0, math.log(num_samples) + 5 + 10 * scale + scale**2 / 2, _STEP)
+    t = np.exp(log_t)[:, None]
+    # Less one, so that no digit is lost where t is small.
+    exponent = num_samples * np.log1p(np.expm1(-t * weights[None] / num_samples) @ _NOISE_MASS)
+    return float((np.expm1(-t[:, 0]) - np.expm1(exponent)).sum() * _STEP)
+
+
+_POINTS, _MASSES = np.polynomial.hermite_e.hermegauss(16)
+
+
+class _Grid:
+    """One sample's terms over the noise along a dimension and, as one number, along the others.
+
+    They are polynomials in the two, so that a Gauss-Hermite rule is exact.
+    """
+
+    def __init__(self, log_marginal: float, shift: Sequence[float], index: int | None) -> None:
+        along = shift[index or 0]
+        across = math.sqrt(max(sum(value**2 for value in shift) - along**2, 0.0))
+        noise, other = np.meshgrid(_POINTS, _POINTS)
+        self.mass = np.outer(_MASSES, _MASSES) / _MASSES.sum() ** 2
+        self.of_value = index is None
+        self.log_weight = log_marginal - (along**2 + across**2) / 2 - along * noise - across * other
+        self.score = noise
+        self.path = np.full_like(noise, -along)
+
+    def moments(self, values: Any) -> Moments:
+        return moments_of(values, self.mass)
+
+
+def _by_term(value: Callable[[_Grid], Any], gradient: Callable[[_Grid], Any]) -> Callable[[_Grid], MomentsOfSamples]:
+    return lambda grid: averaged(*grid.moments((value if grid.of_value else gradient)(grid)))
+
+
+def _of_leave_one_out(grid: _Grid) -> MomentsOfSamples:
+    value = grid.moments(grid.log_weight)
+    if grid.of_value:
+        return averaged(*value)
+    centred = grid.moments((grid.log_weight - value.mean) * grid.score)
+    return leave_one_out(
+        gradient=centred.mean,
+        centred_square=centred.variance + centred.mean**2,
+        centred_kurtosis=centred.kurtosis,
+        value_variance=value.variance,
+        score_square=grid.moments(grid.score**2).mean,
+    )
+
+
+def _mean_alone(grid: _Grid) -> MomentsOfSamples:
+    mean = Exact("finite", grid.moments(grid.log_weight if grid.of_value else grid.path).mean)
+    return lambda num_samples: ExactMoments(mean, UNKNOWN, UNKNOWN)
+
+
+_MOMENTS: Mapping[str, Callable[[_Grid], MomentsOfSamples]] = {
+    "pathwise": _by_term(lambda grid: grid.log_weight, lambda grid: grid.path - grid.score),
+    "inverse_cdf": _by_term(lambda grid: grid.log_weight, lambda grid: grid.path - grid.score),
+    "sticking_the_landing": _by_term(lambda grid: grid.log_weight, lambda grid: grid.path),
+    "score_function": _by_term(lambda grid: grid.log_weight, lambda grid: grid.log_weight * grid.score),
+    "score_function+leave_one_out": _of_leave_one_out,
+}
