@@ -13,12 +13,15 @@ distribution's parameters. The script compares
 
 The cost is quadratic, so that both biases vanish with the temperature: straight-through then follows the trapezoid rule
 from one outcome to the next, which is exact for it. Gradients are of two samples each, drawn independently for each
-temperature. Lines are exact: quadrature over the Gumbel noise. Writes results/two_routes.json and .png.
+temperature. Lines are exact: quadrature over the Gumbel noise, or sums over the
+outcomes; of REBAR only the mean is known. Bars are two standard errors. Writes results/two_routes.json and .png.
 """
 
 import argparse
+import io
+import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ import matplotlib as mpl
 import numpy as np
 import numpyro.distributions as dist
 from matplotlib.axes import Axes
+from matplotlib.legend import Legend
+from PIL import Image
 from scipy import stats
 
 from vae_jax import distributions
@@ -60,11 +65,10 @@ LOGITS = tuple(np.log(PROBS).tolist())
 
 
 def main(options: argparse.Namespace) -> None:
-    draws_key, gradients_key = jax.random.split(jax.random.key(SEED))
-    exponential_key, categorical_key = jax.random.split(draws_key)
+    exponential_key, relaxed_key, categorical_key, gradients_key = jax.random.split(jax.random.key(SEED), 4)
     num_draws = 5_000 if options.quick else 200_000
     exponential = exponential_draws(exponential_key, num_draws)
-    relaxed = relaxed_draws(categorical_key, num_draws)
+    relaxed = relaxed_draws(relaxed_key, num_draws)
     categories = categorical_draws(categorical_key, num_draws, relaxed)
     gradients = gradient_rows(gradients_key, 2_000 if options.quick else 1_000_000)
     results = {
@@ -82,7 +86,7 @@ def main(options: argparse.Namespace) -> None:
     }
     print_results(results)
     write_json(options.out / "two_routes.json", results)
-    draw_figure(results, exponential, relaxed).savefig(options.out / "two_routes.png", dpi=200)
+    save_png(draw_figure(results, exponential, relaxed), options.out / "two_routes.png")
 
 
 def exponential_draws(key: PRNGKey, num_draws: int) -> dict[str, np.ndarray]:
@@ -105,14 +109,15 @@ def compared_exponentials(draws: dict[str, np.ndarray]) -> dict[str, Any]:
         row = {"route": route, "ks_distance": float(test.statistic), "p_value": float(test.pvalue)}
         mean, mean_se = float(samples.mean()), float(stats.sem(samples))
         rows.append(row | {"mean": mean, "mean_se": mean_se, "exact_mean": 1 / RATE})
-    both: Any = stats.ks_2samp(*draws.values())
+    direct, inverse = draws.values()
+    both: Any = stats.ks_2samp(direct, inverse)
     return {"routes": rows, "two_sample_p_value": float(both.pvalue)}
 
 
 def relaxed_draws(key: PRNGKey, num_draws: int) -> dict[float, np.ndarray]:
     """Gumbel-softmax samples [S, K] by temperature, each from noise of its own."""
-    latents = relaxable_latents(one_hot(jnp.asarray(LOGITS)))
-    keys = jax.random.split(jax.random.fold_in(key, 0), len(HISTOGRAM_TEMPERATURES))
+    latents = relaxable_latents(OneHotCategorical(jnp.asarray(LOGITS)))
+    keys = jax.random.split(key, len(HISTOGRAM_TEMPERATURES))
     draws = {}
     for temperature, temperature_key in zip(HISTOGRAM_TEMPERATURES, keys, strict=True):
         (noisy,) = noisy_logits(latents, temperature_key, num_draws)
@@ -122,9 +127,9 @@ def relaxed_draws(key: PRNGKey, num_draws: int) -> dict[float, np.ndarray]:
 
 def categorical_draws(key: PRNGKey, num_draws: int, relaxed: dict[float, np.ndarray]) -> dict[str, np.ndarray]:
     """Categories by route: one-hot samples' and the largest coordinates of relaxed ones."""
-    direct_key, noise_key = jax.random.split(jax.random.fold_in(key, 1))
+    direct_key, noise_key = jax.random.split(key)
     q = dist.Categorical(probs=jnp.asarray(PROBS))
-    latents = relaxable_latents(one_hot(jnp.asarray(LOGITS)))
+    latents = relaxable_latents(OneHotCategorical(jnp.asarray(LOGITS)))
     (noisy,) = noisy_logits(latents, noise_key, num_draws)
     routes = {"direct": distributions.sample(q, direct_key, num_draws), "Gumbel-max": latents[0].hard(noisy).argmax(1)}
     return {route: np.asarray(samples) for route, samples in routes.items()} | {
@@ -155,10 +160,6 @@ def compared_categories(draws: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     return rows
 
 
-def one_hot(logits: jax.Array) -> OneHotCategorical:
-    return OneHotCategorical(logits)
-
-
 def cost(latents: Latents, q: Distributions) -> Scalar:
     """(values . z - target)^2, which is defined between the outcomes too."""
     return ((jnp.asarray(VALUES) * latents).sum() - TARGET) ** 2
@@ -172,7 +173,7 @@ def loss(params: Parameters, key: PRNGKey, *, name: str) -> Scalar:
     estimator: Any = ESTIMATORS[name]
     if name != "score_function+leave_one_out":
         estimator = partial(estimator, temperature=params["temperature"])
-    return estimator(cost, one_hot(params["logits"]), key, NUM_SAMPLES)
+    return estimator(cost, OneHotCategorical(params["logits"]), key, NUM_SAMPLES)
 
 
 def gradient_rows(key: PRNGKey, num_replicates: int) -> list[dict[str, Any]]:
@@ -211,6 +212,7 @@ def exact_gradient() -> np.ndarray:
     return probs * (costs - probs @ costs)
 
 
+@cache
 def exact_moments(name: str, temperature: float) -> tuple[np.ndarray, np.ndarray | None]:
     """Mean and variance of the gradient of `NUM_SAMPLES` samples in every logit, the variance where it is known."""
     if name == "gumbel_softmax":
@@ -245,14 +247,14 @@ def relaxed_moments(
         place_of_slope: the relaxed and the hard sample to where the cost is differentiated.
     """
     probs, values = np.asarray(PROBS), np.asarray(VALUES)
-    steps, widths = panels(_edges(temperature))
+    steps, widths = panels(panel_edges(temperature))
     grids = np.stack([grid.ravel() for grid in np.meshgrid(*[-steps] * (len(PROBS) - 1), indexing="ij")])
     volumes = np.prod(np.meshgrid(*[widths] * (len(PROBS) - 1), indexing="ij"), axis=0).ravel()
     mean, square = np.zeros(len(PROBS)), np.zeros(len(PROBS))
     for category, hard in enumerate(np.eye(len(PROBS))):
         noisy = np.insert(grids, category, 0.0, axis=0)
         rates = probs[:, None] * np.exp(-noisy)
-        weights = volumes * 6 * rates.prod(axis=0) / rates.sum(axis=0) ** len(PROBS)
+        weights = volumes * math.factorial(len(PROBS) - 1) * rates.prod(axis=0) / rates.sum(axis=0) ** len(PROBS)
         relaxed = np.exp(noisy / temperature)
         relaxed /= relaxed.sum(axis=0)
         slopes = 2 * (values @ place_of_slope(relaxed, hard) - TARGET) * values[:, None]
@@ -262,7 +264,7 @@ def relaxed_moments(
     return mean, (square - mean**2) / NUM_SAMPLES
 
 
-def _edges(temperature: float) -> np.ndarray:
+def panel_edges(temperature: float) -> np.ndarray:
     """Of panels that resolve the softmax, whose width is the temperature, and the density, whose width is one."""
     narrow = [edge for edge in (6 * temperature, 20 * temperature) if edge < 5]
     return np.asarray([0.0, *narrow, 6.0, 14.0, 25.0])
@@ -274,7 +276,9 @@ def print_results(results: dict[str, Any]) -> None:
     print(f"{'route':<14}{'mean':>20}{'exact':>10}{'KS distance':>14}{'p':>8}")
     for row in exponential["routes"]:
         mean = f"{row['mean']:.5f} ± {row['mean_se']:.5f}"
-        print(f"{row['route']:<14}{mean:>20}{row['exact_mean']:>10.5f}{row['ks_distance']:>14.5f}{row['p_value']:>8.3f}")
+        print(
+            f"{row['route']:<14}{mean:>20}{row['exact_mean']:>10.5f}{row['ks_distance']:>14.5f}{row['p_value']:>8.3f}"
+        )
     print(f"the two routes against each other: p = {exponential['two_sample_p_value']:.3f}\n")
     print(f"Categorical{PROBS}, frequencies and their standard errors")
     print(f"{'route':<18}" + "".join(f"{probability:>14g}" for probability in PROBS) + f"{'p':>6}")
@@ -283,18 +287,20 @@ def print_results(results: dict[str, Any]) -> None:
         cells = "".join(f"{f'{frequency:.4f}±{error:.4f}':>14}" for frequency, error in pairs)
         print(f"{row['route']:<18}{cells}{row['p_value']:>6.2f}")
     print(f"\nGradient in logit {SHOWN}, exactly {relaxation['exact_gradient'][SHOWN]:.5f}, of {NUM_SAMPLES} samples")
-    print(f"{'estimator':<29}{'temp.':>6}{'bias':>20}{'variance':>20}")
+    print(f"{'estimator':<29}{'temp.':>6}{'bias':>22}{'variance':>22}")
     for row in relaxation["rows"]:
-        bias = f"{row['bias'][SHOWN]:.5f} ± {row['mean_se'][SHOWN]:.5f}"
-        variance = f"{row['variance'][SHOWN]:.5f} ± {row['variance_se'][SHOWN]:.5f}"
-        print(f"{row['estimator']:<29}{row['temperature']:>6g}{bias:>20}{variance:>20}")
+        bias, variance = (
+            f"{row[field][SHOWN]:.3g} ± {row[error][SHOWN]:.1g}"
+            for field, error in (("bias", "mean_se"), ("variance", "variance_se"))
+        )
+        print(f"{row['estimator']:<29}{row['temperature']:>6g}{bias:>22}{variance:>22}")
 
 
 def draw_figure(
     results: dict[str, Any], exponential: dict[str, np.ndarray], relaxed: dict[float, np.ndarray]
 ) -> StyledFigure:
     with mpl.rc_context(STYLE):
-        figure = StyledFigure(figsize=(7.2, 4.6), layout="constrained")
+        figure = StyledFigure(figsize=(7.2, 4.7), layout="constrained")
         axes = figure.subplot_mosaic([["exponential", "categorical", "relaxed"], ["bias", "variance", "key"]])
         draw_exponential(axes["exponential"], exponential, results["exponential"])
         draw_categorical(axes["categorical"], results["categorical"]["routes"])
@@ -303,14 +309,19 @@ def draw_figure(
         draw_against_temperature(axes["variance"], results["relaxation"]["rows"], "variance", "variance_se")
         finish_gradient_panels(axes["bias"], axes["variance"])
         axes["key"].set_axis_off()
-        routes, labels = axes["categorical"].get_legend_handles_labels()
-        first = axes["key"].legend(
-            routes, labels, loc="upper left", title="category drawn by (χ² test)", alignment="left"
-        )
-        axes["key"].add_artist(first)
-        estimators, labels = axes["variance"].get_legend_handles_labels()
-        axes["key"].legend(estimators, labels, loc="lower left", title="gradient", alignment="left")
+        draw_key(axes["key"], axes["categorical"], "category drawn by (χ² test)", "upper left")
+        draw_key(axes["key"], axes["variance"], "gradient by", "lower left")
     return figure
+
+
+def draw_key(axes: Axes, of: Axes, title: str, place: Any) -> None:
+    handles, labels = of.get_legend_handles_labels()
+    # Two legends of one axes: `Axes.legend` would replace the first.
+    legend = Legend(
+        axes, handles, labels, loc=place, title=title, alignment="left", fontsize=7, title_fontsize=7,
+        labelspacing=0.25, handlelength=1.2, borderaxespad=0, bbox_to_anchor=(-0.12, 0, 1, 1),
+    )  # fmt: skip
+    axes.add_artist(legend)
 
 
 def draw_exponential(axes: Axes, draws: dict[str, np.ndarray], compared: dict[str, Any]) -> None:
@@ -325,7 +336,10 @@ def draw_exponential(axes: Axes, draws: dict[str, np.ndarray], compared: dict[st
         axes.hist(samples, bins=bins.tolist(), weights=weights, label=f"{row['route']} ({_p(row)})", **look)
     axes.plot(bins, RATE * np.exp(-RATE * bins), color="black", linewidth=0.8, linestyle="--", label="exact")
     axes.set(xlabel="x", ylabel="density", title=f"Exponential({RATE:g})")
-    axes.legend(loc="upper right", title="KS test against exact")
+    axes.legend(
+        loc="upper right", title="KS test", alignment="left", fontsize=7, title_fontsize=7, handlelength=1.2,
+        borderaxespad=0,
+    )  # fmt: skip
 
 
 def _p(row: dict[str, Any]) -> str:
@@ -343,7 +357,7 @@ def draw_categorical(axes: Axes, rows: list[dict[str, Any]]) -> None:
             positions, row["frequencies"], width, yerr=errors, color=colour, label=label, error_kw={"linewidth": 0.6}
         )
     for category, probability in enumerate(PROBS):
-        exact = "exact" if category == 0 else None
+        exact = "exact" if category == 0 else "_"
         axes.hlines(probability, category - 0.46, category + 0.46, color="black", linewidth=0.8, label=exact)
     axes.set_xticks(range(len(PROBS)))
     axes.set(xlabel="category", ylabel="frequency", title="Categorical")
@@ -363,28 +377,37 @@ def draw_relaxed(axes: Axes, draws: dict[float, np.ndarray]) -> None:
 
 def _route_colours() -> dict[str, str]:
     softmax = [softmax_route(temperature) for temperature in HISTOGRAM_TEMPERATURES]
-    colours = (COLOURS[1], COLOURS[0], COLOURS[3], COLOURS[2], COLOURS[5], COLOURS[4])
-    return dict(zip(("direct", "Gumbel-max", *softmax), colours, strict=True))
+    return dict(zip(("direct", "Gumbel-max", *softmax), (COLOURS[1], COLOURS[0], *_SHADES), strict=True))
+
+
+_SHADES = ("#662506", "#cc4c02", "#fe9929", "#fec44f")
+"""The lower the temperature, the darker: from ColorBrewer's YlOrBr, whose order shows in grey too."""
 
 
 def draw_against_temperature(axes: Axes, rows: list[dict[str, Any]], field: str, error: str) -> None:
     """Measured points, bars of two standard errors, on the exact lines that are known."""
     line_temperatures = np.geomspace(TEMPERATURES[0], TEMPERATURES[-1], 25)
     exact = exact_gradient()
-    for name, colour, marker in zip((*RELAXATIONS, *REFERENCES), _ESTIMATOR_COLOURS, MARKERS, strict=False):
+    for name, (colour, marker, size, fill) in _ESTIMATOR_LOOKS.items():
         members = [row for row in rows if row["estimator"] == name]
         axes.errorbar(
             [row["temperature"] for row in members],
             [row[field][SHOWN] for row in members],
             yerr=[2 * row[error][SHOWN] for row in members],
-            fmt=marker, color=colour, markersize=3.5, elinewidth=0.8, capsize=2, label=name.replace("+", "\n  + "),
+            fmt=marker, color=colour, markersize=size, markerfacecolor=fill, elinewidth=0.8, label=name,
         )  # fmt: skip
         moments = [exact_moments(name, float(temperature)) for temperature in line_temperatures]
         line = [mean[SHOWN] - exact[SHOWN] if field == "bias" else _shown(variance) for mean, variance in moments]
         axes.plot(line_temperatures, line, color=colour, linewidth=0.9)
 
 
-_ESTIMATOR_COLOURS = (COLOURS[2], COLOURS[0], COLOURS[4], COLOURS[6])
+# REBAR's points lie under the score function's: large and hollow they show around them.
+_ESTIMATOR_LOOKS = {
+    "gumbel_softmax": (COLOURS[4], MARKERS[0], 3.5, COLOURS[4]),
+    "straight_through": (COLOURS[5], MARKERS[1], 3.5, COLOURS[5]),
+    "rebar": (COLOURS[6], MARKERS[3], 5.5, "none"),
+    "score_function+leave_one_out": ("#777777", MARKERS[2], 2.5, "#777777"),
+}
 
 
 def _shown(variance: np.ndarray | None) -> float:
@@ -405,6 +428,13 @@ def finish_gradient_panels(bias: Axes, variance: Axes) -> None:
         axes.set_xlabel("temperature τ")
         axes.set_xticks([0.1, 0.3, 1, 3], ["0.1", "0.3", "1", "3"])
         axes.minorticks_off()
+
+
+def save_png(figure: StyledFigure, path: Path) -> None:
+    """Writes a figure of flat colours, which 128 of them hold."""
+    pixels = io.BytesIO()
+    figure.savefig(pixels, dpi=200)
+    Image.open(pixels).convert("RGB").quantize(128).save(path, optimize=True)
 
 
 def parser() -> argparse.ArgumentParser:

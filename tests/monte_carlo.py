@@ -12,6 +12,10 @@ FAMILY_WISE_ERROR = 1e-6
 MAX_COMPARISONS = 5_000
 Z = norm.isf(FAMILY_WISE_ERROR / MAX_COMPARISONS / 2)
 
+USUAL = ("pathwise", "sticking_the_landing", "score_function", "score_function+leave_one_out")
+"""Estimators that draw alike and whose value is the plain average of the objective. The registry's test has them all.
+"""
+
 
 def assert_unbiased(mean, standard_error, exact, *, resolution):
     """Fails if the mean is off, or if a bias of `resolution` would have gone unnoticed."""

@@ -42,10 +42,30 @@ def test_a_run_prints_and_saves_its_results(small_run):
 
 
 FIELDS = {
-    "problem", "estimator", "parameter", "num_samples", "num_replicates", "num_nonfinite", "mean", "mean_se", "std",
-    "std_se", "exact_mean", "exact_mean_status", "exact_std", "exact_std_status", "exact_std_se", "z_score",
-    "tail_index", "reliable", "seconds",
-}  # fmt: skip
+    "problem",
+    "estimator",
+    "parameter",
+    "num_samples",
+    "num_replicates",
+    "num_nonfinite",
+    "mean",
+    "mean_se",
+    "std",
+    "std_se",
+    "exact_mean",
+    "exact_mean_status",
+    "exact_std",
+    "exact_std_status",
+    "exact_std_se",
+    "z_score",
+    "tail_index",
+    "reliable",
+    "num_evaluations",
+    "seconds",
+    "seconds_per_estimate",
+    "variance_seconds",
+}
+TIMES = {"seconds", "seconds_per_estimate", "variance_seconds"}  # fmt: skip
 
 
 def test_the_json_and_the_csv_hold_every_row(small_run):
@@ -67,7 +87,7 @@ def test_the_saved_command_line_repeats_the_run(small_run):
     assert words[0] == "vae-jax"
     assert run(*words[1:], "--out", "again", cwd=folder).returncode == 0
     first, second = (
-        [{k: v for k, v in row.items() if k != "seconds"} for row in json.loads((folder / f).read_text())["rows"]]
+        [{k: v for k, v in row.items() if k not in TIMES} for row in json.loads((folder / f).read_text())["rows"]]
         for f in ("results/variance.json", "again/variance.json")
     )
     assert first == second
@@ -101,8 +121,18 @@ MISUSES = {
     "--num-replicates 99999999999": "num_replicates must be at most",
     "--num-replicates 999999999": "must keep the replicates within 4.3 GB",
     "--seed -1": "--seed must be from 0 to 4294967295, got -1",
-    "--problem another": "--problem must be one of poisson-gamma, got another",
+    "--problem another": "--problem must be one of poisson-gamma, square, .*, got another",
     "--estimators another": "estimators must be among pathwise, .*, got another",
+    "--problem square --family log_normal": "--family must be left out of square, got it: it is of poisson-gamma",
+    "--problem gamma --cost 2": "--cost must be left out of gamma, got 2.0",
+    "--cost 2": "--cost must be left out of poisson-gamma, got it",
+    "--problem square --params scale=-1": "scale must be positive, got -1.0",
+    "--problem square --params width=1": "--params must be of loc, scale, got 'width=1': write NAME=VALUE",
+    "--problem square --params loc=one": "--params must be NAME=VALUE with numbers, got 'loc=one'",
+    "--problem square --params loc=1,2": "--params must give one number here, got 'loc=1,2'",
+    "--problem bernoulli --estimators pathwise": "pathwise: q is a BernoulliLogits, which has no reparameterized",
+    "--problem square --estimators arm": "arm: q must be .* got a Normal, which is continuous: use pathwise",
+    "--problem square --estimators pathwise+antithetic_pairs --num-samples 5": "must be even.*got 5",
     "--family another": "family must be one of normal, log_normal, got another",
     "--dtype half": "dtype must be one of float32, float64, got half",
     "--out a_file/below": "--out must be a folder that can be written to, got a_file/below",
@@ -182,3 +212,82 @@ def test_help_needs_no_jax(tmp_path):
     loaded = process.stdout.splitlines()[-1]
     for module in ("'jax'", "'numpy'", "'matplotlib'", "'numpyro'"):
         assert module not in loaded
+
+
+def test_every_estimator_that_a_problem_admits_is_shown_with_its_cost(tmp_path):
+    process = run(
+        "variance", "--problem", "bernoulli", "--estimators", "all", "--num-samples", "2", "4", "--num-replicates", "50",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert max(map(len, process.stdout.splitlines())) <= 80
+    rows = json.loads((tmp_path / "vae-jax-variance/variance.json").read_text())["rows"]
+    assert len({row["estimator"] for row in rows}) == 14
+    for said in (
+        "gradient by logit, 4 samples: exact 0.0250000",
+        "cost at 4 samples",
+        "Biased by construction",
+        "rebar",
+    ):
+        assert said in process.stdout
+    (enumerated,) = (
+        row for row in rows if (row["estimator"], row["parameter"], row["num_samples"]) == ("enumeration", "logit", 4)
+    )
+    assert enumerated["num_evaluations"] == 2
+    assert enumerated["exact_std"] == 0
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    return folder, run(
+        "compare", "pathwise", "score_function", "--problem", "cosine", "--cost", "2", "--params", "loc=0.5",
+        "--num-samples", "5", "20", "--num-replicates", "2000", "--out", "results", cwd=folder,
+    )  # fmt: skip
+
+
+def test_a_comparison_prints_and_saves_its_ratios(compared):
+    folder, process = compared
+    assert process.returncode == 0, process.stderr
+    assert max(map(len, process.stdout.splitlines())) <= 80
+    assert "pathwise over score_function" in process.stdout
+    saved = {"compare.json", "compare.csv", "ratios.png", "ratios.pdf", "config.json"}
+    assert {path.name for path in (folder / "results").iterdir()} == saved
+    rows = json.loads((folder / "results/compare.json").read_text())["rows"]
+    assert len(rows) == 3 * 2
+    for row in rows:
+        if row["parameter"] != "cost":
+            # Six times the interval's reach: the exact ratio is in it but once in many millions.
+            reach = (row["variance_ratio_upper"] / row["variance_ratio"]) ** 3
+            assert 1 / reach < row["exact_variance_ratio"] / row["variance_ratio"] < reach
+            assert row["variance_ratio"] != 1
+
+
+def test_the_saved_command_line_repeats_a_comparison(compared):
+    folder, _ = compared
+    words = shlex.split(json.loads((folder / "results/config.json").read_text())["command_line"])
+    assert words[:4] == ["vae-jax", "compare", "pathwise", "score_function"]
+    assert run(*words[1:], "--out", "again", cwd=folder).returncode == 0
+    times = {"seconds_ratio", "variance_seconds_ratio"}
+    first, second = (
+        [{k: v for k, v in row.items() if k not in times} for row in json.loads((folder / f).read_text())["rows"]]
+        for f in ("results/compare.json", "again/compare.json")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("pathwise", "pathwise"), "the estimators must be two, got pathwise twice"),
+        (("pathwise", "another"), "estimators must be among pathwise, .*, got another"),
+        (("pathwise",), "The one below. .required."),
+        (("pathwise", "arm", "--problem", "square"), "arm: q must be .* got a Normal"),
+    ],
+)
+def test_misuse_of_compare_ends_with_one_line(words, message, tmp_path):
+    process = run("compare", *words, "--out", "made", cwd=tmp_path)
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert re.search(message, line)
+    assert not (tmp_path / "made").exists()

@@ -9,13 +9,13 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from monte_carlo import assert_unbiased, is_biased
+from monte_carlo import USUAL, assert_unbiased, is_biased
 from vae_jax import distributions, elbo, gradient_statistics, in_blocks, leave_one_out, pathwise, score_function
 from vae_jax.estimators import ESTIMATORS
 from vae_jax.problems import PoissonGamma
 from vae_jax.typing import Estimator
 
-NAMES = list(ESTIMATORS)
+NAMES = USUAL
 FAMILIES = ["normal", "log_normal"]
 
 

@@ -46,14 +46,12 @@ def variance_ratio(
         NaN throughout if a replicate is not finite, and a ratio without an interval if a variance is zero.
 
     Raises:
-        ValueError: different numbers of replicates, or fewer than 3.
+        ValueError: fewer than 3 replicates.
 
     Reference: Efron & Tibshirani (1993), section 6.2, for the influence of a replicate.
     """
-    if first.shape != second.shape or len(first) < 3:
-        raise ValueError(
-            f"replicates must be as many of both and at least 3, got {len(first)} and {len(second)}: pair them"
-        )
+    if len(first) < 3:
+        raise ValueError(f"replicates must be at least 3, got {len(first)}: make more")
     deviations = [each - each.mean() for each in (np.asarray(first, float), np.asarray(second, float))]
     variances = [(each**2).sum() / (len(each) - 1) for each in deviations]
     if not all(map(math.isfinite, variances)):

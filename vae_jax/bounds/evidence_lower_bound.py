@@ -63,8 +63,9 @@ def elbo_terms(
 
     A sampled divergence is estimated from the reconstruction's own draws: every estimator draws the same from the same
     key, and is linear in its objective. So with `log_prior` the difference of the terms is the `elbo` of the log joint,
-    gradient included, up to rounding (a baseline of yours that is not linear in the values is subtracted from each
-    term); with `divergence` it is the `elbo` of the log likelihood whose closed form is minus that.
+    gradient included, up to rounding (but for what is not linear in the values and enters each term apart: a baseline
+    of yours, or the entropy of `closed_form_entropy`). With `divergence` it is the `elbo` of the log likelihood whose
+    closed form is minus that.
 
     Args:
         log_likelihood: one sample to log p(x | z), normalised in x. It may close over model parameters.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from vae_jax.cli.misuse import refusals_are_misuse
+from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.results import save_figure, staged
 from vae_jax.cli.startup import check_seed, environment, start_jax
 from vae_jax.cli.targets import Target, as_settings
@@ -53,6 +53,8 @@ class Compare:
             Misuse: an argument that no result can be had for.
         """
         check_seed(self.seed)
+        if self.first == self.second:
+            raise Misuse(f"the estimators must be two, got {self.first} twice: name another")
         counts = self.target.counts()
         start_jax(self.dtype)
         from vae_jax.variance import check_study

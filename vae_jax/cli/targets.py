@@ -17,7 +17,8 @@ class Target:
     """A problem with exact answers, and where its gradient is taken."""
 
     problem: str = POISSON_GAMMA
-    """poisson-gamma, square, cosine, exponential, gamma, linear-gaussian, bernoulli, bernoulli-vector or categorical."""
+    """poisson-gamma, square, cosine, exponential, gamma, linear-gaussian, shifted-posterior, bernoulli,
+    bernoulli-vector or categorical."""
     params: tuple[str, ...] = ()
     """Parameters of q as NAME=VALUE, as in loc=0.5 or logits=0,1,-1. By default the problem's own."""
     cost: float | None = None

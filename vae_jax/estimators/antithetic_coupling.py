@@ -81,8 +81,8 @@ def categorical_disarm(objective: Objective, q: Distributions, key: PRNGKey, num
 
     Reference: Dong, Mnih & Tucker (2021), section 3.
     """
-    num_pairs = _num_pairs(num_samples)
     latents = discrete_latents(q, num_samples)
+    num_pairs = _num_pairs(num_samples)
     sticks = [_Sticks(_stick_logits(latent)) for latent in latents]
     pairs = _pairs(sticks, key, num_pairs)
     first = [_first_success(pair.bits) for pair in pairs]
@@ -128,8 +128,8 @@ def _over_bernoulli_pairs(
     num_samples: int,
     coefficient: Callable[[Float[Array, "..."], _Pair], Float[Array, "P ..."]],
 ) -> Scalar:
-    num_pairs = _num_pairs(num_samples)
     latents = bernoulli_latents(q, num_samples)
+    num_pairs = _num_pairs(num_samples)
     pairs = _pairs(latents, key, num_pairs)
     samples = [
         latent.outcome(jnp.concatenate([pair.bits, pair.antithetic]).astype(int))

@@ -1,11 +1,11 @@
 """Whether an objective has a derivative along its samples at all."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from vae_jax import distributions
 from vae_jax.typing import Distributions, Latents, Objective
@@ -63,9 +63,24 @@ def _movements(slope: Any, leaves: list[Any]) -> set[int]:
 
 def _dependences(jaxpr: Jaxpr, inputs: Collection[int]) -> set[int]:
     """The numbers of those inputs that reach the output."""
-    reaching: dict[Any, set[int]] = {jaxpr.invars[number]: {number} for number in inputs}
+    arriving = [{number} if number in inputs else set() for number in range(len(jaxpr.invars))]
+    return set().union(*_reaching(jaxpr, arriving))
+
+
+def _reaching(jaxpr: Jaxpr, arriving: Sequence[set[int]]) -> list[set[int]]:
+    """What reaches each output, from what arrives at each input."""
+    known: dict[Any, set[int]] = dict(zip(jaxpr.invars, arriving, strict=True))
+
+    def of(variables: Sequence[Any]) -> list[set[int]]:
+        # A literal has a value and depends on nothing.
+        return [set() if hasattr(variable, "val") else known.get(variable, set()) for variable in variables]
+
     for equation in jaxpr.eqns:
-        reached = set().union(*(reaching.get(var, set()) for var in equation.invars if not hasattr(var, "val")))
-        if reached:
-            reaching |= dict.fromkeys(equation.outvars, reached)
-    return set().union(*(reaching.get(var, set()) for var in jaxpr.outvars if not hasattr(var, "val")))
+        inputs = of(equation.invars)
+        called = equation.params.get("jaxpr")
+        if equation.primitive.name == "jit" and isinstance(called, ClosedJaxpr):
+            outputs = _reaching(called.jaxpr, inputs)
+        else:
+            outputs = [set().union(*inputs)] * len(equation.outvars)
+        known |= zip(equation.outvars, outputs, strict=True)
+    return of(jaxpr.outvars)

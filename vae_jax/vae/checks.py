@@ -6,6 +6,10 @@ from dataclasses import fields
 from types import UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
 from vae_jax.estimators import ESTIMATORS
 from vae_jax.vae.config import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
 from vae_jax.vae.networks import as_volume, halved
@@ -196,10 +200,26 @@ def _check_objective(config: ObjectiveConfig) -> None:
         )
 
 
+def _check_takes_gaussians(name: str, num_samples: int) -> None:
+    """Hands the estimator such a posterior as a VAE has, without computing anything."""
+    q = dist.Normal(jnp.zeros(2), jnp.ones(2)).to_event(1)
+
+    def estimate(key: jax.Array) -> jax.Array:
+        return ESTIMATORS[name](lambda z, _: (z**2).sum(), q, key, num_samples)
+
+    try:
+        jax.eval_shape(estimate, jax.random.key(0))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"estimator {name}: {error}") from error
+
+
 def _check_estimator(config: ObjectiveConfig) -> None:
     name = config.estimator
     if name not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}, got {name}: choose of these")
+    _check_takes_gaussians(name, config.num_samples)
+    if config.objective == "iwae" and config.iwae_gradient == "vimco" and config.num_samples < 2:
+        raise ValueError(f"num_samples must be at least 2 with iwae_gradient vimco, got {config.num_samples}: raise it")
     if config.objective == "iwae" and name != "pathwise":
         raise ValueError(
             f"estimator must be pathwise under objective iwae, got {name}: choose how it is differentiated by "
@@ -210,8 +230,6 @@ def _check_estimator(config: ObjectiveConfig) -> None:
             "estimator must not be sticking_the_landing where the divergence has a closed form, for it is pathwise "
             "there: choose objective elbo and kl sampled"
         )
-    if "+leave_one_out" in name and config.num_samples < 2:
-        raise ValueError(f"num_samples must be at least 2 with estimator {name}, got {config.num_samples}: raise it")
 
 
 def _check_hierarchical(model: ModelConfig, objective: ObjectiveConfig) -> None:

@@ -64,7 +64,7 @@ class ObjectiveConfig:
     """How the ELBO's divergence to the prior is had."""
     estimator: str = "pathwise"
     """pathwise, sticking_the_landing, score_function or score_function+leave_one_out."""
-    iwae_gradient: Literal["plain", "doubly_reparameterized"] = "plain"
+    iwae_gradient: Literal["plain", "doubly_reparameterized", "vimco"] = "plain"
     """How the importance-weighted bound is differentiated."""
     num_samples: int = 1
     """Samples of q(z|x) an example: k of the importance-weighted bound."""

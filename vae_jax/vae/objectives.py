@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vae_jax.bounds import ElboTerms, doubly_reparameterized, elbo_terms, importance_weighted, plain
+from vae_jax.bounds import ElboTerms, doubly_reparameterized, elbo_terms, importance_weighted, plain, vimco
 from vae_jax.divergences import (
     dual_geometric_jensen_shannon_standard_normal,
     geometric_jensen_shannon_standard_normal,
@@ -19,7 +19,7 @@ from vae_jax.vae.config import ObjectiveConfig
 from vae_jax.vae.model import VAE
 from vae_jax.vae.networks import DiagonalGaussian
 
-IWAE_GRADIENTS = {"plain": plain, "doubly_reparameterized": doubly_reparameterized}
+IWAE_GRADIENTS = {"plain": plain, "doubly_reparameterized": doubly_reparameterized, "vimco": vimco}
 
 JENSEN_SHANNON = {
     "geometric_js": geometric_jensen_shannon_standard_normal,
