@@ -69,7 +69,7 @@ class Sizes:
 FULL = Sizes(
     num_replicates=100_000,
     num_measured=9,
-    num_drawn=41,
+    num_drawn=61,
     num_bounds=2**18,
     num_samples=tuple(2**power for power in range(1, 11)),
     least_fitted=16,
@@ -78,11 +78,11 @@ FULL = Sizes(
 QUICK = Sizes(
     num_replicates=2_000,
     num_measured=1,
-    num_drawn=2,
-    num_bounds=2**14,
-    num_samples=(2, 4, 8, 16),
+    num_drawn=1,
+    num_bounds=2**13,
+    num_samples=(2, 8, 16),
     least_fitted=2,
-    num_averaged=(1, 4, 16),
+    num_averaged=(1, 16),
 )
 
 
@@ -329,7 +329,8 @@ def atlas(points: Sequence[Point], lines: Mapping[tuple[str, str, str], tuple[np
                 axes.set_ylim(bottom=min(point.variance for point in chosen if point.exact_variance) / 5)
                 without_variance = {point.estimator for point in chosen if not point.exact_variance}
                 for name_of_zero in sorted(without_variance):
-                    axes.text(0.03, 0.03, f"{name_of_zero}:\n0 everywhere", transform=axes.transAxes, fontsize=6.5)
+                    note = name_of_zero.replace("+", "+\n") + ": 0"
+                    axes.text(0.03, 0.03, note, transform=axes.transAxes, fontsize=6.5)
         for panel, top, bottom in zip(PANELS, *grid, strict=True):
             top.set_title(panel.title)
             bottom.set_xlabel(f"k ({panel.parameter})")
@@ -527,7 +528,9 @@ def fitted_slopes(signals: Sequence[Signal], least_fitted: int) -> list[Slope]:
     return slopes
 
 
-def fitted_slope_pair(signals: Sequence[Signal], sizes: np.ndarray, *columns: np.ndarray) -> tuple[float, ...]:
+def fitted_slope_pair(
+    signals: Sequence[Signal], sizes: np.ndarray, *columns: np.ndarray
+) -> tuple[float, float, float, float]:
     """Slope and standard error, with measured and with exact means."""
     design = np.stack([np.log(sizes), np.ones_like(sizes), *columns], axis=1)
     measured = fitted_slope(design, *np.array([(signal.signal_to_noise, signal.log_se) for signal in signals]).T)
@@ -550,10 +553,12 @@ def print_slopes(slopes: Sequence[Slope], signals: Sequence[Signal]) -> None:
         known = f"{row.known_signal_slope:.4f} ± {row.known_signal_slope_se:.4f}"
         print(f"{row.gradient:<23}{row.parameter:<11}{row.size:<3}{measured:>18}{known:>18}{row.theory:>7.1f}")
     print("exact mean: with the exact mean of the gradient over the measured standard deviation")
+    # One draw's means by loc and by prior_loc go together, so that these are fewer than as many independent ones.
     found = deviations([(signal.mean - signal.exact_mean) / signal.mean_se for signal in signals])
     mean, largest, likely = (found[name] for name in ("mean_abs_z", "max_abs_z", "median_max_abs_z"))
-    print(f"{len(signals)} means against the exact ones: |z| {mean:.2f} on average, at most {largest:.2f}", end=" ")
-    print(f"(likely {likely:.2f})")
+    print(
+        f"{len(signals)} means against the exact: |z| {mean:.2f} on average, {largest:.2f} at most (likely {likely:.2f})"
+    )
 
 
 def snr_figure(signals: Sequence[Signal]) -> Figure:
@@ -582,7 +587,7 @@ def snr_figure(signals: Sequence[Signal]) -> Figure:
 
 
 def draw_signals(axes: Axes, signals: Sequence[Signal], size: str) -> None:
-    """Points with bars of two standard errors, lines with exact means, and the theory's slopes through the later half."""
+    """Points with bars of two standard errors on lines with exact means, and the theory's slopes through their ends."""
     for place, (gradient, contender) in enumerate(GRADIENTS.items()):
         chosen = [signal for signal in signals if signal.gradient == gradient]
         sizes = np.array([getattr(signal, size) for signal in chosen], float)
@@ -593,12 +598,12 @@ def draw_signals(axes: Axes, signals: Sequence[Signal], size: str) -> None:
             # The first lie underneath: larger, so that those of equal height show.
             markersize=6 - 1.5 * place, color=CONTRASTING_COLOURS[place], elinewidth=0.8, capsize=2,
         )  # fmt: skip
-        known = [signal.known_signal for signal in chosen]
+        known = np.array([signal.known_signal for signal in chosen])
         axes.plot(sizes, known, color=CONTRASTING_COLOURS[place], linewidth=0.9, zorder=2)
         inference_in_k = size == "num_samples" and SIDES[chosen[0].parameter] == "inference"
         slope = contender.slope_in_k if inference_in_k else SLOPE_IN_M
         late = len(sizes) // 2
-        centre = np.log(ratios[late:]).mean() - slope * np.log(sizes[late:]).mean()
+        centre = np.log(known[late:]).mean() - slope * np.log(sizes[late:]).mean()
         axes.plot(sizes, np.exp(centre) * sizes**slope, color="0.45", linewidth=0.9, linestyle="--", zorder=1)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

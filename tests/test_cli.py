@@ -216,8 +216,8 @@ def test_help_needs_no_jax(tmp_path):
 
 def test_every_estimator_that_a_problem_admits_is_shown_with_its_cost(tmp_path):
     process = run(
-        "variance", "--problem", "bernoulli", "--estimators", "all", "--num-samples", "2", "4", "--num-replicates", "50",
-        cwd=tmp_path,
+        "variance", "--problem", "bernoulli", "--estimators", "all", "--num-samples", "2", "4",
+        "--num-replicates", "50", cwd=tmp_path,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert max(map(len, process.stdout.splitlines())) <= 80

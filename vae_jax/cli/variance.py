@@ -25,6 +25,9 @@ ALL = "all"
 ALL_NUM_SAMPLES = (4, 16, 64, 256)
 """Even, as pairs need them, and small: some estimators evaluate the objective many times a sample."""
 
+MOST_BY_SAMPLES = 5
+"""Estimators that can be told apart by colour; more are drawn side by side at the largest number of samples."""
+
 
 @dataclass(frozen=True)
 class Variance:
@@ -131,8 +134,12 @@ class Variance:
         write_json(folder / "variance.json", {"environment": environment(self.dtype, self.seed), "rows": rows})
         write_csv(folder / "variance.csv", rows)
         write_json(folder / "config.json", self._config(study, problem, params))
-        save_figure(folder, "replicates", plotting.replicate_boxes(study))
-        save_figure(folder, "std", plotting.std_by_samples(study))
+        if len(study.estimators) <= MOST_BY_SAMPLES:
+            boxes, stds = plotting.replicate_boxes, plotting.std_by_samples
+        else:
+            boxes, stds = plotting.boxes_by_estimator, plotting.std_by_estimator
+        save_figure(folder, "replicates", boxes(study))
+        save_figure(folder, "std", stds(study))
 
     def _config(self, study: "VarianceStudy", problem: "Problem", params: dict[str, Any]) -> dict[str, Any]:
         """Every setting, the data written out, and the command line that repeats the run."""

@@ -1,7 +1,7 @@
 """The table of a variance study, for a terminal of 80 columns."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ DIVERGENT, UNBELIEVABLE, NONFINITE, BIASED = "∞", "?", "N", "b"
 MOST_IN_FULL = 6
 """Estimators; more are shown at the largest number of samples only, side by side."""
 
-MOST_COLUMNS = 4
-"""Parameters side by side in 80 columns."""
+WIDTH = 80
+
+ROUNDING = 1e-6
+"""Of a mean: a standard deviation below it is the arithmetic's own."""
 
 
 def print_study(study: VarianceStudy, problem: Problem, params: Mapping[str, Any], out: Path) -> None:
@@ -65,34 +67,60 @@ def _side_by_side(study: VarianceStudy, problem: Problem) -> Iterator[Table]:
             table.add_column(header, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
         for row in rows:
-            exact_std = _exact(row.exact_std, row.exact_std_status)
-            means, stds = with_error(row.mean, row.mean_se), with_error(row.std, row.std_se)
-            table.add_row(row.estimator, means, stds, exact_std, _mark(row))
+            table.add_row(row.estimator, *_figures(row), _exact(row.exact_std, row.exact_std_status), _mark(row))
         yield table
+
+
+def _figures(row: Row) -> tuple[str, str]:
+    """Mean and standard deviation with their errors."""
+    if _is_rounding(row):
+        return f"{row.mean:.7g}", "rounding"
+    return with_error(row.mean, row.mean_se), with_error(row.std, row.std_se)
+
+
+def _is_rounding(row: Row) -> bool:
+    """Whether all the variance there is comes from the arithmetic."""
+    return row.std < ROUNDING * abs(row.mean)
 
 
 def _costs(study: VarianceStudy) -> Table:
     """What an estimate costs, and what a given error does: variance times time, over the least of any estimator."""
     size = study.num_samples[-1]
-    parameters = study.parameters[1 : 1 + MOST_COLUMNS]
     table = _plain_table(f"cost at {size:,} samples, and variance x time over the least")
     table.add_column("", no_wrap=True)
-    for header in ("evaluations", "time", *parameters):
+    parameters = _fitting(study)
+    for header in ("evals", "time", *parameters):
         table.add_column(header, justify="right", no_wrap=True)
-    by_parameter = {
-        parameter: {name: study.row(name, parameter, size).variance_seconds for name in study.estimators}
-        for parameter in parameters
-    }
+    relative = {parameter: _over_the_least(study, parameter, size) for parameter in parameters}
     for name in study.estimators:
         row = study.row(name, study.parameters[0], size)
-        relative = [_over_least(costs[name], costs.values()) for costs in by_parameter.values()]
-        table.add_row(name, f"{row.num_evaluations:,}", _duration(row.seconds_per_estimate), *relative)
+        shares = [by_estimator[name] for by_estimator in relative.values()]
+        table.add_row(name, f"{row.num_evaluations:,}", _duration(row.seconds_per_estimate), *shares)
     return table
 
 
-def _over_least(cost: float, costs: Iterable[float]) -> str:
-    positive = [each for each in costs if 0 < each < math.inf]
-    return f"{cost / min(positive):.3g}" if positive and math.isfinite(cost) else "-"
+def _fitting(study: VarianceStudy) -> Sequence[str]:
+    """The first of the parameters: as many as have room beside the estimators' names."""
+    room = WIDTH - max(map(len, study.estimators)) - len("  10,000 1.23 us ")
+    parameters = list(study.parameters[1:])
+    while sum(max(len(name), len("1.23e+4")) + 1 for name in parameters) > room:
+        parameters.pop()
+    return parameters
+
+
+def _over_the_least(study: VarianceStudy, parameter: str, size: int) -> dict[str, str]:
+    """Variance times time of each estimator over the least of those that have a variance."""
+    rows = {name: study.row(name, parameter, size) for name in study.estimators}
+    costs = {
+        name: row.variance_seconds
+        for name, row in rows.items()
+        if not _is_rounding(row) and 0 < row.variance_seconds < math.inf
+    }
+    least = min(costs.values(), default=math.nan)
+    return {
+        name: f"{costs[name] / least:.3g}" if name in costs else "0" if _is_rounding(row) else "-"
+        for name, row in rows.items()
+    }
 
 
 def _duration(seconds: float) -> str:
@@ -115,9 +143,9 @@ def _table(title: str, study: VarianceStudy, estimator: str, parameters: tuple[s
             table.add_row(
                 parameter if size == study.num_samples[0] else "",
                 f"{size:,}",
-                with_error(row.mean, row.mean_se),
+                _figures(row)[0],
                 _exact(row.exact_mean, row.exact_mean_status),
-                with_error(row.std, row.std_se),
+                _figures(row)[1],
                 _exact(row.exact_std, row.exact_std_status),
                 _mark(row),
             )
@@ -136,7 +164,7 @@ def with_error(value: float, error: float) -> str:
 
 
 def _exact(value: float | None, status: str) -> str:
-    return {"infinite": "∞"}.get(status, status) if value is None else f"{value:#.6g}"
+    return {"infinite": "∞"}.get(status, status) if value is None else f"{value:#.6g}" if value else "0"
 
 
 def _mark(row: Row) -> str:
@@ -146,7 +174,7 @@ def _mark(row: Row) -> str:
         return BIASED
     if {row.exact_mean_status, row.exact_std_status} & {"infinite", "undefined"}:
         return DIVERGENT
-    return "" if row.reliable else UNBELIEVABLE
+    return "" if row.reliable or _is_rounding(row) else UNBELIEVABLE
 
 
 def _explanations(study: VarianceStudy, problem: Problem, params: Mapping[str, Any]) -> list[str]:

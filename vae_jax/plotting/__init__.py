@@ -2,6 +2,7 @@
 
 from vae_jax.plotting.comparison import variance_ratios
 from vae_jax.plotting.curves import bound_gap, training_curves
+from vae_jax.plotting.estimators import boxes_by_estimator, std_by_estimator
 from vae_jax.plotting.images import image_grid, interpolation, manifold, reconstructions
 from vae_jax.plotting.latents import kl_by_latent, kl_by_rank, latent_scatter
 from vae_jax.plotting.style import COLOURS, MARKERS, STYLE
@@ -12,6 +13,7 @@ __all__ = [
     "MARKERS",
     "STYLE",
     "bound_gap",
+    "boxes_by_estimator",
     "image_grid",
     "interpolation",
     "kl_by_latent",
@@ -21,6 +23,7 @@ __all__ = [
     "reconstructions",
     "replicate_boxes",
     "signal_to_noise_by_layer",
+    "std_by_estimator",
     "std_by_samples",
     "training_curves",
     "variance_ratios",

@@ -5,6 +5,7 @@ import math
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from vae_jax.comparison import CONFIDENCE, Comparison
 from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
@@ -32,6 +33,8 @@ def variance_ratios(comparison: Comparison) -> Figure:
             axes.plot(*zip(*known, strict=True), "x", markersize=6, color="black", label="exact")
         axes.axvline(1, color="grey", linewidth=0.8, zorder=0)
         axes.set_xscale("log")
+        for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
         axes.set_yticks(places, [f"{row.parameter}, {row.num_samples:,} samples" for row in rows])
         axes.set_ylim(-0.7, len(rows) - 0.3)
         first = comparison.rows[0]

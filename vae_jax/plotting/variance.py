@@ -15,9 +15,6 @@ from matplotlib.patches import Patch
 from vae_jax.plotting.style import COLOURS, MARKERS, STYLE, StyledFigure
 from vae_jax.variance import VarianceStudy
 
-_FEW = 5
-"""Estimators whose legend fits under the first panel."""
-
 
 def replicate_boxes(study: VarianceStudy) -> Figure:
     """Box plots of the replicates about the exact value by number of samples, one panel a parameter.
@@ -95,27 +92,27 @@ def _panels(study: VarianceStudy) -> tuple[Figure, dict[str, Axes]]:
     """A figure with a panel a parameter: the value's at the left, over the legend, and the gradient's beside it."""
     value, *parameters = study.parameters
     columns = 1 + math.ceil(len(parameters) / 2)
-    rows = 2 if len(study.estimators) <= _FEW else 3
-    figure = StyledFigure(figsize=(max(2.4 * columns, 5.0), 2.1 * rows), layout="constrained")
+    figure = StyledFigure(figsize=(max(2.4 * columns, 5.0), 4.2), layout="constrained")
     gradient = [*parameters, "."][: 2 * (columns - 1)]
-    # More estimators than a few have their legend below, over the whole width.
-    below = [["."] * columns] * (rows - 2)
-    axes = figure.subplot_mosaic([[value, *gradient[::2]], [".", *gradient[1::2]], *below])
+    axes = figure.subplot_mosaic([[value, *gradient[::2]], [".", *gradient[1::2]]])
     panels = {name: axes[name] for name in study.parameters}
-    name_of_value = "ELBO" if value == "elbo" else value
     for name, panel in panels.items():
-        panel.set_title(
-            f"{name_of_value} (nats)" if name == "elbo" else value if name == value else f"∂ {name_of_value} / ∂ {name}"
-        )
+        panel.set_title(title_of(study, name))
         panel.set_xlabel("samples of one estimate")
     return figure, panels
 
 
+def title_of(study: VarianceStudy, parameter: str) -> str:
+    """What a panel shows."""
+    value = study.parameters[0]
+    shown = "ELBO" if value == "elbo" else value
+    if parameter == value:
+        return f"{shown} (nats)" if value == "elbo" else shown
+    return f"∂ {shown} / ∂ {parameter}"
+
+
 def _legend(figure: Figure, handles: list[Any]) -> None:
-    if len(handles) <= _FEW + 2:
-        figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.12), borderaxespad=0)
-    else:
-        figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.01), borderaxespad=0, ncols=2)
+    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.12), borderaxespad=0)
 
 
 def _hollow_key(study: VarianceStudy) -> list[Line2D]:

@@ -7,6 +7,7 @@ kurtosis, so that an estimate's follow from those of one term.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -144,13 +145,18 @@ def _of_delta_method(gradient_term: Callable[[CostOfNormal, str, Any], Any]) -> 
     """Of the remainder after the expansion, around the exact means."""
 
     def moments(cost: CostOfNormal) -> ByParameter:
-        exact = cost.means()
-        terms = {"cost": lambda noise: cost.beyond_taylor(noise)[0]} | {
-            name: lambda noise, name=name: gradient_term(cost, name, noise) for name in ("loc", "scale")
-        }
-        return {
-            name: averaged(exact[name](1).mean.value or 0.0, *noise_moments(term)[1:]) for name, term in terms.items()
-        }
+        exact = {"cost": noise_moments(cost.f).mean} | {name: cost.gradient(name) for name in ("loc", "scale")}
+        # Of a quadratic cost nothing remains but the rounding of what cancels.
+        rounding = 1e-24 * noise_moments(cost.f).variance
+
+        def of_term(name: str, term: Callable[[Any], Any]) -> MomentsOfSamples:
+            _, variance, kurtosis = noise_moments(term)
+            return averaged(exact[name], *((variance, kurtosis) if variance > rounding else (0.0, math.nan)))
+
+        by_parameter = {"cost": of_term("cost", lambda noise: cost.beyond_taylor(noise)[0])}
+        for name in ("loc", "scale"):
+            by_parameter[name] = of_term(name, partial(gradient_term, cost, name))
+        return by_parameter
 
     return moments
 
