@@ -51,6 +51,7 @@ SEED = 0
 class Sizes:
     """How much is run."""
 
+    num_costs: int
     num_replicates: int
     num_measured: int
     """Values of each cost's parameter that are measured."""
@@ -67,6 +68,7 @@ class Sizes:
 
 
 FULL = Sizes(
+    num_costs=3,
     num_replicates=100_000,
     num_measured=9,
     num_drawn=61,
@@ -76,6 +78,7 @@ FULL = Sizes(
     num_averaged=tuple(2**power for power in range(7)),
 )
 QUICK = Sizes(
+    num_costs=1,
     num_replicates=2_000,
     num_measured=1,
     num_drawn=1,
@@ -150,16 +153,17 @@ class Point(NamedTuple):
 
 def main(options: argparse.Namespace) -> None:
     sizes = QUICK if options.quick else FULL
+    panels = PANELS[: sizes.num_costs]
     cost_key, bound_key = jax.random.split(jax.random.key(SEED))
-    points = measured_variances(cost_key, sizes)
+    points = measured_variances(cost_key, panels, sizes)
     summary = compared(points)
-    lines = exact_variances(sizes.num_drawn)
+    lines = exact_variances(panels, sizes.num_drawn)
     signals = measured_signals(bound_key, sizes)
     slopes = fitted_slopes(signals, sizes.least_fitted)
     print_variances(summary)
     print_slopes(slopes, signals)
     options.out.mkdir(parents=True, exist_ok=True)
-    save(atlas(points, lines), options.out / "estimator_atlas.png")
+    save(atlas(panels, points, lines), options.out / "estimator_atlas.png")
     save(snr_figure(signals), options.out / "importance_weighted_snr.png")
     write_json(
         options.out / "estimator_atlas.json",
@@ -183,9 +187,9 @@ def save(figure: Figure, path: Path) -> None:
     Image.open(drawn).convert("RGB").quantize(128).save(path, dpi=(200, 200), optimize=True)
 
 
-def measured_variances(key: PRNGKey, sizes: Sizes) -> list[Point]:
+def measured_variances(key: PRNGKey, panels: Sequence[Panel], sizes: Sizes) -> list[Point]:
     points = []
-    for number, panel in enumerate(PANELS):
+    for number, panel in enumerate(panels):
         for place, estimator in enumerate(SAMPLES_OF_ESTIMATE):
             loss = functools.partial(expected_cost, cost=panel.cost, estimator=estimator)
             keys = jax.random.split(jax.random.fold_in(key, number * 100 + place), sizes.num_measured)
@@ -233,10 +237,12 @@ def variance_of_sample(moments: ExactMoments, num_samples: int) -> float:
     return variance if variance > LEAST_VARIANCE else 0.0
 
 
-def exact_variances(num_drawn: int) -> dict[tuple[str, str, str], tuple[np.ndarray, np.ndarray]]:
+def exact_variances(
+    panels: Sequence[Panel], num_drawn: int
+) -> dict[tuple[str, str, str], tuple[np.ndarray, np.ndarray]]:
     """Values of k and the variance for each sample there, by cost, estimator and parameter."""
     lines = {}
-    for panel in PANELS:
+    for panel in panels:
         places = panel.spaced(num_drawn)
         for estimator, num_samples in SAMPLES_OF_ESTIMATE.items():
             moments = [
@@ -261,6 +267,7 @@ def compared(points: Sequence[Point]) -> dict[str, Any]:
     by_estimator = {
         name: deviations(own_z_scores([point for point in varying if point.estimator == name]))
         for name in SAMPLES_OF_ESTIMATE
+        if any(point.estimator == name for point in varying)
     }
     return {
         "measured_standard_errors": deviations(own_z_scores(varying)),
@@ -302,18 +309,22 @@ def print_variances(summary: Mapping[str, Any]) -> None:
     for name, row in rows.items():
         counts = f"{row['num_points']:>7}{row['num_within_1']:>6}{row['num_within_2']:>6}"
         print(f"{name:<42}{counts}{row['mean_abs_z']:>6.2f}{row['max_abs_z']:>6.2f}{row['median_max_abs_z']:>7.2f}")
-    print("mean of |z| expected: 0.80; likely: the median of the largest |z| of as many points")
+    print("expected mean of |z|: 0.80; likely: the median of the largest of as many |z|")
     zeros, largest = summary["num_exact_zeros"], summary["largest_variance_of_exact_zeros"]
     print(f"{zeros} points whose exact variance is 0: measured at most {largest:.1e}")
 
 
-def atlas(points: Sequence[Point], lines: Mapping[tuple[str, str, str], tuple[np.ndarray, np.ndarray]]) -> Figure:
+def atlas(
+    panels: Sequence[Panel],
+    points: Sequence[Point],
+    lines: Mapping[tuple[str, str, str], tuple[np.ndarray, np.ndarray]],
+) -> Figure:
     """Variance against k: a column for each cost, a row for each parameter of q."""
     with mpl.rc_context(STYLE):
         figure = StyledFigure(figsize=(7.0, 4.6), layout="constrained")
-        grid = figure.subplots(len(PARAMETERS), len(PANELS), sharex="col")
+        grid = figure.subplots(len(PARAMETERS), len(panels), sharex="col", squeeze=False)
         for name, row in zip(PARAMETERS, grid, strict=True):
-            for panel, axes in zip(PANELS, row, strict=True):
+            for panel, axes in zip(panels, row, strict=True):
                 chosen = [point for point in points if (point.cost, point.parameter) == (panel.problem.name, name)]
                 for place, estimator in enumerate(SAMPLES_OF_ESTIMATE):
                     draw_variances(
@@ -331,7 +342,7 @@ def atlas(points: Sequence[Point], lines: Mapping[tuple[str, str, str], tuple[np
                 for name_of_zero in sorted(without_variance):
                     note = name_of_zero.replace("+", "+\n") + ": 0"
                     axes.text(0.03, 0.03, note, transform=axes.transAxes, fontsize=6.5)
-        for panel, top, bottom in zip(PANELS, *grid, strict=True):
+        for panel, top, bottom in zip(panels, *grid, strict=True):
             top.set_title(panel.title)
             bottom.set_xlabel(f"k ({panel.parameter})")
         for name, axes in zip(PARAMETERS, grid[:, 0], strict=True):
@@ -426,6 +437,7 @@ class Slope(NamedTuple):
     size: str
     slope: float
     slope_se: float
+    """Too small where measured means lie within a few standard errors of zero: their logarithms are skewed."""
     known_signal_slope: float
     """The same with the exact means in the place of the measured ones."""
     known_signal_slope_se: float
@@ -552,13 +564,12 @@ def print_slopes(slopes: Sequence[Slope], signals: Sequence[Signal]) -> None:
         measured = f"{row.slope:.4f} ± {row.slope_se:.4f}"
         known = f"{row.known_signal_slope:.4f} ± {row.known_signal_slope_se:.4f}"
         print(f"{row.gradient:<23}{row.parameter:<11}{row.size:<3}{measured:>18}{known:>18}{row.theory:>7.1f}")
-    print("exact mean: with the exact mean of the gradient over the measured standard deviation")
+    print("exact mean: the exact mean of the gradient over its measured std")
     # One draw's means by loc and by prior_loc go together, so that these are fewer than as many independent ones.
     found = deviations([(signal.mean - signal.exact_mean) / signal.mean_se for signal in signals])
     mean, largest, likely = (found[name] for name in ("mean_abs_z", "max_abs_z", "median_max_abs_z"))
-    print(
-        f"{len(signals)} means against the exact: |z| {mean:.2f} on average, {largest:.2f} at most (likely {likely:.2f})"
-    )
+    print(f"{len(signals)} means against the exact ones: |z| {mean:.2f} on average, {largest:.2f} at most")
+    print(f"(likely, of as many: {likely:.2f})")
 
 
 def snr_figure(signals: Sequence[Signal]) -> Figure:

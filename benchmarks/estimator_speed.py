@@ -123,6 +123,7 @@ def cases() -> list[Case]:
 
 def main(options: argparse.Namespace) -> None:
     start_jax("float32")
+    jax.config.update("jax_enable_compilation_cache", False)
     sizes = (200, 20) if options.quick else (NUM_SAMPLES, NUM_REPLICATES)
     mesh = replicate_mesh()
     chosen = [case for case in cases() if options.only is None or case.estimator in options.only]
@@ -138,7 +139,7 @@ def main(options: argparse.Namespace) -> None:
             seconds[key].append(_seconds(run))
     for row, case in zip(rows, chosen, strict=True):
         ratios = [a / b for a, b in zip(seconds[case.name], seconds[case.draws], strict=True)]
-        evaluations = REGISTRY[case.estimator].evaluations.count(
+        evaluations = REGISTRY[case.estimator].evaluations.number(
             work_of(case.problem, case.problem.default_params, sizes[0])
         )
         row |= {
@@ -215,12 +216,12 @@ def large_loss(case: Case) -> tuple[Callable[..., Array], dict[str, Array]]:
 
     def loss(params: dict[str, Array], key: Array) -> Array:
         if isinstance(case.problem, SquareCost):
-            q: Any = dist.Normal(params["loc"], params["scale"]).to_event(1)
+            entries: Any = dist.Normal(params["loc"], params["scale"])
         elif isinstance(case.problem, BernoulliCost):
-            q = dist.Bernoulli(logits=params["logits"]).to_event(1)
+            entries = dist.Bernoulli(logits=params["logits"])
         else:
-            q = dist.Categorical(logits=params["logits"]).to_event(1)
-        return estimator(objective, q, key, LARGE_SAMPLES)
+            entries = dist.Categorical(logits=params["logits"])
+        return estimator(objective, entries.to_event(1), key, LARGE_SAMPLES)
 
     ones = jnp.ones(LARGE_LATENTS)
     if isinstance(case.problem, SquareCost):
@@ -253,9 +254,10 @@ def _report_peak(problem: str, estimator: str) -> None:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="10,000 samples x 1,000 replicates over the draw floor")
+    title = "10,000 samples x 1,000 replicates, over the draw floor"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("estimator (problem)", no_wrap=True)
-    for header in ("x floor", "range", "compile", "peak MB"):
+    for header in ("floors", "range", "evals", "compile", "MB"):
         table.add_column(header, justify="right", no_wrap=True)
     for line in _lines(rows):
         table.add_row(*line)
@@ -270,6 +272,7 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
             f"{row['estimator']} ({row['problem']})",
             f"{row['over_floor']:.2f}",
             f"{row['over_floor_min']:.2f}-{row['over_floor_max']:.2f}",
+            f"{row['evaluations_a_sample']:.3g}",
             f"{row['compile_seconds']:.1f} s",
             f"{peak / 1e6:.0f}" if isinstance(peak, int) else str(peak or "-")[:10],
         )

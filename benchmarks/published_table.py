@@ -126,7 +126,7 @@ def right_repeat(estimator: str) -> Repeat:
     """The ELBO and its gradient by the right formula."""
 
     def repeat(key: jax.Array, num_samples: int) -> dict[str, Any]:
-        loss = partial(PROBLEM.elbo, key=key, num_samples=num_samples, estimator=ESTIMATORS[estimator])
+        loss = partial(PROBLEM.estimate, key=key, num_samples=num_samples, estimator=ESTIMATORS[estimator])
         value, gradient = jax.value_and_grad(loss)(float_params())
         return {"elbo": value} | gradient
 

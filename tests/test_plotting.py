@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from vae_jax import plotting
-from vae_jax.problems import PoissonGamma
+from vae_jax.comparison import compare
+from vae_jax.problems import PoissonGamma, SquareCost
 from vae_jax.variance import study_variance
 
 
@@ -55,3 +56,40 @@ def test_cells_without_a_finite_number_leave_the_rest_drawn(study, tmp_path):
     blank = replace(study, rows=rows, replicates=np.full_like(study.replicates, np.nan))
     for figure in (plotting.replicate_boxes(blank), plotting.std_by_samples(blank)):
         figure.savefig(tmp_path / "figure.png")
+
+
+@pytest.fixture(scope="module")
+def many():
+    problem = SquareCost()
+    return study_variance(
+        problem, problem.default_params, jax.random.key(0), 50,
+        estimators=("pathwise", "score_function", "pathwise+delta_method", "pathwise+sobol"), num_samples=(4, 16),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("draw", [plotting.std_by_estimator, plotting.boxes_by_estimator])
+def test_many_estimators_stand_side_by_side_in_every_panel(draw, many, tmp_path):
+    figure = draw(many)
+    figure.savefig(tmp_path / "figure.png")
+    assert [axes.get_title() for axes in figure.axes] == ["cost", "∂ cost / ∂ loc", "∂ cost / ∂ scale"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(many.estimators)
+
+
+def test_an_estimator_without_variance_is_drawn_as_such(many):
+    axes = plotting.std_by_estimator(many).axes[1]
+    (none,) = (line for line in axes.lines if line.get_label() == "none")
+    assert list(none.get_ydata()) == [1]
+
+
+def test_ratios_are_drawn_with_their_exact_values(tmp_path):
+    problem = SquareCost()
+    comparison = compare(
+        problem, problem.default_params, jax.random.key(0), 50, first="pathwise", second="score_function",
+        num_samples=(4, 16),
+    )  # fmt: skip
+    figure = plotting.variance_ratios(comparison)
+    figure.savefig(tmp_path / "figure.png")
+    (axes,) = figure.axes
+    assert len(axes.get_yticklabels()) == 3 * 2
+    (exact,) = (line for line in axes.lines if line.get_label() == "exact")
+    assert sorted(exact.get_xdata()) == sorted(row.exact_variance_ratio for row in comparison.rows)

@@ -268,7 +268,7 @@ def _rows(
                 moments = exact(size)[parameter]
                 exact_std_se = moments.std_se(num_replicates)
                 each = seconds[i] / num_replicates * size / sum(num_samples)
-                evaluations = REGISTRY[estimator].evaluations.count(work_of(problem, params, size))
+                evaluations = REGISTRY[estimator].evaluations.number(work_of(problem, params, size))
                 yield Row(
                     problem=problem.name,
                     estimator=estimator,

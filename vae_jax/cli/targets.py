@@ -88,18 +88,18 @@ class Target:
             name, _, values = text.partition("=")
             if name not in params:
                 raise Misuse(f"--params must be of {', '.join(params)}, got {text!r}: write NAME=VALUE")
-            params[name] = _numbers(text, values, is_vector=isinstance(params[name], tuple))
+            numbers = _numbers(text, values)
+            if not isinstance(params[name], tuple) and len(numbers) > 1:
+                raise Misuse(f"--params must give one number here, got {text!r}: leave out all but one")
+            params[name] = tuple(numbers) if isinstance(params[name], tuple) else numbers[0]
         return params
 
 
-def _numbers(text: str, values: str, *, is_vector: bool) -> float | tuple[float, ...]:
+def _numbers(text: str, values: str) -> list[float]:
     try:
-        numbers = tuple(float(value) for value in values.split(","))
+        return [float(value) for value in values.split(",")]
     except ValueError:
         raise Misuse(f"--params must be NAME=VALUE with numbers, got {text!r}: write them as in loc=0.5") from None
-    if not is_vector and len(numbers) > 1:
-        raise Misuse(f"--params must give one number here, got {text!r}: leave out all but one")
-    return numbers if is_vector else numbers[0]
 
 
 def as_settings(target: Target, problem: "Problem", params: dict[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Evaluations(NamedTuple):
 
     formula: str
     """In S samples, P elements of parameters and K outcomes."""
-    count: Callable[[Work], int]
+    number: Callable[[Work], int]
 
 
 class Registered(NamedTuple):
