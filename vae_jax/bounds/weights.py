@@ -81,17 +81,19 @@ def log_mean_exp(logs: Float[Array, " K"]) -> Scalar:
 
 def others_log_sum_exp(logs: Float[Array, " K"]) -> Float[Array, " K"]:
     """log sum_{j != k} exp(logs_j) for each k of at least two."""
-    return _of_the_others(logs, lax.cumlogsumexp, jnp.logaddexp)
+    is_top = jnp.arange(logs.shape[0]) == jnp.argmax(logs)
+    top = jnp.where(jnp.isfinite(logs.max()), logs.max(), 0)
+    shares = jnp.exp(logs - top)
+    # With the largest among the others their sum is at least 1, and taking one share away loses no digits. Without it,
+    # the others are summed apart.
+    rest = jnp.where(is_top, 1, shares.sum() - shares)
+    of_others_than_top = jax.nn.logsumexp(jnp.where(is_top, -jnp.inf, logs))
+    return jnp.where(is_top, of_others_than_top, top + jnp.log(rest))
 
 
 def others_mean(values: Float[Array, " K"]) -> Float[Array, " K"]:
-    """The mean of values_j over j != k for each k of at least two, where one of them may be infinite."""
-    return _of_the_others(values, lax.cumsum, jnp.add) / (values.shape[0] - 1)
-
-
-def _of_the_others(
-    values: Float[Array, " K"], cumulative: Callable[..., Array], join: Callable[[Array, Array], Array]
-) -> Float[Array, " K"]:
-    # What stands before k joined with what stands after it: taking k away from the whole would lose the small ones.
-    before, after = cumulative(values)[:-1], cumulative(values, reverse=True)[1:]
-    return jnp.concatenate([after[:1], join(before[:-1], after[1:]), before[-1:]])
+    """The mean of values_j over j != k for each k of at least two, where some of them may be minus infinity."""
+    infinite = jnp.isneginf(values)
+    finite = jnp.where(infinite, 0, values)
+    mean = (finite.sum() - finite) / (values.shape[0] - 1)
+    return jnp.where(infinite.sum() - infinite > 0, -jnp.inf, mean)
