@@ -75,10 +75,13 @@ BERNOULLI = {
     **dict.fromkeys(("score_function", "score_function+leave_one_out", "score_function+optimal_score"), (UNIFORM,)),
     **dict.fromkeys(("measure_valued", "coupled_measure_valued"), (UNIFORM,)),
     **dict.fromkeys(("gumbel_softmax", "straight_through", "rebar", "relax"), (UNIFORM,)),
-    # A pair of samples is made from one uniform draw.
     **dict.fromkeys(("arm", "disarm"), (UNIFORM,)),
 }
 CATEGORICAL = {"categorical_disarm": (UNIFORM, UNIFORM, UNIFORM)}
+
+PAIRED = ("arm", "disarm", "categorical_disarm", "score_function+antithetic_pairs", "pathwise+antithetic_pairs")
+"""Estimators that make two samples of one draw."""
+
 MEASURED = (NORMAL, EXPONENTIAL, EXPONENTIAL, _gamma, SIGN, NORMAL)
 COUPLED = (NORMAL, EXPONENTIAL, _gamma, SIGN, UNIFORM)
 GAUSSIAN: dict[str, tuple[Any, ...]] = {
@@ -108,6 +111,11 @@ class Case:
     def name(self) -> str:
         return f"{self.estimator} ({self.problem.name})"
 
+    @property
+    def floor(self) -> tuple[tuple[Draw, ...], int]:
+        """What it draws, and for how many samples at once."""
+        return self.draws, 2 if self.estimator in PAIRED else 1
+
     def loss(self, num_samples: int) -> Callable[..., Array]:
         return partial(self.problem.estimate, num_samples=num_samples, estimator=ESTIMATORS[self.estimator])
 
@@ -132,19 +140,20 @@ def main(options: argparse.Namespace) -> None:
     for case in chosen:
         compile_seconds, passes[case.name] = _compiled_pass(case, *sizes, mesh)
         rows.append({"estimator": case.estimator, "problem": case.problem.name, "compile_seconds": compile_seconds})
-    floors = {draws: _fastest_floor(draws, sizes[0] * sizes[1], mesh) for draws in {case.draws for case in chosen}}
+    number = sizes[0] * sizes[1]
+    floors = {floor: _fastest_floor(floor[0], number // floor[1], mesh) for floor in {case.floor for case in chosen}}
     seconds: dict[Any, list[float]] = {key: [] for key in (*passes, *floors)}
     for _ in range(options.rounds):
         for key, run in (passes | floors).items():
             seconds[key].append(_seconds(run))
     for row, case in zip(rows, chosen, strict=True):
-        ratios = [a / b for a, b in zip(seconds[case.name], seconds[case.draws], strict=True)]
+        ratios = [a / b for a, b in zip(seconds[case.name], seconds[case.floor], strict=True)]
         evaluations = REGISTRY[case.estimator].evaluations.number(
             work_of(case.problem, case.problem.default_params, sizes[0])
         )
         row |= {
             "seconds": statistics.median(seconds[case.name]),
-            "floor_seconds": statistics.median(seconds[case.draws]),
+            "floor_seconds": statistics.median(seconds[case.floor]),
             "over_floor": statistics.median(ratios),
             "over_floor_min": min(ratios),
             "over_floor_max": max(ratios),
@@ -158,6 +167,7 @@ def main(options: argparse.Namespace) -> None:
     if out is not None:
         method = {"num_samples": sizes[0], "num_replicates": sizes[1], "rounds": options.rounds}
         about = {"environment": environment("float32", 0) | {"cpu_count": os.cpu_count()}, "method": method}
+        out.mkdir(parents=True, exist_ok=True)
         path = out / f"estimator_speed_{jax.default_backend()}.json"
         write_json(path, about | {"rows": rows})
         print(f"saved {path.name}")
