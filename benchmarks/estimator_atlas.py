@@ -14,7 +14,6 @@ Writes results/estimator_atlas.json, estimator_atlas.png and importance_weighted
 
 import argparse
 import functools
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,9 +29,9 @@ from jax import lax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from PIL import Image
 from scipy.stats import norm
 
+from saving import save_png
 from vae_jax import bounds
 from vae_jax.cli.startup import environment, start_jax
 from vae_jax.estimators import ESTIMATORS
@@ -163,8 +162,8 @@ def main(options: argparse.Namespace) -> None:
     print_variances(summary)
     print_slopes(slopes, signals)
     options.out.mkdir(parents=True, exist_ok=True)
-    save(atlas(panels, points, lines), options.out / "estimator_atlas.png")
-    save(snr_figure(signals), options.out / "importance_weighted_snr.png")
+    save_png(atlas(panels, points, lines), options.out / "estimator_atlas.png")
+    save_png(snr_figure(signals), options.out / "importance_weighted_snr.png")
     write_json(
         options.out / "estimator_atlas.json",
         {
@@ -178,13 +177,6 @@ def main(options: argparse.Namespace) -> None:
             "slopes": [slope._asdict() for slope in slopes],
         },
     )
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Saves the figure with a palette, which takes a third of the bytes."""
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=200)
-    Image.open(drawn).convert("RGB").quantize(128).save(path, dpi=(200, 200), optimize=True)
 
 
 def measured_variances(key: PRNGKey, panels: Sequence[Panel], sizes: Sizes) -> list[Point]:

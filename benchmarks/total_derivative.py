@@ -24,7 +24,6 @@ Reference: Roeder, Wu & Duvenaud (2017), section 3; Geffner & Domke (2018, 2020)
 """
 
 import argparse
-import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,8 +35,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from PIL import Image
 
+from saving import save_png
 from vae_jax import distributions
 from vae_jax.cli.startup import environment
 from vae_jax.estimators import ESTIMATORS
@@ -360,13 +359,6 @@ def draw_coefficients(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
         )
     axes.legend(loc="upper center", frameon=True, framealpha=1, edgecolor="none", bbox_to_anchor=(0.42, 1.02))
     axes.set(xlabel="weight c of the score", ylabel="variance, ∂ / ∂ scale")
-
-
-def save_png(figure: StyledFigure, path: Path) -> None:
-    """Writes a figure of flat colours, which 128 of them hold."""
-    pixels = io.BytesIO()
-    figure.savefig(pixels, dpi=200)
-    Image.open(pixels).convert("RGB").quantize(128).save(path, optimize=True)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -22,21 +22,18 @@ once. A ratio is the median over rounds of the ratio within a round. The peers a
 """
 
 import argparse
-import importlib.metadata
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from saving import environment_with, save_results
 from training.sections import PRECISIONS, Setting, importance_sampling, memory, products, quality, start, trainings
 from training.table import print_tables
 from training.targets import targets
 from training.work import BINARIZATION_SEED, load_work
 from training.worker import FAMILIES, started
-from vae_jax.cli.startup import environment
 
 DEFAULT_OUT = Path(__file__).parent / "results"
 
@@ -99,31 +96,16 @@ def main(options: argparse.Namespace) -> None:
     # The targets are stated for the full sizes.
     results["targets"] = [] if options.quick else targets(results)
     method = {"warm_up_rounds": 1, "num_images": len(work.pixels), "num_pixels": work.num_pixels, **asdict(sizes)}
-    results = {"command": _command(options), "environment": _environment(), "method": method, **results}
+    results = {
+        "command": _command(options),
+        "environment": environment_with(PEER_PACKAGES, BINARIZATION_SEED),
+        "method": method,
+        **results,
+    }
     print_tables(results)
     out = options.out or (None if options.quick else DEFAULT_OUT)
     if out is not None:
-        _save(results, out)
-
-
-def _environment() -> dict[str, Any]:
-    described = environment("float32", BINARIZATION_SEED)
-    described["versions"] |= {name: _version(name) for name in PEER_PACKAGES}
-    return described | {"cpu_count": os.cpu_count()}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _save(results: Mapping[str, Any], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"training_speed_{results['environment']['device']['platform']}.json"
-    path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
-    print(f"saved {path}")
+        save_results(results, out / f"training_speed_{results['environment']['device']['platform']}.json")
 
 
 def _command(options: argparse.Namespace) -> str:

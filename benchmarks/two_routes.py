@@ -18,7 +18,6 @@ outcomes; of REBAR only the mean is known. Bars are two standard errors. Writes 
 """
 
 import argparse
-import io
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -32,9 +31,9 @@ import numpy as np
 import numpyro.distributions as dist
 from matplotlib.axes import Axes
 from matplotlib.legend import Legend
-from PIL import Image
 from scipy import stats
 
+from saving import save_png
 from vae_jax import distributions
 from vae_jax.cli.startup import environment
 from vae_jax.estimators import ESTIMATORS, OneHotCategorical
@@ -428,13 +427,6 @@ def finish_gradient_panels(bias: Axes, variance: Axes) -> None:
         axes.set_xlabel("temperature τ")
         axes.set_xticks([0.1, 0.3, 1, 3], ["0.1", "0.3", "1", "3"])
         axes.minorticks_off()
-
-
-def save_png(figure: StyledFigure, path: Path) -> None:
-    """Writes a figure of flat colours, which 128 of them hold."""
-    pixels = io.BytesIO()
-    figure.savefig(pixels, dpi=200)
-    Image.open(pixels).convert("RGB").quantize(128).save(path, optimize=True)
 
 
 def parser() -> argparse.ArgumentParser:

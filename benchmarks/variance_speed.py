@@ -8,9 +8,6 @@ peers are in an extra of their own, `pip install -e '.[peers]'`; one that is mis
 """
 
 import argparse
-import importlib.metadata
-import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from saving import environment_with, save_results
 from speed.floor import (
     OPERATIONS_PER_NORMAL,
     block_size_of,
@@ -36,7 +34,7 @@ from speed.table import print_tables
 from speed.targets import targets
 from speed.torch_peers import torch_peers
 from speed.work import AGREEMENT, SEED, MissingPeer, Peer, Work, default_work, interleaved, z_scores
-from vae_jax.cli.startup import environment, start_jax
+from vae_jax.cli.startup import start_jax
 from vae_jax.estimators import ESTIMATORS
 
 PEER_LIBRARIES: dict[str, Callable[[Work], Iterator[Peer]]] = {
@@ -101,7 +99,7 @@ def main(options: argparse.Namespace) -> None:
     print_tables(results)
     out = options.out or (None if options.quick else DEFAULT_OUT)
     if out is not None:
-        _save(results, out)
+        save_results(results, out / f"variance_speed_{jax.default_backend()}.json")
 
 
 def _same_work(work: Work, rounds: int, rate: float | None) -> dict[str, Any]:
@@ -190,23 +188,7 @@ def _memory(case: MemoryCase) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, Any]:
-    described = environment("float32", SEED)
-    described["versions"] |= {name: _version(name) for name in PEER_PACKAGES}
-    return described | {"cpu_count": os.cpu_count(), "generator": str(jax.random.key_impl(jax.random.key(SEED)))}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _save(results: Mapping[str, Any], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"variance_speed_{jax.default_backend()}.json"
-    path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
-    print(f"saved {path}")
+    return environment_with(PEER_PACKAGES, SEED) | {"generator": str(jax.random.key_impl(jax.random.key(SEED)))}
 
 
 def _command(options: argparse.Namespace) -> str:
