@@ -303,6 +303,11 @@ def _reliable(std: float, std_se: float, exact_std_se: float | None, exact: Exac
     return {exact.mean.status, exact.std.status} <= {"finite", "unknown"} and small and believable
 
 
+def _telling(num_samples: Sequence[int]) -> list[int]:
+    """The least even and the least odd number: what an estimator refuses is too few samples, or an odd number."""
+    return sorted({min(size for size in num_samples if size % 2 == rest) for rest in {n % 2 for n in num_samples}})
+
+
 def check_study(
     problem: Problem,
     params: Mapping[str, Any],
@@ -324,7 +329,7 @@ def check_study(
         if size < 1:
             raise ValueError(f"num_samples must be at least 1, got {size}: raise it")
     for name in dict.fromkeys(estimators):
-        for size in sorted(set(num_samples)):
+        for size in _telling(num_samples):
             reason = refusal(problem, params, name, size)
             if reason is not None:
                 raise ValueError(f"{name}: {reason}")
