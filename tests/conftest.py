@@ -1,5 +1,6 @@
 """Strictness for every test, switched on before the package is imported."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -24,6 +25,24 @@ def pytest_configure(config):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compilation_cache
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+MOST_MAPPINGS = 20_000
+"""Of memory. XLA makes several for every program that it compiles, and Linux refuses a process more than 65,530: XLA
+then dies. The tests compile thousands of programs."""
+
+TESTS_BETWEEN_COUNTS = 20
+
+
+def pytest_runtest_teardown(item, nextitem):
+    item.config.num_run = getattr(item.config, "num_run", 0) + 1
+    mappings = Path("/proc/self/maps")
+    if item.config.num_run % TESTS_BETWEEN_COUNTS or not mappings.exists():
+        return
+    with mappings.open() as file:
+        if sum(1 for _ in file) > MOST_MAPPINGS:
+            jax.clear_caches()
+            gc.collect()
 
 
 def pytest_unconfigure(config):

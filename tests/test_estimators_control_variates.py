@@ -19,8 +19,9 @@ from vae_jax.estimators.baselines import (
     update_moving_average,
 )
 from vae_jax.estimators.control_variates import moving_average_score, optimal_score
-from vae_jax.estimators.coupled_draws import _scrambled_sobol, antithetic_pairs, randomized_sobol
+from vae_jax.estimators.coupled_draws import antithetic_pairs, randomized_sobol
 from vae_jax.estimators.delta_method import delta_method_pathwise, delta_method_score
+from vae_jax.estimators.sobol import scrambled_sobol
 from vae_jax.typing import Estimator
 
 score_leave_one_out = partial(score_function, baseline=leave_one_out)
@@ -400,7 +401,7 @@ def test_sobol_s_variance_falls_faster_than_independent_draws(estimator):
 
 
 def test_sobol_points_are_a_net_and_each_is_uniform():
-    points = jax.vmap(lambda key: _scrambled_sobol(key, 16, 0, 3))(jax.random.split(jax.random.key(15), 4_000))
+    points = jax.vmap(lambda key: scrambled_sobol(key, 16, 0, 3))(jax.random.split(jax.random.key(15), 4_000))
     points = np.asarray(points, float) / 2**32
     # One point in each sixteenth of each dimension, and in each 4 by 4 square of the first two.
     strata = np.sort((points * 16).astype(int), axis=1)
@@ -548,6 +549,17 @@ MISUSES = [
     (TypeError, "q must be a distribution, got float", run(randomized_sobol(pathwise), 1.0)),
     (ValueError, "got leave_one_out: use leave_one_pair_out", lambda: antithetic_pairs(score_leave_one_out)),
     (ValueError, "got optimal_score: use score_function", lambda: antithetic_pairs(optimal_score)),
+    (ValueError, "got optimal_score: use score_function", lambda: antithetic_pairs(in_blocks(optimal_score, 4))),
+    (
+        ValueError,
+        "got leave_one_out: use leave_one_pair_out",
+        lambda: antithetic_pairs(in_blocks(partial(score_function, baseline=leave_one_out), 4)),
+    ),
+    (
+        ValueError,
+        "got <lambda>: use leave_one_pair_out",
+        lambda: antithetic_pairs(partial(score_function, baseline=lambda values: leave_one_out(values))),
+    ),
     (ValueError, "got leave_one_out: use no_baseline", lambda: randomized_sobol(score_leave_one_out)),
     (ValueError, "got leave_one_pair_out: use no_baseline", lambda: randomized_sobol(
         partial(score_leave_one_pair_out))),

@@ -85,6 +85,12 @@ def test_a_vector_and_a_scalar_of_one_pytree_are_changed_one_coordinate_at_a_tim
         assert_unbiased(gradient.mean[name], gradient.mean_se[name], value, resolution=0.2)
 
 
+@BOTH
+def test_nested_vectors_are_taken(estimator):
+    q = dist.Normal(jnp.ones((2, 3)), 1.0).to_event(1).to_event(1)
+    assert jnp.isfinite(estimator(square, q, jax.random.key(0), 3))
+
+
 def test_a_scale_shared_by_a_vector_gets_the_sum_of_its_coordinates():
     def loss(scale, key):
         return coupled_measure_valued(square, dist.Normal(jnp.zeros(3), scale).to_event(1), key, 4)

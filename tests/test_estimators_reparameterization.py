@@ -12,7 +12,17 @@ from scipy.special import polygamma
 
 from monte_carlo import assert_unbiased
 from vae_jax import distributions, elbo, gradient_statistics
-from vae_jax.estimators import closed_form_entropy, inverse_cdf, pathwise, sticking_the_landing
+from vae_jax.estimators import (
+    closed_form_entropy,
+    gumbel_softmax,
+    inverse_cdf,
+    pathwise,
+    rebar,
+    relax,
+    sticking_the_landing,
+    straight_through,
+)
+from vae_jax.estimators.quantiles import midpoints, quantiles
 
 DIRICHLET = jnp.array([1.5, 0.7, 2.0])
 
@@ -95,12 +105,30 @@ def test_quantiles_of_a_fair_generator_have_the_distribution():
     assert np.abs(1 - np.exp(-2 * draws) - steps).max() < 2.7 / np.sqrt(len(draws))
 
 
-@pytest.mark.parametrize("q", [dist.Gamma(2.0, 1.0), dist.Kumaraswamy(2.0, 3.0)])
-def test_a_distribution_without_quantiles_is_refused(q):
-    with pytest.raises(TypeError, match=r"q must have a quantile function, got .*: use pathwise instead"):
+@pytest.mark.parametrize(
+    ("q", "instead"),
+    [
+        (dist.Gamma(2.0, 1.0), "pathwise"),
+        (dist.Bernoulli(logits=0.3), "score_function"),
+        (dist.DiscreteUniform(0, 3), "score_function"),
+    ],
+)
+def test_a_distribution_without_quantiles_is_refused(q, instead):
+    with pytest.raises(TypeError, match=rf"q must be continuous with a quantile .*: use {instead} instead"):
         inverse_cdf(lambda z, _: z, q, jax.random.key(0), 3)
-    with pytest.raises(TypeError, match="got BernoulliLogits, which has none: use score_function"):
-        inverse_cdf(lambda z, _: z, dist.Bernoulli(logits=0.3), jax.random.key(0), 3)
+
+
+@pytest.mark.parametrize(
+    "q", [dist.Normal(0.0, 1.0).expand([3]).to_event(1), dist.Normal(jnp.zeros((2, 3)), 1.0).to_event(2)]
+)
+def test_expanded_and_nested_vectors_have_quantiles(q):
+    assert inverse_cdf(lambda z, _: (z**2).sum(), q, jax.random.key(0), 3).shape == ()
+
+
+def test_no_uniform_draw_has_an_infinite_quantile():
+    with jax.numpy_rank_promotion("allow"):
+        ends = jnp.array([0, 2**32 - 1], jnp.uint32)
+        assert jnp.isfinite(quantiles(dist.HalfNormal(1.0), midpoints(ends))).all()
 
 
 def test_closed_form_entropy_is_the_elbo_with_its_entropy():
@@ -157,6 +185,24 @@ def test_an_objective_without_a_derivative_is_refused_and_the_latent_named(name,
 def test_what_is_flat_in_places_or_unused_is_taken(objective):
     q = {"a": dist.Normal(0.0, 1.0), "b": dist.Normal(0.0, 1.0)}
     assert jnp.isfinite(pathwise(lambda z, q: jnp.asarray(objective(z, q)), q, jax.random.key(0), 3))
+
+
+@pytest.mark.parametrize("estimator", [rebar, gumbel_softmax, straight_through])
+def test_a_relaxation_refuses_an_objective_that_is_flat_between_the_outcomes(estimator):
+    q = {"a": dist.Bernoulli(logits=0.3), "b": dist.Bernoulli(logits=0.1)}
+    with pytest.raises(TypeError, match=r"objective must be differentiable in q\['b'\].*use relax, or disarm"):
+        estimator(lambda z, _: z["a"] + jnp.where(z["b"] > 0.5, 1.0, 0.0), q, jax.random.key(0), 4)
+
+
+def test_relax_refuses_a_surrogate_that_is_flat_and_takes_such_an_objective():
+    q = dist.Bernoulli(logits=0.3)
+
+    def flat(z):
+        return jnp.where(z > 0.5, 1.0, 0.0)
+
+    with pytest.raises(TypeError, match=r"surrogate must be differentiable in q, .* use a smooth surrogate"):
+        relax(lambda z, _: z, q, jax.random.key(0), 4, surrogate=flat)
+    assert jnp.isfinite(relax(lambda z, _: flat(z), q, jax.random.key(0), 4, surrogate=lambda z: z**2))
 
 
 def test_an_objective_that_calls_back_into_python_is_refused():

@@ -6,11 +6,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 from monte_carlo import assert_unbiased, is_biased
 from vae_jax import gradient_statistics
-from vae_jax.estimators import ESTIMATORS, REGISTRY, markdown_table
+from vae_jax.estimators import ESTIMATORS, REGISTRY, Work, markdown_table
 from vae_jax.problems import (
     BernoulliCost,
     BernoulliVectorCost,
@@ -178,3 +179,10 @@ def test_the_evaluations_are_as_many_as_the_registry_says(problem_name, name, mo
 def test_the_readme_shows_the_registry():
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     assert markdown_table() in readme
+
+
+def test_the_cost_of_a_mixed_pytree_counts_what_is_enumerated_and_what_is_sampled():
+    q = {"a": dist.Normal(0.0, 1.0), "b": dist.Bernoulli(logits=jnp.zeros(3)).to_event(1)}
+    work = Work.of(q, samples=6, parameters=5)
+    assert REGISTRY["rao_blackwellized"].evaluations.number(work) == 2**3 * 6
+    assert REGISTRY["enumeration"].evaluations.number(work) == 2**3

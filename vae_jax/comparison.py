@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from vae_jax.problems import Problem
 from vae_jax.typing import PRNGKey
-from vae_jax.variance import Row, VarianceStudy, study_variance
+from vae_jax.variance import Row, VarianceStudy, is_rounding, study_variance
 
 CONFIDENCE = 0.95
 
@@ -144,7 +144,10 @@ def compare(
 
 def _row(study: VarianceStudy, above: Row, below: Row) -> ComparisonRow:
     pair = [study.replicates_of(row.estimator, row.parameter, row.num_samples).astype(float) for row in (above, below)]
-    ratio = variance_ratio(*pair)
+    ratio = VarianceRatio(math.nan, math.nan, math.nan, math.nan)
+    # The ratio of two roundings says nothing.
+    if not (is_rounding(above) and is_rounding(below)):
+        ratio = variance_ratio(*pair)
     differences = pair[0] - pair[1]
     exact = None
     if above.exact_std is not None and below.exact_std:

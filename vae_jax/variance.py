@@ -1,6 +1,7 @@
 """How the gradient estimators of a problem fare at several numbers of samples, beside the exact answers."""
 
 import math
+import statistics as stats
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ BLOCK_SIZE = 10_000
 
 RELIABLE_STD_ERROR = 0.1
 """Relative standard error of a standard deviation from which on it is called unreliable."""
+
+ROUNDING = 16
+"""Units in the last place of a mean that a standard deviation may be by rounding alone."""
 
 BELIEVABLE_STD_ERROR = 0.5
 """Share of the exact standard error of a standard deviation below which a measured one is not believed."""
@@ -69,7 +73,8 @@ class Row:
     seconds: float
     """Of the pass that made this row, compilation aside. One pass makes all rows of an estimator."""
     seconds_per_estimate: float
-    """The row's share of that pass, by its number of samples, on one estimate of all parameters."""
+    """The row's share of that pass, by its evaluations, for one estimate of all parameters. An indication: passes are
+    not interleaved, and what does not grow with the evaluations is shared out with the rest."""
     variance_seconds: float
     """std^2 times seconds_per_estimate: what a given error of an average of estimates costs."""
 
@@ -190,12 +195,15 @@ def _pass(
         compiler_options=wide_vectors(),
     )
     compiled = program.lower(params, key, 0).compile()
-    started = time.perf_counter()
-    parts = []
+    parts, durations = [], []
     for number in range(rounds):
+        started = time.perf_counter()
         parts.append(np.asarray(compiled(params, key, number * round_size)))
+        durations.append(time.perf_counter() - started)
         on_progress((number + 1) / rounds)
-    return np.concatenate(parts)[:num_replicates], time.perf_counter() - started
+    # The median of the rounds is not moved by what else the machine did.
+    seconds = stats.median(durations) * num_replicates / round_size
+    return np.concatenate(parts)[:num_replicates], seconds
 
 
 def _round(
@@ -262,13 +270,15 @@ def _rows(
     table = {field: np.asarray(getattr(statistics, field), float) for field in fields}
     for i, estimator in enumerate(estimators):
         exact = problem.exact(params, estimator)
+        count = REGISTRY[estimator].evaluations.number
+        by_size = {size: count(work_of(problem, params, size)) for size in num_samples}
         for k, parameter in enumerate(parameters):
             for j, size in enumerate(num_samples):
                 measured = {field: float(values[i, j, k]) for field, values in table.items()}
                 moments = exact(size)[parameter]
                 exact_std_se = moments.std_se(num_replicates)
-                each = seconds[i] / num_replicates * size / sum(num_samples)
-                evaluations = REGISTRY[estimator].evaluations.number(work_of(problem, params, size))
+                evaluations = by_size[size]
+                each = seconds[i] / num_replicates * evaluations / sum(by_size.values())
                 yield Row(
                     problem=problem.name,
                     estimator=estimator,
@@ -281,7 +291,7 @@ def _rows(
                     exact_std=moments.std.value,
                     exact_std_status=moments.std.status,
                     exact_std_se=exact_std_se,
-                    z_score=_z_score(measured["mean"], measured["mean_se"], moments.mean.value),
+                    z_score=_z_score(measured["mean"], measured["mean_se"], moments),
                     reliable=_reliable(measured["std"], measured["std_se"], exact_std_se, moments),
                     num_evaluations=evaluations,
                     seconds=seconds[i],
@@ -291,12 +301,23 @@ def _rows(
                 )
 
 
-def _z_score(mean: float, mean_se: float, exact_mean: float | None) -> float | None:
-    return None if exact_mean is None or mean_se == 0 else (mean - exact_mean) / mean_se
+def _z_score(mean: float, mean_se: float, exact: ExactMoments) -> float | None:
+    # What has no variance has an error by rounding alone, whose size its replicates do not tell.
+    if exact.mean.value is None or mean_se == 0 or exact.std.value == 0:
+        return None
+    return (mean - exact.mean.value) / mean_se
+
+
+def is_rounding(row: Row) -> bool:
+    """Whether all the variance that was measured comes from the arithmetic."""
+    unit = ROUNDING * float(jnp.finfo(jnp.result_type(float)).eps)
+    return row.std <= unit * max(abs(row.mean), 1.0) and (row.exact_std is None or row.exact_std <= unit)
 
 
 def _reliable(std: float, std_se: float, exact_std_se: float | None, exact: ExactMoments) -> bool:
     # Every comparison with NaN is false, so that a replicate that is not finite makes the row unreliable.
+    if exact.std.value == 0:
+        return True
     known = std_se if exact_std_se is None else exact_std_se
     believable = std_se >= BELIEVABLE_STD_ERROR * known
     small = max(std_se, known) < RELIABLE_STD_ERROR * std

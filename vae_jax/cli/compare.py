@@ -134,7 +134,7 @@ def _print(comparison: "Comparison", out: Path) -> None:
         last = row.parameter
     console.print(table)
     console.print(
-        "Ratios are of the first to the second, from the same draws; x time is the ratio of variance times time."
+        "Ratios are of the first to the second, from the same keys; x time is the ratio of variance times time."
         + ("" if all(row.reliable for row in comparison.rows) else " ? A standard deviation cannot be trusted.")
     )
     console.print(f"Saved in {out}: compare.json, compare.csv, ratios.png, config.json", markup=False)

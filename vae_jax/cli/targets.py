@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from vae_jax.problems import Problem
 
 POISSON_GAMMA = "poisson-gamma"
+GAMMA = "gamma"
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Target:
     cost: float | None = None
     """What a cost depends on: the target of square, bernoulli and bernoulli-vector, the frequency of cosine, the rate
     of exponential."""
+    function: str | None = None
+    """Of a gamma latent, whose mean is taken: identity, log or square (square)."""
     family: str = "normal"
     """Of poisson-gamma's q: normal (truncated at zero) or log_normal."""
     data: tuple[str, ...] | None = None
@@ -46,7 +49,7 @@ class Target:
         if self.problem != POISSON_GAMMA:
             defaults = asdict(Target())
             given = [name for name, value in asdict(self).items() if value != defaults[name]]
-            for name in set(given) - {"problem", "params", "cost"}:
+            for name in sorted(set(given) - {"problem", "params", "cost", "function"}):
                 flag = name.replace("_", "-")
                 raise Misuse(
                     f"--{flag} must be left out of {self.problem}, got it: it is of poisson-gamma; use --params"
@@ -71,6 +74,10 @@ class Target:
             problem: Any = PoissonGamma(
                 **data, prior_u=Gamma(*self.prior_u), prior_v=Gamma(*self.prior_v), family=self.family
             )
+        elif self.function is not None:
+            if self.problem != GAMMA:
+                raise Misuse(f"--function must be left out of {self.problem}, got {self.function}: it is of {GAMMA}")
+            problem = PROBLEMS[GAMMA](self.function)
         elif self.cost is None:
             problem = PROBLEMS[self.problem]()
         elif self.problem in COSTS:

@@ -11,7 +11,7 @@ from rich.table import Table
 from vae_jax.estimators import REGISTRY
 from vae_jax.problems import PoissonGamma, Problem
 from vae_jax.problems.poisson_gamma_exact import truncation_effect
-from vae_jax.variance import Row, VarianceStudy
+from vae_jax.variance import Row, VarianceStudy, is_rounding
 
 MAX_DECIMALS = 8
 
@@ -21,9 +21,6 @@ MOST_IN_FULL = 6
 """Estimators; more are shown at the largest number of samples only, side by side."""
 
 WIDTH = 80
-
-ROUNDING = 1e-6
-"""Of a mean: a standard deviation below it is the arithmetic's own."""
 
 
 def print_study(study: VarianceStudy, problem: Problem, params: Mapping[str, Any], out: Path) -> None:
@@ -73,14 +70,9 @@ def _side_by_side(study: VarianceStudy, problem: Problem) -> Iterator[Table]:
 
 def _figures(row: Row) -> tuple[str, str]:
     """Mean and standard deviation with their errors."""
-    if _is_rounding(row):
+    if is_rounding(row):
         return f"{row.mean:.7g}", "rounding"
     return with_error(row.mean, row.mean_se), with_error(row.std, row.std_se)
-
-
-def _is_rounding(row: Row) -> bool:
-    """Whether all the variance there is comes from the arithmetic."""
-    return row.std < ROUNDING * abs(row.mean)
 
 
 def _costs(study: VarianceStudy) -> Table:
@@ -114,11 +106,11 @@ def _over_the_least(study: VarianceStudy, parameter: str, size: int) -> dict[str
     costs = {
         name: row.variance_seconds
         for name, row in rows.items()
-        if not _is_rounding(row) and 0 < row.variance_seconds < math.inf
+        if not is_rounding(row) and 0 < row.variance_seconds < math.inf
     }
     least = min(costs.values(), default=math.nan)
     return {
-        name: f"{costs[name] / least:.3g}" if name in costs else "0" if _is_rounding(row) else "-"
+        name: f"{costs[name] / least:.3g}" if name in costs else "0" if is_rounding(row) else "-"
         for name, row in rows.items()
     }
 
@@ -174,7 +166,7 @@ def _mark(row: Row) -> str:
         return BIASED
     if {row.exact_mean_status, row.exact_std_status} & {"infinite", "undefined"}:
         return DIVERGENT
-    return "" if row.reliable or _is_rounding(row) else UNBELIEVABLE
+    return "" if row.reliable or is_rounding(row) else UNBELIEVABLE
 
 
 def _explanations(study: VarianceStudy, problem: Problem, params: Mapping[str, Any]) -> list[str]:
@@ -204,6 +196,6 @@ def _explanations(study: VarianceStudy, problem: Problem, params: Mapping[str, A
         )
     lines.append(
         "All estimators draw from the same keys, and smaller numbers of samples may be the first of larger ones: rows "
-        "are correlated. Time is of all parameters' gradient at once, a share of a pass over all numbers of samples."
+        "are correlated. Time is of all parameters' gradient at once, a share of one pass: an indication."
     )
     return lines

@@ -1,5 +1,7 @@
 """An estimator over more samples than memory holds at once."""
 
+from functools import partial
+
 import jax
 
 from vae_jax.typing import Distributions, Estimator, Objective, PRNGKey, Scalar
@@ -21,17 +23,26 @@ def in_blocks(estimator: Estimator, block_size: int) -> Estimator:
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1, got {block_size}")
 
-    def blocked(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
-        if num_samples <= block_size:
-            return estimator(objective, q, key, num_samples)
-        if num_samples % block_size:
-            raise ValueError(f"num_samples must be a multiple of block_size {block_size}, got {num_samples}")
-        block_keys = jax.random.split(key, num_samples // block_size)
+    return partial(_blocked, estimator=estimator, block_size=block_size)
 
-        @jax.checkpoint
-        def block(block_key: PRNGKey) -> Scalar:
-            return estimator(objective, q, block_key, block_size)
 
-        return jax.lax.map(block, block_keys).mean()
+def _blocked(
+    objective: Objective,
+    q: Distributions,
+    key: PRNGKey,
+    num_samples: int,
+    *,
+    estimator: Estimator,
+    block_size: int,
+) -> Scalar:
+    if num_samples <= block_size:
+        return estimator(objective, q, key, num_samples)
+    if num_samples % block_size:
+        raise ValueError(f"num_samples must be a multiple of block_size {block_size}, got {num_samples}")
+    block_keys = jax.random.split(key, num_samples // block_size)
 
-    return blocked
+    @jax.checkpoint
+    def block(block_key: PRNGKey) -> Scalar:
+        return estimator(objective, q, block_key, block_size)
+
+    return jax.lax.map(block, block_keys).mean()

@@ -5,9 +5,9 @@ of those outside an antithetic pair.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import lax
-from jax.scipy.special import ndtri
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Bool, Float
 
 from vae_jax import distributions
-from vae_jax.estimators.baselines import leave_one_out, leave_one_pair_out
 from vae_jax.estimators.control_variates import optimal_score
-from vae_jax.typing import Distributions, Estimator, Latents, Objective, PRNGKey, Scalar
+from vae_jax.estimators.quantiles import has_quantiles, midpoints, quantiles, transformed, uniform_shape
+from vae_jax.estimators.sobol import scrambled_sobol
+from vae_jax.typing import Baseline, Distributions, Estimator, Latents, Objective, PRNGKey, Scalar
 
 SYMMETRIC = (
     dist.Cauchy,
@@ -34,8 +34,9 @@ SYMMETRIC = (
 )
 """Families that are symmetric about their `loc`."""
 
-NUMERICAL_QUANTILES = (dist.Beta, dist.Gamma, dist.StudentT)
-"""Families whose quantile function is inverted numerically, which JAX does not differentiate."""
+
+PROBES = 8
+"""Values that a baseline is differentiated at, to see which samples it is made of."""
 
 
 def antithetic_pairs(estimator: Estimator) -> Estimator:
@@ -62,7 +63,8 @@ def antithetic_pairs(estimator: Estimator) -> Estimator:
 
     Reference: Hammersley & Morton (1956); Owen (2013), Monte Carlo theory, methods and examples, section 8.2.
     """
-    _check_baseline(estimator, {leave_one_out: "leave_one_pair_out", optimal_score: "score_function"})
+    own = np.eye(PROBES)
+    _check_baselines(estimator, own + np.roll(own, PROBES // 2, axis=0), instead="leave_one_pair_out")
 
     def paired(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
         return _with_draws(estimator, _antithetic, objective, q, key, num_samples)
@@ -94,8 +96,7 @@ def randomized_sobol(estimator: Estimator) -> Estimator:
     Reference: Owen (1997); Matousek (1998) for the scrambling; Joe & Kuo (2008) for the direction numbers; Buchholz,
         Wenzel & Mandt (2018) for variational inference.
     """
-    independent = {leave_one_out: "no_baseline", leave_one_pair_out: "no_baseline", optimal_score: "score_function"}
-    _check_baseline(estimator, independent)
+    _check_baselines(estimator, np.ones((PROBES, PROBES)), instead="no_baseline")
 
     def coupled(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
         return _with_draws(estimator, _sobol, objective, q, key, num_samples)
@@ -152,9 +153,9 @@ class _SobolDraws(_Coupled):
 
     def rsample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Any:
         (num_samples,) = sample_shape
-        shape = _uniform_shape(self.base)
-        bits = _scrambled_sobol(key, num_samples, self.first_dimension, math.prod(shape))
-        return _quantiles(self.base, _midpoints(bits).reshape(num_samples, *shape))
+        shape = uniform_shape(self.base)
+        bits = scrambled_sobol(key, num_samples, self.first_dimension, math.prod(shape))
+        return quantiles(self.base, midpoints(bits).reshape(num_samples, *shape))
 
 
 def _with_draws(
@@ -177,18 +178,39 @@ def _is_coupled(node: object) -> bool:
     return isinstance(node, _Coupled)
 
 
-def _check_baseline(estimator: Any, refused: dict[Any, str]) -> None:
-    while True:
-        parts = [estimator, *getattr(estimator, "keywords", {}).values()]
-        for coupled, instead in refused.items():
-            if any(part is coupled for part in parts):
-                raise ValueError(
-                    "estimator must not make a sample's baseline of samples coupled to it, got "
-                    f"{coupled.__name__}: use {instead}"
-                )
-        if not isinstance(estimator, partial):
-            return
-        estimator = estimator.func
+def _check_baselines(estimator: Estimator, coupled: Float[np.ndarray, "S S"], instead: str) -> None:
+    """Refuses an estimator, however wrapped, that makes a sample's baseline of samples coupled to it.
+
+    Args:
+        estimator: partial applications are looked through.
+        coupled: 1 where two of `PROBES` samples are.
+        instead: the baseline to use.
+    """
+    for name, part in _parts("", estimator):
+        if part is optimal_score:
+            raise ValueError(
+                "estimator must not make a sample's baseline of samples coupled to it, got optimal_score: use "
+                "score_function"
+            )
+        if name == "baseline" and (_dependence(part) * coupled).any():
+            raise ValueError(
+                "estimator must not make a sample's baseline of samples coupled to it, got "
+                f"{getattr(part, '__name__', 'a function')}: use {instead}"
+            )
+
+
+def _parts(name: str, part: Any) -> Iterator[tuple[str, Any]]:
+    """What an estimator is made of, with the names of keywords."""
+    yield name, part
+    if isinstance(part, partial):
+        for inner_name, inner in (("", part.func), *(("", each) for each in part.args), *part.keywords.items()):
+            yield from _parts(inner_name, inner)
+
+
+def _dependence(baseline: Baseline) -> Bool[np.ndarray, "S S"]:
+    """Which samples' values each sample's baseline is made of, as its derivatives tell."""
+    values = jnp.arange(1.0, PROBES + 1) ** 1.5
+    return np.asarray(jax.jacobian(lambda values: jnp.broadcast_to(baseline(values), values.shape))(values) != 0)
 
 
 def _antithetic(q: Distributions) -> Distributions:
@@ -204,13 +226,13 @@ def _antithetic(q: Distributions) -> Distributions:
 def _sobol(q: Distributions) -> Distributions:
     coupled, first_dimension = [], 0
     for name, leaf in distributions.named_leaves(q):
-        if not _has_quantiles(leaf):
+        if not has_quantiles(leaf):
             raise TypeError(
                 f"{name} is a {type(leaf).__name__}, which has no quantile function in closed form: randomized_sobol "
                 "expects one; use the estimator without it"
             )
         coupled.append(_SobolDraws(leaf, first_dimension))
-        first_dimension += math.prod(_uniform_shape(leaf))
+        first_dimension += math.prod(uniform_shape(leaf))
     return jax.tree.structure(q, is_leaf=distributions.is_distribution).unflatten(coupled)
 
 
@@ -218,7 +240,7 @@ def _has_mirror(q: Any) -> bool:
     match q:
         case dist.Independent() | dist.TransformedDistribution():
             return _has_mirror(q.base_dist)
-    return _is_symmetric(q) or _has_quantiles(q)
+    return _is_symmetric(q) or has_quantiles(q)
 
 
 def _mirrored(q: Any, key: PRNGKey, num_pairs: int) -> tuple[Array, Array]:
@@ -228,13 +250,13 @@ def _mirrored(q: Any, key: PRNGKey, num_pairs: int) -> tuple[Array, Array]:
             return _mirrored(q.base_dist, key, num_pairs)
         case dist.TransformedDistribution():
             draws, opposite = _mirrored(q.base_dist, key, num_pairs)
-            return _transformed(q, draws), _transformed(q, opposite)
+            return transformed(q, draws), transformed(q, opposite)
     if _is_symmetric(q):
         draws = q.rsample(key, (num_pairs,))
         return draws, 2 * _centre(q) - draws
-    uniforms = _midpoints(jax.random.bits(key, (num_pairs, *_uniform_shape(q)), jnp.uint32))
+    uniforms = midpoints(jax.random.bits(key, (num_pairs, *uniform_shape(q)), jnp.uint32))
     # Midpoints are symmetric about 1/2 exactly.
-    return _quantiles(q, uniforms), _quantiles(q, 1 - uniforms)
+    return quantiles(q, uniforms), quantiles(q, 1 - uniforms)
 
 
 def _is_symmetric(q: Any) -> bool:
@@ -244,91 +266,3 @@ def _is_symmetric(q: Any) -> bool:
 def _centre(q: Any) -> Array:
     family: Any = q.base_dist if isinstance(q, dist.ExpandedDistribution) else q
     return jnp.broadcast_to(family.loc, q.batch_shape + q.event_shape)
-
-
-def _has_quantiles(q: Any) -> bool:
-    match q:
-        case dist.Independent() | dist.TransformedDistribution():
-            return _has_quantiles(q.base_dist)
-        case dist.ExpandedDistribution():
-            return q.base_dist.event_shape == () and _has_quantiles(q.base_dist)
-        case dist.MultivariateNormal():
-            return True
-    discrete = getattr(getattr(q, "support", None), "is_discrete", False)
-    icdf = getattr(type(q), "icdf", None)
-    families = (q, getattr(q, "base_dist", None))
-    numerical = any(isinstance(family, NUMERICAL_QUANTILES) for family in families)
-    return icdf not in (None, dist.Distribution.icdf) and not discrete and not numerical
-
-
-def _uniform_shape(q: Any) -> tuple[int, ...]:
-    """Of the uniform variables that one draw of q is made of."""
-    match q:
-        case dist.Independent() | dist.TransformedDistribution():
-            return _uniform_shape(q.base_dist)
-    return tuple(q.batch_shape) + tuple(getattr(q, "event_shape", ()))
-
-
-def _quantiles(q: Any, uniforms: Float[Array, "S ..."]) -> Array:
-    """Draws of q from uniform variables, differentiable in its parameters."""
-    match q:
-        case dist.Independent() | dist.ExpandedDistribution():
-            return _quantiles(q.base_dist, uniforms)
-        case dist.TransformedDistribution():
-            return _transformed(q, _quantiles(q.base_dist, uniforms))
-        case dist.MultivariateNormal():
-            scale_tril: Any = q.scale_tril
-            return jnp.asarray(q.loc) + (scale_tril @ ndtri(uniforms)[..., None])[..., 0]
-    return q.icdf(uniforms)
-
-
-def _transformed(q: Any, draws: Array) -> Array:
-    for transform in q.transforms:
-        draws = transform(draws)
-    return draws
-
-
-def _midpoints(bits: UInt32[Array, "..."]) -> Float[Array, "..."]:
-    """Random bits to numbers within (0, 1), at the middle of the cells that the type resolves."""
-    dtype = jnp.result_type(float)
-    # One bit to spare, so that (1 + u) / 2, which half-normals take a quantile of, is not rounded to 1.
-    resolved = min(32, jnp.finfo(dtype).nmant - 1)
-    return ((bits >> (32 - resolved)).astype(dtype) + 0.5) * 2.0**-resolved
-
-
-_PLACES = np.left_shift(np.uint32(1), np.arange(31, -1, -1, dtype=np.uint32))
-"""The bits of a word, the first of a binary fraction first."""
-
-
-def _scrambled_sobol(key: PRNGKey, num_samples: int, first_dimension: int, num_dimensions: int) -> UInt32[Array, "S D"]:
-    """The first points of a Sobol sequence as binary fractions, by random lower triangular matrices and a shift."""
-    matrix_key, shift_key = jax.random.split(key)
-    shift = jax.random.bits(shift_key, (1, num_dimensions), jnp.uint32)
-    # Column c holds a one at place c, and random bits at the later places.
-    columns = (jax.random.bits(matrix_key, (num_dimensions, 32), jnp.uint32) & (_PLACES - 1)[None]) | _PLACES[None]
-    directions = _direction_numbers(first_dimension, num_dimensions, (num_samples - 1).bit_length())
-    scrambled = _exclusive_or(jnp.where(directions[:, :, None] & _PLACES != 0, columns[None], np.uint32(0)), axis=2)
-    indices = np.arange(num_samples, dtype=np.uint32)
-    points = jnp.broadcast_to(shift, (num_samples, num_dimensions))
-    for place, direction in enumerate(scrambled):
-        chosen = (indices >> np.uint32(place)) & np.uint32(1)
-        points = points ^ (chosen[:, None] * direction[None])
-    return points
-
-
-def _exclusive_or(words: UInt32[Array, "..."], axis: int) -> UInt32[Array, "..."]:
-    return lax.reduce(words, np.uint32(0), lax.bitwise_xor, (axis,))
-
-
-@lru_cache(maxsize=32)
-def _direction_numbers(first_dimension: int, num_dimensions: int, num_bits: int) -> np.ndarray:
-    """What bit k of a point's index contributes to each dimension, [num_bits, num_dimensions]."""
-    # Imported on use: it takes longer than the rest of the library.
-    from scipy.stats import qmc
-
-    sequence = qmc.Sobol(first_dimension + num_dimensions, scramble=False, bits=32)
-    fractions = sequence.random_base2(num_bits)[:, first_dimension:]
-    points = (fractions * 2.0**32).astype(np.uint32)
-    # In Gray code order point 2^k differs from the one before it by direction k alone.
-    starts = 2 ** np.arange(num_bits)
-    return points[starts] ^ points[starts - 1]

@@ -11,16 +11,26 @@ from vae_jax import distributions
 from vae_jax.typing import Distributions, Latents, Objective
 
 
-def check_differentiable(objective: Objective, samples: Latents, q: Distributions) -> None:
+def check_differentiable(
+    objective: Objective,
+    samples: Latents,
+    q: Distributions,
+    *,
+    instead: str = "score_function",
+    what: str = "objective",
+) -> None:
     """Refuses an objective that uses a latent but has no derivative along it: its gradient would be silently wrong.
 
     Such are a comparison, rounding, a conversion to integers or a stopped gradient. What is only sometimes flat, as a
-    ReLU, has a derivative. Nothing is computed: the objective of one sample is traced.
+    ReLU, has a derivative. Nothing is computed: the objective of one sample is traced. So a latent that is used both
+    with and without a derivative passes, as do a vector's elements without one beside others with one.
 
     Args:
         objective: one sample and `q` to a scalar.
         samples: with the structure of `q`, [S, ...] each.
         q: the distributions, whose names messages use.
+        instead: the estimator to use.
+        what: the name of the objective in messages.
 
     Raises:
         TypeError: naming the latent.
@@ -40,24 +50,25 @@ def check_differentiable(objective: Objective, samples: Latents, q: Distribution
     if not hasattr(result, "dtype"):
         return
     used = _dependences(jax.make_jaxpr(value)(*leaves).jaxpr, range(len(leaves)))
-    moved = _movements(slope, leaves) if jnp.issubdtype(result.dtype, jnp.floating) else set()
+    moved = (
+        _movements(slope, leaves, f"{what} must be differentiable in {', '.join(names)}", instead)
+        if jnp.issubdtype(result.dtype, jnp.floating)
+        else set()
+    )
     for number in sorted(used - moved):
         raise TypeError(
-            f"objective must be differentiable in {names[number]}, got one that uses it without a derivative (a "
-            "comparison, rounding or a stopped gradient): use score_function instead"
+            f"{what} must be differentiable in {names[number]}, got one that uses it without a derivative (a "
+            f"comparison, rounding or a stopped gradient): use {instead} instead"
         )
 
 
-def _movements(slope: Any, leaves: list[Any]) -> set[int]:
+def _movements(slope: Any, leaves: list[Any], wanted: str, instead: str) -> set[int]:
     """The numbers of the leaves that the derivative depends on."""
     try:
         jaxpr = jax.make_jaxpr(slope)(tuple(leaves), tuple(leaves)).jaxpr
     except ValueError as error:
         # JAX's own refusal, as of a callback into Python.
-        raise TypeError(
-            f"objective must be differentiable in the samples, got one that JAX cannot differentiate ({error}): use "
-            "score_function instead"
-        ) from error
+        raise TypeError(f"{wanted}, got one that JAX cannot differentiate ({error}): use {instead} instead") from error
     return {number - len(leaves) for number in _dependences(jaxpr, range(len(leaves), 2 * len(leaves)))}
 
 

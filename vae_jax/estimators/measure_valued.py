@@ -185,10 +185,10 @@ def _weak_derivatives(
 
 def _family(leaf: Any) -> tuple[Any, tuple[int, ...]]:
     """The distribution of one coordinate and the shape of the coordinates, of a vector of independent ones."""
-    batch_shape = leaf.base_dist.batch_shape if isinstance(leaf, dist.Independent) else ()
+    shape = leaf.event_shape
     while isinstance(leaf, dist.Independent | dist.ExpandedDistribution):
         leaf = leaf.base_dist
-    return leaf, batch_shape
+    return leaf, shape[: len(shape) - len(leaf.event_shape)]
 
 
 def _flat(parameter: Any, batch_shape: tuple[int, ...]) -> Float[Array, " D"]:

@@ -9,8 +9,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vae_jax.estimators.average import values_at
+from vae_jax.estimators.differentiability import check_differentiable
 from vae_jax.estimators.discrete import RelaxableLatent, joined, lifted, relaxable_latents
-from vae_jax.estimators.relaxation import check_temperature, noisy_logits
+from vae_jax.estimators.relaxation import WITHOUT_DERIVATIVE, check_temperature, noisy_logits
 from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
 
 Surrogate: TypeAlias = Callable[[Latents], Any]
@@ -49,13 +50,16 @@ def rebar(
         The mean of the objective at hard samples, whose gradient is the estimate.
 
     Raises:
-        TypeError: a latent is continuous, or a Categorical of integers.
+        TypeError: a latent is continuous, or a Categorical of integers, or the objective uses one without a derivative.
         ValueError: a temperature that is not positive, no samples, a batch shape, or an objective that is not scalar.
 
     Reference: Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein (2017), section 3; the tied noise is that of the
         authors' program.
     """
     held = jax.tree.map(lax.stop_gradient, q)
+    check_temperature(temperature)
+    halves = [latent.relaxed(latent.logits[None], temperature) for latent in relaxable_latents(q, num_samples)]
+    check_differentiable(objective, joined(q, halves), held, instead=WITHOUT_DERIVATIVE)
     return relax(
         objective,
         q,
@@ -154,9 +158,14 @@ def _values_and_gradients(
     hard = [latent.hard(z) for latent, z in zip(latents, noisy, strict=True)]
     values = values_at(objective, joined(q, hard), held)
 
+    def of_surrogate(sample: Latents, _: Distributions) -> Any:
+        return surrogate(sample)
+
+    check_differentiable(of_surrogate, joined(q, hard), held, instead="a smooth surrogate, or disarm", what="surrogate")
+
     def controls(noisy: list[Array]) -> Float[Array, " S"]:
         relaxed = [latent.relaxed(z, temperature) for latent, z in zip(latents, noisy, strict=True)]
-        return values_at(lambda sample, _: surrogate(sample), joined(q, relaxed), held)
+        return values_at(of_surrogate, joined(q, relaxed), held)
 
     control, pull_back = jax.vjp(controls, noisy)
     # The samples do not interact: the gradient of the sum holds the gradient of each.

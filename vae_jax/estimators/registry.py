@@ -35,17 +35,21 @@ class Work(NamedTuple):
     first_outcomes: int
     """Of the latent that `rao_blackwellized` enumerates by itself, or of the first entry of a single one."""
     others: int
-    """Entries that are left to be sampled then."""
+    """Latents, or entries of a single one, that are left to be sampled then."""
 
     @classmethod
     def of(cls, q: Distributions, samples: int, parameters: int) -> "Work":
         """Of an estimate under `q`."""
-        if not all(is_discrete_latent(leaf) for _, leaf in named_leaves(q)):
-            return cls(samples, parameters, 1, 1, 0)
-        latents = discrete_latents(q)
-        first, entries = latents[0], sum(math.prod(latent.shape) for latent in latents)
-        apart = math.prod(first.shape) if len(latents) > 1 else math.prod(first.shape[1:])
+        leaves = [leaf for _, leaf in named_leaves(q)]
+        latents = [discrete_latents(leaf)[0] for leaf in leaves if is_discrete_latent(leaf)]
+        if not latents:
+            return cls(samples, parameters, 1, 1, len(leaves))
         outcomes = math.prod(latent.num_joint_outcomes for latent in latents)
+        first = latents[0]
+        if len(leaves) > 1:
+            return cls(samples, parameters, outcomes, first.num_joint_outcomes, len(leaves) - 1)
+        # Of a single latent the first entry along its first axis is enumerated apart.
+        entries, apart = math.prod(first.shape), math.prod(first.shape[1:])
         return cls(samples, parameters, outcomes, first.num_outcomes**apart, entries - apart)
 
 
@@ -69,6 +73,11 @@ class Registered(NamedTuple):
     evaluations: Evaluations
     source: str
 
+    @property
+    def discrete(self) -> str:
+        """Whether its latents may be discrete: "only", "also" or "no"."""
+        return "only" if self.latents in _ONLY_DISCRETE else "also" if self.latents in _ALSO_DISCRETE else "no"
+
 
 def sum_of_entries(relaxed: Latents) -> Scalar:
     """The surrogate that RELAX is registered with: the sum of the relaxed latents."""
@@ -83,6 +92,9 @@ _PATH = "reparameterizable"
 _DENSITY = "any with a density"
 _GAUSSIAN = "Gaussian"
 _RELAXABLE = "Bernoulli, one-hot"
+_MEASURED = "Normal, Gamma (its rate), Exponential, Poisson, Bernoulli, categorical"
+_ONLY_DISCRETE = ("discrete", "one discrete", "Bernoulli", _RELAXABLE)
+_ALSO_DISCRETE = (_DENSITY, _MEASURED)
 
 REGISTRY: dict[str, Registered] = {
     "pathwise": Registered(pathwise, _PATH, True, True, _ONCE, "Kingma & Welling (2014)"),
@@ -118,7 +130,7 @@ REGISTRY: dict[str, Registered] = {
     ),
     "measure_valued": Registered(
         measure_valued,
-        "Normal, Gamma, Exponential, Poisson, Bernoulli, categorical",
+        _MEASURED,
         False,
         True,
         Evaluations("(1 + 2 P) S", lambda work: (1 + 2 * work.parameters) * work.samples),
@@ -126,7 +138,7 @@ REGISTRY: dict[str, Registered] = {
     ),
     "coupled_measure_valued": Registered(
         coupled_measure_valued,
-        "Normal, Gamma, Exponential, Poisson, Bernoulli, categorical",
+        _MEASURED,
         False,
         True,
         Evaluations("(1 + 2 P) S", lambda work: (1 + 2 * work.parameters) * work.samples),
@@ -160,11 +172,12 @@ ESTIMATORS: dict[str, Estimator] = {name: registered.estimator for name, registe
 
 def markdown_table() -> str:
     """The registry as the README shows it."""
-    header = ("estimator", "latents", "differentiable objective", "unbiased", "evaluations", "source")
+    header = ("estimator", "latents", "discrete", "differentiable objective", "unbiased", "evaluations", "source")
     rows = [
         (
             f"`{name}`",
             entry.latents,
+            entry.discrete,
             "needed" if entry.differentiable else "-",
             "yes" if entry.unbiased else "no",
             entry.evaluations.formula,

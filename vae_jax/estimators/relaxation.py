@@ -4,8 +4,12 @@ import jax
 from jax import lax
 
 from vae_jax.estimators.average import values_at
+from vae_jax.estimators.differentiability import check_differentiable
 from vae_jax.estimators.discrete import RelaxableLatent, joined, relaxable_latents
 from vae_jax.typing import Distributions, Objective, PRNGKey, Scalar
+
+WITHOUT_DERIVATIVE = "relax, or disarm or categorical_disarm"
+"""Estimators for discrete latents whose objective has no derivative between the outcomes."""
 
 
 def gumbel_softmax(
@@ -29,7 +33,7 @@ def gumbel_softmax(
         The mean of the relaxed objective, whose gradient is the estimate.
 
     Raises:
-        TypeError: a latent is continuous, or a Categorical of integers.
+        TypeError: a latent is continuous, or a Categorical of integers, or the objective uses one without a derivative.
         ValueError: a temperature that is not positive, no samples, a batch shape, or an objective that is not scalar.
 
     Reference: Jang, Gu & Poole (2017), section 2; Maddison, Mnih & Teh (2017), section 3.
@@ -40,7 +44,9 @@ def gumbel_softmax(
         latent.relaxed(noisy, temperature)
         for latent, noisy in zip(latents, noisy_logits(latents, key, num_samples), strict=True)
     ]
-    return values_at(objective, joined(q, relaxed), q).mean()
+    samples = joined(q, relaxed)
+    check_differentiable(objective, samples, q, instead=WITHOUT_DERIVATIVE)
+    return values_at(objective, samples, q).mean()
 
 
 def straight_through(
@@ -65,6 +71,7 @@ def straight_through(
     for latent, noisy in zip(latents, noisy_logits(latents, key, num_samples), strict=True):
         relaxed = latent.relaxed(noisy, temperature)
         samples.append(lax.stop_gradient(latent.hard(noisy)) + (relaxed - lax.stop_gradient(relaxed)))
+    check_differentiable(objective, joined(q, samples), q, instead=WITHOUT_DERIVATIVE)
     return values_at(objective, joined(q, samples), q).mean()
 
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jax import lax
 from jaxtyping import Array
 
 from vae_jax import distributions
 from vae_jax.estimators.average import values_at
 from vae_jax.estimators.differentiability import check_differentiable
+from vae_jax.estimators.quantiles import has_quantiles, midpoints, quantiles, uniform_shape
 from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
 
 
@@ -92,7 +92,7 @@ def inverse_cdf(objective: Objective, q: Distributions, key: PRNGKey, num_sample
     """The total derivative along samples that are quantiles of uniform draws.
 
     Approximates: d/dtheta E_q[f(z; theta)] by the mean of df/dz dz/dtheta + df/dtheta, z = F^-1(u; theta).
-    Needs: distributions with a quantile function (`icdf`); an objective differentiable in the sample.
+    Needs: continuous distributions with a quantile function in closed form; an objective differentiable in the sample.
     Biased: no.
 
     Arguments, result and errors as for `pathwise`.
@@ -112,16 +112,12 @@ def inverse_cdf(objective: Objective, q: Distributions, key: PRNGKey, num_sample
 
 
 def _quantiles(name: str, leaf: Any, key: PRNGKey, num_samples: int) -> Array:
-    one = leaf.base_dist if isinstance(leaf, dist.Independent) else leaf
-    dtype = jnp.result_type(float)
-    # The middles of the generator's cells: at 0 itself a quantile may be infinite.
-    uniform = jax.random.uniform(key, (num_samples, *leaf.event_shape), dtype) + jnp.finfo(dtype).eps / 2
-    try:
-        with jax.numpy_rank_promotion("allow"):
-            return one.icdf(uniform)
-    # NumPyro asks for a library that it can do without where a quantile function is not elementary.
-    except (AttributeError, NotImplementedError, ImportError) as error:
+    if not has_quantiles(leaf):
         instead = "pathwise" if getattr(leaf, "has_rsample", False) else "score_function"
         raise TypeError(
-            f"{name} must have a quantile function, got {type(one).__name__}, which has none: use {instead} instead"
-        ) from error
+            f"{name} must be continuous with a quantile function in closed form, got {type(leaf).__name__}: use "
+            f"{instead} instead"
+        )
+    bits = jax.random.bits(key, (num_samples, *uniform_shape(leaf)), jnp.uint32)
+    with jax.numpy_rank_promotion("allow"):
+        return quantiles(leaf, midpoints(bits))

@@ -9,10 +9,7 @@ from matplotlib.figure import Figure
 
 from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
 from vae_jax.plotting.variance import title_of
-from vae_jax.variance import Row, VarianceStudy
-
-ROUNDING = 1e-6
-"""Share of the largest standard deviation under which one is called none."""
+from vae_jax.variance import Row, VarianceStudy, is_rounding
 
 
 def std_by_estimator(study: VarianceStudy) -> Figure:
@@ -23,14 +20,13 @@ def std_by_estimator(study: VarianceStudy) -> Figure:
 
     def draw(axes: Axes, rows: list[Row], places: np.ndarray) -> None:
         stds = np.array([row.std for row in rows])
-        least = ROUNDING * np.nanmax(stds, initial=0)
-        shown = stds > least
+        shown = np.array([not is_rounding(row) for row in rows])
         axes.errorbar(
             stds[shown], places[shown], xerr=2 * np.array([row.std_se for row in rows])[shown], fmt="o", markersize=3.5,
             elinewidth=0.8, capsize=2, color=COLOURS[0], label="measured", zorder=3,
         )  # fmt: skip
-        exact = [(row.exact_std, place) for row, place in zip(rows, places, strict=True)]
-        known = [(std, place) for std, place in exact if std is not None and std > least]
+        exact = [(row.exact_std, place) for row, place, is_shown in zip(rows, places, shown, strict=True) if is_shown]
+        known = [(std, place) for std, place in exact if std]
         if known:
             axes.plot(*zip(*known, strict=True), "|", markersize=9, color="black", label="exact")
         axes.set_xscale("log")

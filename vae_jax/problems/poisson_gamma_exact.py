@@ -40,8 +40,8 @@ of a pathwise gradient are then those over z > NEAR_ZERO loc."""
 _PLAIN_VALUES = ("pathwise", "sticking_the_landing", "inverse_cdf", "score_function", "score_function+leave_one_out")
 """Estimators whose value is the plain average of independent log weights."""
 
-_ALONG_THE_PATH = ("pathwise", "closed_form_entropy")
-"""Beginnings of the names of estimators along a path that does not slow down at zero."""
+_ALONG_THE_PATH = ("pathwise", "sticking_the_landing", "closed_form_entropy")
+"""Estimators along a path that does not slow down at zero. Coupled draws are quantiles, whose path does."""
 
 
 def exact_moments(
@@ -113,7 +113,7 @@ def _gradient_moments(grid: "LatentGrid", name: str, estimator: str) -> Callable
         if estimator == "pathwise":
             gradient = gradient - grid.score(name)
         return averaged(*grid.moments(gradient))
-    if estimator.startswith(_ALONG_THE_PATH) and grid.diverges_at_zero(name):
+    if estimator in _ALONG_THE_PATH and grid.diverges_at_zero(name):
         return constant(ExactMoments(UNKNOWN, UNKNOWN, UNKNOWN))
     return mean_alone(grid.mean(grid.log_weight * grid.score(name)))
 
