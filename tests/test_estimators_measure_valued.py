@@ -130,7 +130,7 @@ def test_a_concentration_is_refused_only_where_it_is_differentiated(estimator):
 
     assert jnp.isfinite(jax.grad(loss, argnums=1)(2.0, 1.5))
     assert jnp.isfinite(jax.jit(loss)(2.0, 1.5))
-    with pytest.raises(TypeError, match="a Gamma's concentration has no known measure-valued derivative"):
+    with pytest.raises(TypeError, match="the concentration of q, a Gamma, has no known measure-valued derivative"):
         jax.grad(loss)(2.0, 1.5)
 
 

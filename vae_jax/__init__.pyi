@@ -18,6 +18,7 @@ from .bounds import elbo_terms as elbo_terms
 from .bounds import importance_weighted as importance_weighted
 from .bounds import jackknife as jackknife
 from .bounds import log_weights as log_weights
+from .bounds import multi_sample_score_function as multi_sample_score_function
 from .bounds import renyi as renyi
 from .bounds import sleep_loss as sleep_loss
 from .bounds import vimco as vimco
@@ -29,8 +30,11 @@ from .divergences import geometric_mean_gaussian as geometric_mean_gaussian
 from .divergences import kl_diagonal_gaussian as kl_diagonal_gaussian
 from .divergences import kl_gaussian as kl_gaussian
 from .divergences import kl_standard_normal as kl_standard_normal
+from .estimators import MovingAverage as MovingAverage
+from .estimators import OneHotCategorical as OneHotCategorical
 from .estimators import antithetic_pairs as antithetic_pairs
 from .estimators import arm as arm
+from .estimators import baseline_loss as baseline_loss
 from .estimators import categorical_disarm as categorical_disarm
 from .estimators import closed_form_entropy as closed_form_entropy
 from .estimators import coupled_measure_valued as coupled_measure_valued
@@ -40,10 +44,13 @@ from .estimators import disarm as disarm
 from .estimators import enumeration as enumeration
 from .estimators import gumbel_softmax as gumbel_softmax
 from .estimators import in_blocks as in_blocks
+from .estimators import init_moving_average as init_moving_average
 from .estimators import inverse_cdf as inverse_cdf
 from .estimators import leave_one_out as leave_one_out
+from .estimators import leave_one_pair_out as leave_one_pair_out
 from .estimators import measure_valued as measure_valued
 from .estimators import moving_average as moving_average
+from .estimators import moving_average_score as moving_average_score
 from .estimators import no_baseline as no_baseline
 from .estimators import optimal_score as optimal_score
 from .estimators import pathwise as pathwise
@@ -55,6 +62,7 @@ from .estimators import score_function as score_function
 from .estimators import sticking_the_landing as sticking_the_landing
 from .estimators import straight_through as straight_through
 from .estimators import surrogate_loss as surrogate_loss
+from .estimators import update_moving_average as update_moving_average
 from .replicates import replicate_mesh as replicate_mesh
 from .statistics import GradientStatistics as GradientStatistics
 from .statistics import Statistics as Statistics

@@ -179,7 +179,7 @@ def _weak_derivatives(
                 f"measure-valued derivative, got {type(family).__name__}: use score_function instead"
             )
         decompose = DECOMPOSITIONS[type(family)]
-        for derivative in decompose(family, batch_shape, draws, leaf_key, num_samples):
+        for derivative in decompose(name, family, batch_shape, draws, leaf_key, num_samples):
             yield number, derivative
 
 
@@ -196,7 +196,7 @@ def _flat(parameter: Any, batch_shape: tuple[int, ...]) -> Float[Array, " D"]:
 
 
 def _of_normal(
-    family: Any, batch_shape: tuple[int, ...], draws: Draws, key: PRNGKey, num_samples: int
+    name: str, family: Any, batch_shape: tuple[int, ...], draws: Draws, key: PRNGKey, num_samples: int
 ) -> list[WeakDerivative]:
     """By loc: Rayleigh steps up and down. By scale: a double-sided Maxwell step, and the normal one itself."""
     loc, scale = _flat(family.loc, batch_shape), _flat(family.scale, batch_shape)
@@ -209,18 +209,18 @@ def _of_normal(
 
 
 def _of_gamma(
-    family: Any, batch_shape: tuple[int, ...], draws: Draws, key: PRNGKey, num_samples: int
+    name: str, family: Any, batch_shape: tuple[int, ...], draws: Draws, key: PRNGKey, num_samples: int
 ) -> list[WeakDerivative]:
     """By rate: the Gamma itself, and the one whose concentration is greater by one."""
     concentration, rate = _flat(family.concentration, batch_shape), _flat(family.rate, batch_shape)
-    rate = rate + 0 * _without_derivative(concentration)
+    rate = rate + 0 * _without_derivative(name, concentration)
     concentration = lax.stop_gradient(concentration)
     positive, negative = draws.gammas(key, jnp.broadcast_to(concentration, (num_samples, concentration.size)))
     return [_by_rate(rate, concentration / rate, positive, negative)]
 
 
 def _of_exponential(
-    family: Any, batch_shape: tuple[int, ...], draws: Draws, key: PRNGKey, num_samples: int
+    name: str, family: Any, batch_shape: tuple[int, ...], draws: Draws, key: PRNGKey, num_samples: int
 ) -> list[WeakDerivative]:
     """By rate: the exponential itself, and the sum of two, as of a Gamma with a concentration of one."""
     rate = _flat(family.rate, batch_shape)
@@ -233,7 +233,7 @@ def _by_rate(rate: Array, constant: Array, positive: Array, negative: Array) -> 
 
 
 def _of_poisson(
-    family: Any, batch_shape: tuple[int, ...], draws: Draws, key: PRNGKey, num_samples: int
+    name: str, family: Any, batch_shape: tuple[int, ...], draws: Draws, key: PRNGKey, num_samples: int
 ) -> list[WeakDerivative]:
     """By rate: one more than the count, and the count."""
     rate = _flat(family.rate, batch_shape)
@@ -242,7 +242,7 @@ def _of_poisson(
 
 
 def _of_bernoulli(
-    family: Any, batch_shape: tuple[int, ...], draws: Draws, key: PRNGKey, num_samples: int
+    name: str, family: Any, batch_shape: tuple[int, ...], draws: Draws, key: PRNGKey, num_samples: int
 ) -> list[WeakDerivative]:
     """By the logit: the outcome 1, and the outcome 0. Neither is random."""
     del draws, key
@@ -253,7 +253,7 @@ def _of_bernoulli(
 
 
 def _of_categorical(
-    family: Any, batch_shape: tuple[int, ...], draws: Draws, key: PRNGKey, num_samples: int
+    name: str, family: Any, batch_shape: tuple[int, ...], draws: Draws, key: PRNGKey, num_samples: int
 ) -> list[WeakDerivative]:
     """By each logit: its outcome, and a draw of the distribution itself."""
     del draws
@@ -296,17 +296,17 @@ def _double_sided_maxwell(key: PRNGKey, shape: tuple[int, ...]) -> Array:
     return length * jax.random.rademacher(sign_key, shape, length.dtype)
 
 
-@partial(jax.custom_jvp)
-def _without_derivative(concentration: Array) -> Array:
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _without_derivative(name: str, concentration: Array) -> Array:
     """The identity, whose derivative is refused: a silent zero would be wrong."""
     return concentration
 
 
 @partial(_without_derivative.defjvp, symbolic_zeros=True)
-def _refuse_derivative(primals: Any, tangents: Any) -> Any:
+def _refuse_derivative(name: str, primals: Any, tangents: Any) -> Any:
     if not isinstance(tangents[0], SymbolicZero):
         raise TypeError(
-            "a Gamma's concentration has no known measure-valued derivative, got a gradient by it: use pathwise or "
-            "score_function"
+            f"the concentration of {name}, a Gamma, has no known measure-valued derivative, got a gradient by it: use "
+            "pathwise or score_function"
         )
     return primals[0], jnp.zeros_like(primals[0])
