@@ -41,7 +41,7 @@ def test_the_quickstart_opens_with_two_command_lines():
 
 
 LAYERS = [
-    "typing", "compilation", "files", "distributions", "divergences", "estimators", "bounds", "replicates",
+    "typing", "compilation", "files", "distributions", "inference", "divergences", "estimators", "bounds", "replicates",
     "statistics", "problems", "vae", "variance", "comparison", "plotting", "cli",
 ]  # fmt: skip
 

@@ -3,6 +3,7 @@ from . import comparison as comparison
 from . import distributions as distributions
 from . import divergences as divergences
 from . import estimators as estimators
+from . import inference as inference
 from . import plotting as plotting
 from . import problems as problems
 from . import replicates as replicates

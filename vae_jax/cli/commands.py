@@ -9,6 +9,7 @@ import tyro
 from vae_jax.cli.compare import Compare
 from vae_jax.cli.encode import Encode
 from vae_jax.cli.evaluate import Evaluate
+from vae_jax.cli.laplace import Laplace
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.plot import Plot
 from vae_jax.cli.reconstruct import Reconstruct
@@ -21,6 +22,7 @@ from vae_jax.vae.run_folder import RunFolder
 COMMANDS = {
     "variance": Variance,
     "compare": Compare,
+    "laplace": Laplace,
     "train": Train,
     "evaluate": Evaluate,
     "sample": Sample,

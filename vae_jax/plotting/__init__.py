@@ -4,6 +4,7 @@ from vae_jax.plotting.comparison import variance_ratios
 from vae_jax.plotting.curves import bound_gap, training_curves
 from vae_jax.plotting.estimators import boxes_by_estimator, std_by_estimator
 from vae_jax.plotting.images import image_grid, interpolation, manifold, reconstructions
+from vae_jax.plotting.laplace import factorial_errors
 from vae_jax.plotting.latents import kl_by_latent, kl_by_rank, latent_scatter
 from vae_jax.plotting.style import COLOURS, MARKERS, STYLE
 from vae_jax.plotting.variance import replicate_boxes, signal_to_noise_by_layer, std_by_samples
@@ -14,6 +15,7 @@ __all__ = [
     "STYLE",
     "bound_gap",
     "boxes_by_estimator",
+    "factorial_errors",
     "image_grid",
     "interpolation",
     "kl_by_latent",

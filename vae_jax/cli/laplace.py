@@ -1,0 +1,113 @@
+"""`vae-jax laplace`: Laplace's approximation where the answer is known."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vae_jax.cli.misuse import Misuse
+from vae_jax.cli.results import save_figure, staged
+from vae_jax.cli.startup import environment, start_jax
+from vae_jax.cli.variance import command_line
+from vae_jax.files import write_csv, write_json
+
+if TYPE_CHECKING:
+    from vae_jax.inference import FactorialApproximation
+
+LARGEST = 10**9
+"""N. The error is below the rounding of float64 long before."""
+
+DTYPE = "float64"
+"""The error is below the rounding of float32 from N = 100 on."""
+
+WRITTEN_OUT = 1e6
+"""The smallest N! that is shown with its power of ten."""
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Laplace's approximation of N!, the integral of exp(N log t - t) over t > 0, beside the exact value.
+
+    It is Stirling's sqrt(2 pi N) (N / e)^N, in float64. Prints a table, and saves it with its figure as laplace.json,
+    laplace.csv, laplace.png (and .pdf) and config.json.
+    """
+
+    factorial: tuple[int, ...] = ()
+    """One N or several, as in --factorial 5 10 100."""
+    out: Path = Path("vae-jax-laplace")
+    """Folder for the results."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> None:
+        """Approximates, prints and saves.
+
+        Raises:
+            Misuse: a number whose factorial cannot be had.
+        """
+        if not self.factorial:
+            raise Misuse("--factorial must have at least one number, got none: write --factorial 5 10 100")
+        for number in self.factorial:
+            if not 1 <= number <= LARGEST:
+                raise Misuse(f"--factorial must be integers from 1 to {LARGEST:,}, got {number}: leave it out")
+        start_jax(DTYPE, num_cpu_devices=1)
+        from vae_jax.inference import approximate_factorial
+
+        with staged(self.out) as folder:
+            approximations = [approximate_factorial(number) for number in self.factorial]
+            self._save(approximations, folder)
+        _print(approximations, self.out)
+
+    def _save(self, approximations: "Sequence[FactorialApproximation]", folder: Path) -> None:
+        from vae_jax.plotting.laplace import factorial_errors
+
+        rows = [asdict(each) for each in approximations]
+        write_json(folder / "laplace.json", {"environment": environment(DTYPE, seed=0), "rows": rows})
+        write_csv(folder / "laplace.csv", rows)
+        settings = {"factorial": self.factorial}
+        line = command_line(["laplace"], settings)
+        write_json(folder / "config.json", {"command": "laplace", "settings": settings, "command_line": line})
+        save_figure(folder, "laplace", factorial_errors(approximations))
+
+
+def _print(approximations: "Sequence[FactorialApproximation]", out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print("N! approximated by Laplace's method", style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for header in ("N", "N! approx.", "its log", "lgamma(N + 1)", "error", "12N x error"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for each in approximations:
+        table.add_row(
+            str(each.number),
+            _exponential(each.log_approximation),
+            f"{each.log_approximation:.9g}",
+            f"{each.log_factorial:.9g}",
+            f"{each.error:.3g}" if each.reliable else "rounding",
+            _resolved(each) if each.reliable else "",
+        )
+    console.print(table)
+    console.print("The error is that of the logarithm. It falls as 1 / (12 N), so that the last column goes to 1.")
+    if not all(each.reliable for each in approximations):
+        console.print("rounding: the error is below what float64 resolves in numbers so large.")
+    console.print(f"Saved in {out}: laplace.json, laplace.csv, laplace.png, config.json", markup=False)
+
+
+def _resolved(approximation: "FactorialApproximation") -> str:
+    """The scaled error, in the digits that rounding leaves."""
+    decimals = math.floor(-math.log10(approximation.resolution / approximation.error))
+    return f"{approximation.scaled_error:.{min(decimals, 5)}f}"
+
+
+def _exponential(log: float) -> str:
+    """exp(log), which may be too large for a float."""
+    if log < math.log(WRITTEN_OUT):
+        return f"{math.exp(log):.6g}"
+    fraction, power = math.modf(log / math.log(10))
+    mantissa = round(10**fraction, 3)
+    if mantissa == 10:
+        mantissa, power = 1, power + 1
+    return f"{mantissa:.3f}e+{power:.0f}"
