@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 from monte_carlo import assert_unbiased, is_biased
-from vae_jax import gradient_statistics
+from vae_jax import bounds, gradient_statistics
 from vae_jax.estimators import ESTIMATORS, REGISTRY, Work, markdown_table
 from vae_jax.problems import (
     BernoulliCost,
@@ -176,9 +176,15 @@ def test_the_evaluations_are_as_many_as_the_registry_says(problem_name, name, mo
     assert len(calls) == REGISTRY[name].evaluations.number(work_of(problem, problem.default_params, 6))
 
 
-def test_the_readme_shows_the_registry():
+def test_the_readme_shows_the_registries():
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     assert markdown_table() in readme
+    assert bounds.registry.markdown_table() in readme
+
+
+def test_the_bounds_are_registered_by_the_names_of_their_functions():
+    for name in bounds.BOUNDS:
+        assert all(callable(getattr(bounds, part)) for part in name.split(", "))
 
 
 def test_the_cost_of_a_mixed_pytree_counts_what_is_enumerated_and_what_is_sampled():

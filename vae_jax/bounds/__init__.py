@@ -10,13 +10,16 @@ from vae_jax.bounds.importance import (
     plain,
     vimco,
 )
+from vae_jax.bounds.registry import BOUNDS, RegisteredBound
 from vae_jax.bounds.renyi_bounds import chi, renyi
 from vae_jax.bounds.wake_sleep import sleep_loss, wake_inference_loss, wake_model_loss
 from vae_jax.bounds.weights import log_weights
 
 __all__ = [
+    "BOUNDS",
     "ElboTerms",
     "MultiSampleBound",
+    "RegisteredBound",
     "chi",
     "doubly_reparameterized",
     "elbo",
