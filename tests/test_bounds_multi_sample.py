@@ -196,7 +196,10 @@ def test_weights_of_zero_leave_vimco_finite():
 
     def loss(params):
         q = ScriptedBernoulli(params["logits"], draws)
-        impossible = lambda z: jnp.where(z == 1, params["model"], -jnp.inf)  # noqa: E731
+
+        def impossible(z):
+            return jnp.where(z == 1, params["model"], -jnp.inf)
+
         return vimco(impossible, q, jax.random.key(0), 3)
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(jax.tree.map(jnp.asarray, COIN))

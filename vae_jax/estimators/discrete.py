@@ -188,8 +188,8 @@ class BernoulliLatent(RelaxableLatent):
         return -jnp.expm1(-jnp.abs(noisy)) * (hard * prob + (1 - hard) * (1 - prob))
 
 
-class OneHotLatent(RelaxableLatent):
-    """One-hot categorical variables. Their logits are log probabilities."""
+class _OfLogProbabilities(DiscreteLatent):
+    """Categorical variables of any form: their logits are log probabilities."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -205,6 +205,10 @@ class OneHotLatent(RelaxableLatent):
     def log_probs(self) -> Float[Array, "... K"]:
         """The logits themselves."""
         return self.logits
+
+
+class OneHotLatent(_OfLogProbabilities, RelaxableLatent):
+    """Categorical variables whose outcomes are one-hot vectors."""
 
     def outcome(self, numbers: Int[Array, "S ..."]) -> Array:
         """One-hot vectors of floats."""
@@ -239,23 +243,8 @@ class OneHotLatent(RelaxableLatent):
         return gradient - jnp.exp(self.logits)[None] * gradient.sum(axis=-1, keepdims=True)
 
 
-class CategoricalLatent(DiscreteLatent):
-    """Categorical variables whose outcomes are integers. Their logits are log probabilities."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the independent variables."""
-        return self.logits.shape[:-1]
-
-    @property
-    def num_outcomes(self) -> int:
-        """The categories."""
-        return self.logits.shape[-1]
-
-    @property
-    def log_probs(self) -> Float[Array, "... K"]:
-        """The logits themselves."""
-        return self.logits
+class CategoricalLatent(_OfLogProbabilities):
+    """Categorical variables whose outcomes are integers."""
 
     def outcome(self, numbers: Int[Array, "S ..."]) -> Array:
         """The numbers themselves."""
