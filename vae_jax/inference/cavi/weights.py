@@ -1,0 +1,125 @@
+"""The probabilities of a mixture's components: given, or a factor of their own."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax.scipy.special import digamma
+from jaxtyping import Array, Float, Int
+from numpyro.distributions.kl import kl_divergence
+
+from vae_jax.typing import PRNGKey, Scalar
+
+
+class GivenWeights(NamedTuple):
+    """Probabilities that are known. They have no factor: its state is None."""
+
+    probs: Float[Array, " K"]
+
+    @property
+    def by_component(self) -> Float[Array, " K"]:
+        """Components are exchangeable where this is equal."""
+        return self.probs
+
+    def update(self, sizes: Float[Array, " K"]) -> None:
+        """There is nothing to update."""
+        del sizes
+
+    def expected_log(self, factor: Any) -> Float[Array, " K"]:
+        """The logs of the probabilities."""
+        del factor
+        return jnp.log(self.probs)
+
+    def mean(self, factor: Any) -> Float[Array, " K"]:
+        """The probabilities themselves."""
+        del factor
+        return self.probs
+
+    def divergence(self, factor: Any) -> Scalar:
+        """Zero."""
+        del factor
+        return jnp.zeros((), self.probs.dtype)
+
+    def posterior(self, factor: Any) -> dict[str, Any]:
+        """No latents."""
+        del factor
+        return {}
+
+    def draw(self, key: PRNGKey) -> Float[Array, " K"]:
+        """The probabilities themselves."""
+        del key
+        return self.probs
+
+
+class DirichletWeights(NamedTuple):
+    """Probabilities under a Dirichlet prior. The factor's state is its concentration [K]."""
+
+    concentration: Float[Array, " K"]
+
+    @property
+    def by_component(self) -> Float[Array, " K"]:
+        """Components are exchangeable where this is equal."""
+        return self.concentration
+
+    def update(self, sizes: Float[Array, " K"]) -> Float[Array, " K"]:
+        """The optimal factor, the prior's concentration plus the weighted counts."""
+        return self.concentration + sizes
+
+    def expected_log(self, factor: Any) -> Float[Array, " K"]:
+        """The means of the logs of the probabilities."""
+        return digamma(factor) - digamma(factor.sum())
+
+    def mean(self, factor: Any) -> Float[Array, " K"]:
+        """The means of the probabilities."""
+        return factor / factor.sum()
+
+    def divergence(self, factor: Any) -> Scalar:
+        """The Kullback-Leibler divergence from the prior (nats)."""
+        return kl_divergence(dist.Dirichlet(factor), dist.Dirichlet(self.concentration))
+
+    def posterior(self, factor: Any) -> dict[str, Any]:
+        """The factor by its latent's name."""
+        return {"weights": dist.Dirichlet(factor)}
+
+    def draw(self, key: PRNGKey) -> Float[Array, " K"]:
+        """Probabilities from the prior."""
+        return jax.random.dirichlet(key, self.concentration)
+
+
+Weights = GivenWeights | DirichletWeights
+
+
+def check_weights(weights: Weights, num_components: int) -> None:
+    """Raises ValueError for weights that are not one a component, not positive, or given and not of sum one."""
+    values = np.asarray(weights.by_component)
+    if values.shape != (num_components,) or not ((values > 0) & np.isfinite(values)).all():
+        raise ValueError(f"weights must be {num_components} positive numbers, got {values}: give one a component")
+    if isinstance(weights, GivenWeights) and not math.isclose(values.sum(), 1, rel_tol=1e-5):
+        raise ValueError(f"weights must sum to 1, got {values.sum():g}: divide by the sum")
+
+
+def order_by_size(weights: Weights, sizes: Float[Array, " K"], loc: Float[Array, "K D"]) -> Int[Array, " K"]:
+    """The canonical order of components: by falling size, equal ones by place.
+
+    Only components of the same prior weight change places, for the model tells the others apart.
+    """
+    prior = weights.by_component
+    # The last key counts first.
+    sorted_components = jnp.lexsort((*reversed(list(loc.T)), -sizes, prior))
+    sorted_places = jnp.argsort(prior, stable=True)
+    return jnp.zeros_like(sorted_components).at[sorted_places].set(sorted_components)
+
+
+def log_num_labellings(num_components: int) -> float:
+    """log K!: how much is added to the bound to compare numbers of exchangeable components.
+
+    Each of the K! orders of the labels is an optimum of its own. The equal mixture of all of them is a better q, and
+    where they do not overlap its bound is higher by exactly log K!. Components that coincide, such as empty ones, gain
+    less.
+
+    Reference: Bishop (2006), section 10.2.4.
+    """
+    return math.lgamma(num_components + 1)
