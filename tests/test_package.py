@@ -41,8 +41,8 @@ def test_the_quickstart_opens_with_two_command_lines():
 
 
 LAYERS = [
-    "typing", "compilation", "files", "distributions", "inference", "divergences", "estimators", "bounds", "replicates",
-    "statistics", "problems", "vae", "variance", "comparison", "plotting", "cli",
+    "xla_flags", "typing", "compilation", "files", "distributions", "divergences", "estimators", "bounds", "replicates",
+    "statistics", "problems", "inference", "vae", "variance", "comparison", "plotting", "cli",
 ]  # fmt: skip
 
 

@@ -6,4 +6,9 @@ listed, for readers and type checkers, in `__init__.pyi`.
 
 import lazy_loader
 
+from vae_jax.xla_flags import keep_reductions_right
+
+keep_reductions_right()
+del keep_reductions_right
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
