@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from jax.scipy.special import digamma
+from numpyro.distributions import constraints
 from scipy.special import polygamma
 
 from monte_carlo import assert_unbiased
@@ -23,6 +24,7 @@ from vae_jax.estimators import (
     straight_through,
 )
 from vae_jax.estimators.quantiles import midpoints, quantiles
+from vae_jax.inference import FullRankNormal
 
 DIRICHLET = jnp.array([1.5, 0.7, 2.0])
 
@@ -171,6 +173,13 @@ def test_an_objective_without_a_derivative_is_refused_and_the_latent_named(name,
         return
     with pytest.raises(TypeError, match=r"objective must be differentiable in q\['b'\].*use score_function"):
         estimator(objective, q, jax.random.key(0), 3)
+
+
+def test_a_latent_of_a_joint_distribution_is_named_by_its_path():
+    family = FullRankNormal({"a": constraints.real, "b": constraints.positive})
+    q = family.distribution(family.init(jax.random.key(0)))
+    with pytest.raises(TypeError, match=r"objective must be differentiable in q\['b'\]"):
+        pathwise(FLAT["rounding"], q, jax.random.key(0), 3)
 
 
 @pytest.mark.parametrize(

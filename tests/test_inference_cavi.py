@@ -1,4 +1,5 @@
 import math
+import warnings
 from functools import partial
 
 import jax
@@ -8,12 +9,15 @@ import pytest
 from scipy import stats
 from scipy.integrate import nquad
 from scipy.special import gammaln
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import BayesianGaussianMixture
 
 from monte_carlo import assert_unbiased, is_biased
 from vae_jax import distributions, elbo
 from vae_jax.inference import cavi
 from vae_jax.inference.cavi import assignment
 from vae_jax.problems import PoissonGamma
+from vae_jax.replicates import replicate_mesh
 
 SHAPES = [(30, 3, 2), (6, 6, 1), (50, 5, 3)]
 """Events, components, dimensions."""
@@ -594,3 +598,60 @@ def test_wrong_runs_are_named(options, message):
 def test_what_is_no_model_is_named():
     with pytest.raises(TypeError, match="model must have init, step and canonical, got int"):
         cavi.run(3, jnp.ones(3), jax.random.key(0))
+
+
+def test_the_normal_wishart_bound_rises_as_scikit_learns_does(float64):
+    generator = np.random.default_rng(0)
+    num_points, num_components = 300, 4
+    labels = generator.integers(0, num_components, num_points)
+    positions = 4 * generator.normal(size=(num_components, 2))[labels] + generator.normal(size=(num_points, 2))
+    data = cavi.points(positions)
+    model = cavi.normal_wishart_mixture(data, num_components)
+    responsibilities = np.eye(num_components)[generator.permutation(labels)]
+
+    class FromGiven(BayesianGaussianMixture):
+        def _initialize_parameters(self, X, random_state, **_):  # noqa: N803
+            self._initialize(X, responsibilities)
+
+    peer = FromGiven(
+        n_components=num_components,
+        weight_concentration_prior_type="dirichlet_distribution",
+        weight_concentration_prior=1.0,
+        mean_precision_prior=float(model.prior_count),
+        mean_prior=np.asarray(model.prior_loc),
+        degrees_of_freedom_prior=float(model.degrees),
+        covariance_prior=np.asarray(model.inverse_scale),
+        reg_covar=0,
+        max_iter=1,
+        warm_start=True,
+    )
+    state = model.update(jnp.asarray(responsibilities.T), data)
+    bounds, peers = [], []
+    for _ in range(10):
+        state, info = model.step(state, data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            peer.fit(positions)
+        bounds.append(float(info.elbo))
+        peers.append(peer.lower_bound_)
+    # Scikit-learn's bound lacks constants.
+    np.testing.assert_allclose(np.diff(bounds), np.diff(peers), atol=1e-9)
+    assert np.diff(bounds).max() > 0.1
+
+
+@pytest.mark.parametrize("num_events", [4_400, 4_501])
+def test_events_over_several_devices_give_the_same(float64, num_events):
+    assert len(jax.devices()) > 1
+    model, data = random_mixture(0, num_events, 3, 2, "dirichlet")
+    options = {"num_restarts": 2, "max_steps": 20}
+    one = cavi.run(model, data, jax.random.key(0), **options)
+    several = cavi.run(model, data, jax.random.key(0), **options, mesh=replicate_mesh())
+    assert int(one.num_steps) == int(several.num_steps) > 2
+    np.testing.assert_allclose(several.elbo_history, one.elbo_history, rtol=1e-12)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9), several.state, one.state)
+
+
+def test_a_mesh_without_events_is_refused(float64):
+    data = jnp.asarray(PROBLEM.counts, float)
+    with pytest.raises(TypeError, match="mesh must be left out"):
+        cavi.run(POISSON_GAMMA, data, jax.random.key(0), mesh=replicate_mesh())

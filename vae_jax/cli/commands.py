@@ -6,9 +6,12 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from vae_jax.cli.cavi import Cavi
 from vae_jax.cli.compare import Compare
 from vae_jax.cli.encode import Encode
 from vae_jax.cli.evaluate import Evaluate
+from vae_jax.cli.evidence import Evidence
+from vae_jax.cli.fit import Fit
 from vae_jax.cli.laplace import Laplace
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.plot import Plot
@@ -23,6 +26,9 @@ COMMANDS = {
     "variance": Variance,
     "compare": Compare,
     "laplace": Laplace,
+    "cavi": Cavi,
+    "evidence": Evidence,
+    "fit": Fit,
     "train": Train,
     "evaluate": Evaluate,
     "sample": Sample,

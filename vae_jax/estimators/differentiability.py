@@ -37,7 +37,7 @@ def check_differentiable(
     """
     one = jax.tree.map(lambda leaf: leaf[0], samples)
     leaves, structure = jax.tree.flatten(one)
-    names = [name for name, _ in distributions.named_leaves(q)]
+    names = _names(q, one)
 
     def value(*leaves: Any) -> Any:
         return objective(structure.unflatten(leaves), q)
@@ -60,6 +60,17 @@ def check_differentiable(
             f"{what} must be differentiable in {names[number]}, got one that uses it without a derivative (a "
             f"comparison, rounding or a stopped gradient): use {instead} instead"
         )
+
+
+def _names(q: Distributions, sample: Any) -> list[str]:
+    """Of the sample's leaves: a distribution's own, and the path in it where its samples are pytrees."""
+    structure = jax.tree.structure(q, is_leaf=distributions.is_distribution)
+    samples = structure.flatten_up_to(sample)
+    return [
+        name + jax.tree_util.keystr(path)
+        for (name, _), of_leaf in zip(distributions.named_leaves(q), samples, strict=True)
+        for path, _ in jax.tree.leaves_with_path(of_leaf)
+    ]
 
 
 def _movements(slope: Any, leaves: list[Any], wanted: str, instead: str) -> set[int]:

@@ -1,5 +1,72 @@
 """Variational inference beyond one gradient: from a log density to its posterior."""
 
+from vae_jax.inference import cavi, evidence
+from vae_jax.inference.diagnostics import (
+    Calibration,
+    CorrelationDifference,
+    GeneralizedParetoTail,
+    MomentComparison,
+    MomentDifference,
+    Moments,
+    ParameterCalibration,
+    ParetoSmoothed,
+    calibration,
+    calibration_one_by_one,
+    compare_moments,
+    exact_moments,
+    fit_tail,
+    moments_of_chains,
+    moments_of_draws,
+    pareto_smoothed,
+    reliability_threshold,
+    tail_length,
+    tail_shape,
+)
+from vae_jax.inference.families import Factor, FullRankNormal, LowRankNormal, MeanField, MeanFieldNormal
+from vae_jax.inference.fit import Fit, fit
+from vae_jax.inference.flows import CouplingFlow
 from vae_jax.inference.laplace import FactorialApproximation, LaplaceApproximation, approximate_factorial, laplace
+from vae_jax.inference.latent_space import Support
+from vae_jax.inference.minibatches import Minibatched
+from vae_jax.inference.numpyro_models import numpyro_log_joint
+from vae_jax.inference.stopping import ElboPlateau
 
-__all__ = ["FactorialApproximation", "LaplaceApproximation", "approximate_factorial", "laplace"]
+__all__ = [
+    "Calibration",
+    "CorrelationDifference",
+    "CouplingFlow",
+    "ElboPlateau",
+    "Factor",
+    "FactorialApproximation",
+    "Fit",
+    "FullRankNormal",
+    "GeneralizedParetoTail",
+    "LaplaceApproximation",
+    "LowRankNormal",
+    "MeanField",
+    "MeanFieldNormal",
+    "Minibatched",
+    "MomentComparison",
+    "MomentDifference",
+    "Moments",
+    "ParameterCalibration",
+    "ParetoSmoothed",
+    "Support",
+    "approximate_factorial",
+    "calibration",
+    "calibration_one_by_one",
+    "cavi",
+    "compare_moments",
+    "evidence",
+    "exact_moments",
+    "fit",
+    "fit_tail",
+    "laplace",
+    "moments_of_chains",
+    "moments_of_draws",
+    "numpyro_log_joint",
+    "pareto_smoothed",
+    "reliability_threshold",
+    "tail_length",
+    "tail_shape",
+]

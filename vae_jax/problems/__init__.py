@@ -8,6 +8,7 @@ from vae_jax.problems.discrete_costs import BernoulliCost, BernoulliVectorCost, 
 from vae_jax.problems.exact import Exact, ExactMoments
 from vae_jax.problems.gamma_moment import GammaMoment
 from vae_jax.problems.linear_gaussian import LinearGaussian
+from vae_jax.problems.linear_gaussian_chain import LinearGaussianChain
 from vae_jax.problems.poisson_gamma import Gamma, PoissonGamma
 from vae_jax.problems.problem import Problem
 from vae_jax.problems.shifted_posterior import ShiftedPosterior
@@ -43,6 +44,7 @@ __all__ = [
     "Gamma",
     "GammaMoment",
     "LinearGaussian",
+    "LinearGaussianChain",
     "PoissonGamma",
     "Problem",
     "ShiftedPosterior",

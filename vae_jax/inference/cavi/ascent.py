@@ -1,13 +1,16 @@
 """Coordinate ascent on an exact evidence lower bound: what a model provides, and the compiled loop over it."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from vae_jax.compilation import wide_vectors
 from vae_jax.typing import PRNGKey, Scalar
 
 
@@ -53,6 +56,8 @@ class Ascent(NamedTuple):
     """Whether it stopped by the tolerance, at a finite bound."""
     restart_elbos: Float[Array, " R"]
     """The bound that each restart ended at."""
+    restart_histories: Float[Array, "R T"]
+    """The bound of each restart after each sweep, and NaN after its last."""
 
 
 def run(
@@ -63,6 +68,7 @@ def run(
     num_restarts: int = 1,
     max_steps: int = 1000,
     tolerance: float = 1e-8,
+    mesh: Mesh | None = None,
 ) -> Ascent:
     """Ascends from several starts at once, in one compiled loop, and keeps the start that ends highest.
 
@@ -77,10 +83,12 @@ def run(
         max_steps: T, the most sweeps of a start.
         tolerance: relative, not negative. At 0 the bound rises until rounding stops it, as it does in single precision
             by default. The bound is flat at its top: factors are known to about the square root of its tolerance.
+        mesh: the devices that a mixture's events are sharded over, in one dimension; by default the current one alone.
+            The starts are made on one.
 
     Raises:
-        TypeError: the model lacks a method.
-        ValueError: no starts, no sweeps, or a tolerance that is negative or NaN.
+        TypeError: the model lacks a method, or there is a mesh and the data have no events.
+        ValueError: no starts, no sweeps, a tolerance that is negative or NaN, or a mesh of several dimensions.
 
     Reference: Bishop (2006), section 10.1.1; Blei, Kucukelbir & McAuliffe (2017), algorithm 1.
     """
@@ -91,17 +99,25 @@ def run(
             raise ValueError(f"{name} must be at least 1, got {number}: raise it")
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be 0 or more, got {tolerance}: at 0 the bound rises as far as it can")
-    return _best_of(model, data, key, tolerance, num_restarts, max_steps)
+    if mesh is not None and len(mesh.axis_names) != 1:
+        raise ValueError(f"mesh must have one dimension, got {mesh.axis_names}: make one with replicate_mesh()")
+    if mesh is not None and not hasattr(data, "features"):
+        raise TypeError(f"mesh must be left out with {type(data).__name__} for data, got one: only events are sharded")
+    return _compiled(num_restarts, max_steps, mesh)(model, data, key, tolerance)
 
 
-@partial(jax.jit, static_argnames=("num_restarts", "max_steps"))
-def _best_of(model: Any, data: Any, key: PRNGKey, tolerance: Any, num_restarts: int, max_steps: int) -> Ascent:
-    keys = jax.random.split(key, num_restarts)
-    ends = jax.vmap(lambda start: _ascend(model, data, start, tolerance, max_steps))(keys)
-    best = jnp.argmax(jnp.where(jnp.isnan(ends.elbo), -jnp.inf, ends.elbo))
-    kept = jax.tree.map(lambda leaf: leaf[best], ends)
-    converged = kept.settled & jnp.isfinite(kept.elbo)
-    return Ascent(model.canonical(kept.state), kept.elbo, kept.history, kept.num_steps, converged, ends.elbo)
+@cache
+def _compiled(num_restarts: int, max_steps: int, mesh: Mesh | None) -> Callable[..., Ascent]:
+    def best_of(model: Any, data: Any, key: PRNGKey, tolerance: Any) -> Ascent:
+        starts = jax.vmap(lambda key: model.init(key, data))(jax.random.split(key, num_restarts))
+        ends = _ascend_all(model, data, starts, tolerance, max_steps, mesh)
+        best = jnp.argmax(jnp.where(jnp.isnan(ends.elbo), -jnp.inf, ends.elbo))
+        kept = jax.tree.map(lambda leaf: leaf[best], ends)
+        converged = kept.settled & jnp.isfinite(kept.elbo)
+        state = model.canonical(kept.state)
+        return Ascent(state, kept.elbo, kept.history, kept.num_steps, converged, ends.elbo, ends.history)
+
+    return jax.jit(best_of, compiler_options=wide_vectors())
 
 
 class _Progress(NamedTuple):
@@ -112,7 +128,22 @@ class _Progress(NamedTuple):
     settled: Bool[Array, ""]
 
 
-def _ascend(model: Any, data: Any, key: PRNGKey, tolerance: Any, max_steps: int) -> _Progress:
+def _ascend_all(model: Any, data: Any, starts: Any, tolerance: Any, max_steps: int, mesh: Mesh | None) -> _Progress:
+    def ascend_all(model: Any, data: Any, starts: Any, tolerance: Any) -> _Progress:
+        return jax.vmap(lambda start: _ascend(model, data, start, tolerance, max_steps))(starts)
+
+    if mesh is None:
+        return ascend_all(model, data, starts, tolerance)
+    (axis,) = mesh.axis_names
+    # Events of zeros weigh nothing and make the number of events a multiple of the number of devices.
+    missing = -data.features.shape[1] % mesh.size
+    filled = data._replace(features=jnp.pad(data.features, ((0, 0), (0, missing))))
+    same, split = PartitionSpec(), PartitionSpec(None, axis)
+    in_specs = (same, jax.tree.map(lambda _: same, data)._replace(features=split), same, same)
+    return jax.shard_map(ascend_all, mesh=mesh, in_specs=in_specs, out_specs=same)(model, filled, starts, tolerance)
+
+
+def _ascend(model: Any, data: Any, state: Any, tolerance: Any, max_steps: int) -> _Progress:
     def unsettled(now: _Progress) -> Bool[Array, ""]:
         return ~now.settled & (now.num_steps < max_steps)
 
@@ -124,7 +155,6 @@ def _ascend(model: Any, data: Any, key: PRNGKey, tolerance: Any, max_steps: int)
         history = now.history.at[now.num_steps].set(info.elbo)
         return _Progress(state, info.elbo, history, now.num_steps + 1, settled)
 
-    state = model.init(key, data)
     dtype = jax.eval_shape(model.step, state, data)[1].elbo.dtype
     history = jnp.full(max_steps, jnp.nan, dtype)
     start = _Progress(state, jnp.array(-jnp.inf, dtype), history, jnp.zeros((), int), jnp.zeros((), bool))

@@ -23,7 +23,11 @@ class Assignment(NamedTuple):
 
 
 def assign(coefficients: Float[Array, "K F"], features: Float[Array, "F N"]) -> Assignment:
-    """The sums under responsibilities proportional to exp(C_k . f_n), which are never all in memory."""
+    """The sums under responsibilities proportional to exp(C_k . f_n), which are never all in memory.
+
+    The last feature of an event is 1, or 0 for what only fills up an array. In `jax.shard_map` the events of all
+    devices are summed.
+    """
     num_events = features.shape[1]
     block_size = min(BLOCK_SIZE, num_events)
     num_blocks = num_events // block_size
@@ -33,7 +37,9 @@ def assign(coefficients: Float[Array, "K F"], features: Float[Array, "F N"]) -> 
         return jax.tree.map(jnp.add, so_far, _assign_block(coefficients, block))
 
     rest = _assign_block(coefficients, features[:, num_blocks * block_size :])
-    return lax.fori_loop(0, num_blocks, add_block, rest)
+    local = lax.fori_loop(0, num_blocks, add_block, rest)
+    devices = tuple(jax.typeof(features).manual_axis_type.varying)
+    return lax.psum(local, devices) if devices else local
 
 
 def _assign_block(coefficients: Float[Array, "K F"], features: Float[Array, "F B"]) -> Assignment:
@@ -43,7 +49,7 @@ def _assign_block(coefficients: Float[Array, "K F"], features: Float[Array, "F B
     total = shares.sum(0)
     # The few features are divided, and not the shares of every component.
     sums = product(shares, (features / total[None]).T)
-    return Assignment(sums, (top + jnp.log(total)).sum())
+    return Assignment(sums, (features[-1] * (top + jnp.log(total))).sum())
 
 
 def product(left: Array, right: Array) -> Array:

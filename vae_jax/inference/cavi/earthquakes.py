@@ -54,7 +54,7 @@ from scipy.special import gammaln as numpy_gammaln
 from vae_jax.inference.cavi.ascent import StepInfo
 from vae_jax.inference.cavi.assignment import assign, product
 from vae_jax.inference.cavi.seeding import labels_by_size, plus_plus_labels
-from vae_jax.inference.cavi.weights import DirichletWeights, Weights, check_weights, order_by_size
+from vae_jax.inference.cavi.weights import DirichletWeights, Weights, check_weights, num_present, order_by_size
 from vae_jax.typing import Distributions, PRNGKey, Scalar
 
 CLUSTERS_PER_SPREAD = 5.0
@@ -72,6 +72,8 @@ class Earthquakes(NamedTuple):
     """The sum over events of the squared distance from the centre."""
     log_factorials: Scalar
     """The sum over events of log s_n!."""
+    num_events: Scalar
+    """N. Where events are sharded over devices the features of one have fewer."""
 
     @property
     def positions(self) -> Float[Array, "N D"]:
@@ -109,7 +111,7 @@ def earthquakes(positions: ArrayLike, counts: ArrayLike) -> Earthquakes:
     centred = points - centre
     dtype = jnp.result_type(float)
     features = np.vstack([centred.T, numbers, np.ones(len(points))])
-    sums = ((centred**2).sum(), numpy_gammaln(numbers + 1).sum())
+    sums = ((centred**2).sum(), numpy_gammaln(numbers + 1).sum(), len(points))
     return Earthquakes(jnp.asarray(features, dtype), jnp.asarray(centre, dtype), *(jnp.asarray(x, dtype) for x in sums))
 
 
@@ -161,7 +163,8 @@ class EarthquakeMixture(NamedTuple):
         places = jnp.sqrt(self.position_precision) * data.features[:-2]
         points = jnp.concatenate([places, 2 * jnp.sqrt(data.features[-2:-1])]).T
         num_components = self.weights.by_component.shape[0]
-        labels = labels_by_size(plus_plus_labels(key, points, num_components), self.weights.by_component)
+        labels = plus_plus_labels(key, points, num_present(self.weights))
+        labels = labels_by_size(labels, self.weights.by_component)
         return self.update(jax.nn.one_hot(labels, num_components, axis=0, dtype=data.features.dtype), data)
 
     def step(self, state: EarthquakeFactors, data: Earthquakes) -> tuple[EarthquakeFactors, StepInfo]:
@@ -260,8 +263,8 @@ class EarthquakeMixture(NamedTuple):
 
     def _constant(self, data: Earthquakes) -> Scalar:
         """The bound's terms that depend on no factor."""
-        num_dimensions, num_events = data.features.shape[0] - 2, data.features.shape[1]
-        log_normalizer = num_events * num_dimensions / 2 * jnp.log(self.position_precision / (2 * math.pi))
+        num_dimensions = data.features.shape[0] - 2
+        log_normalizer = data.num_events * num_dimensions / 2 * jnp.log(self.position_precision / (2 * math.pi))
         return log_normalizer - self.position_precision / 2 * data.squared_distance - data.log_factorials
 
     def _divergence(self, state: EarthquakeFactors) -> Scalar:

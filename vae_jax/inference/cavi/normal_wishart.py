@@ -32,7 +32,7 @@ from jaxtyping import Array, Float
 from vae_jax.inference.cavi.ascent import StepInfo
 from vae_jax.inference.cavi.assignment import assign, product
 from vae_jax.inference.cavi.seeding import labels_by_size, plus_plus_labels
-from vae_jax.inference.cavi.weights import DirichletWeights, Weights, check_weights, order_by_size
+from vae_jax.inference.cavi.weights import DirichletWeights, Weights, check_weights, num_present, order_by_size
 from vae_jax.typing import PRNGKey, Scalar
 
 
@@ -101,7 +101,7 @@ class NormalWishartMixture(NamedTuple):
         spread = jnp.sqrt((centred**2).mean(1))[:, None]
         scaled = centred / jnp.where(spread > 0, spread, 1)
         prior = self.weights.by_component
-        labels = labels_by_size(plus_plus_labels(key, scaled.T, prior.shape[0]), prior)
+        labels = labels_by_size(plus_plus_labels(key, scaled.T, num_present(self.weights)), prior)
         return self.update(jax.nn.one_hot(labels, prior.shape[0], axis=0, dtype=centred.dtype), data)
 
     def step(self, state: NormalWishartFactors, data: Points) -> tuple[NormalWishartFactors, StepInfo]:

@@ -10,27 +10,26 @@ from jaxtyping import Array, Float, Int
 from vae_jax.typing import PRNGKey
 
 
-def plus_plus_labels(key: PRNGKey, points: Float[Array, "N F"], num_components: int) -> Int[Array, " N"]:
+def plus_plus_labels(key: PRNGKey, points: Float[Array, "N F"], num_seeds: Int[Array, ""] | int) -> Int[Array, " N"]:
     """The nearest of K seeds for each point, each seed drawn by the squared distance from those before it.
 
-    Where fewer than K points differ, some seeds have no points.
+    Where fewer than K points differ, some seeds have no points. The number of seeds may be traced.
 
     Reference: Arthur & Vassilvitskii (2007), section 2.2.
     """
-    keys = jax.random.split(key, num_components)
 
     def add_seed(number: Any, nearest: tuple[Any, Any]) -> tuple[Any, Any]:
         distances, labels = nearest
         # All are infinite before the first seed, which is drawn uniformly.
         logits = jnp.where(jnp.isinf(distances), 0, jnp.log(distances))
-        seed = points[jax.random.categorical(keys[number], logits)]
+        seed = points[jax.random.categorical(jax.random.fold_in(key, number), logits)]
         squares = ((points - seed[None]) ** 2).sum(1)
         closer = squares < distances
         return jnp.where(closer, squares, distances), jnp.where(closer, number, labels)
 
     num_points = points.shape[0]
     start = jnp.full(num_points, jnp.inf, points.dtype), jnp.zeros(num_points, int)
-    return lax.fori_loop(0, num_components, add_seed, start)[1]
+    return lax.fori_loop(0, num_seeds, add_seed, start)[1]
 
 
 def labels_by_size(labels: Int[Array, " N"], prior: Float[Array, " K"]) -> Int[Array, " N"]:

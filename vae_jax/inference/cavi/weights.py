@@ -1,4 +1,8 @@
-"""The probabilities of a mixture's components: given, or a factor of their own."""
+"""The probabilities of a mixture's components: given, or a factor of their own.
+
+A component of zero prior weight is absent: it takes no events and adds nothing to any bound. Mixtures with different
+numbers of components have one shape if absent ones make up the difference, and so need one program, see `padded`.
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -7,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.special import digamma
+from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float, Int
-from numpyro.distributions.kl import kl_divergence
 
 from vae_jax.typing import PRNGKey, Scalar
+
+ABSENT = -1e30
+"""The log of an absent component's probability: finite, so that its product with no events is zero."""
 
 
 class GivenWeights(NamedTuple):
@@ -31,7 +37,8 @@ class GivenWeights(NamedTuple):
     def expected_log(self, factor: Any) -> Float[Array, " K"]:
         """The logs of the probabilities."""
         del factor
-        return jnp.log(self.probs)
+        present = self.probs > 0
+        return jnp.where(present, jnp.log(jnp.where(present, self.probs, 1)), ABSENT)
 
     def mean(self, factor: Any) -> Float[Array, " K"]:
         """The probabilities themselves."""
@@ -70,7 +77,8 @@ class DirichletWeights(NamedTuple):
 
     def expected_log(self, factor: Any) -> Float[Array, " K"]:
         """The means of the logs of the probabilities."""
-        return digamma(factor) - digamma(factor.sum())
+        present = self.concentration > 0
+        return jnp.where(present, digamma(jnp.where(present, factor, 1)) - digamma(factor.sum()), ABSENT)
 
     def mean(self, factor: Any) -> Float[Array, " K"]:
         """The means of the probabilities."""
@@ -78,7 +86,11 @@ class DirichletWeights(NamedTuple):
 
     def divergence(self, factor: Any) -> Scalar:
         """The Kullback-Leibler divergence from the prior (nats)."""
-        return kl_divergence(dist.Dirichlet(factor), dist.Dirichlet(self.concentration))
+        present = self.concentration > 0
+        prior, posterior = (jnp.where(present, values, 1) for values in (self.concentration, factor))
+        change = (factor - self.concentration) * (digamma(posterior) - digamma(factor.sum()))
+        log_normalizers = gammaln(factor.sum()) - gammaln(self.concentration.sum())
+        return log_normalizers + (change - gammaln(posterior) + gammaln(prior)).sum()
 
     def posterior(self, factor: Any) -> dict[str, Any]:
         """The factor by its latent's name."""
@@ -90,6 +102,17 @@ class DirichletWeights(NamedTuple):
 
 
 Weights = GivenWeights | DirichletWeights
+
+
+def num_present(weights: Weights) -> Int[Array, ""]:
+    """How many components are not absent."""
+    return (weights.by_component > 0).sum()
+
+
+def padded(weights: Weights, num_components: int) -> Weights:
+    """The same weights with absent components at the end, `num_components` in all."""
+    num_absent = num_components - weights.by_component.shape[0]
+    return jax.tree.map(lambda leaf: jnp.pad(leaf, (0, num_absent)), weights)
 
 
 def check_weights(weights: Weights, num_components: int) -> None:

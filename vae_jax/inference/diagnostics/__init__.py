@@ -1,0 +1,45 @@
+"""Whether an approximate posterior can be believed."""
+
+from vae_jax.inference.diagnostics.calibration import calibration, calibration_one_by_one
+from vae_jax.inference.diagnostics.moments import (
+    CorrelationDifference,
+    MomentComparison,
+    MomentDifference,
+    Moments,
+    compare_moments,
+    exact_moments,
+    moments_of_chains,
+    moments_of_draws,
+)
+from vae_jax.inference.diagnostics.pareto_smoothing import (
+    GeneralizedParetoTail,
+    ParetoSmoothed,
+    fit_tail,
+    pareto_smoothed,
+    reliability_threshold,
+    tail_length,
+    tail_shape,
+)
+from vae_jax.inference.diagnostics.verdicts import Calibration, ParameterCalibration
+
+__all__ = [
+    "Calibration",
+    "CorrelationDifference",
+    "GeneralizedParetoTail",
+    "MomentComparison",
+    "MomentDifference",
+    "Moments",
+    "ParameterCalibration",
+    "ParetoSmoothed",
+    "calibration",
+    "calibration_one_by_one",
+    "compare_moments",
+    "exact_moments",
+    "fit_tail",
+    "moments_of_chains",
+    "moments_of_draws",
+    "pareto_smoothed",
+    "reliability_threshold",
+    "tail_length",
+    "tail_shape",
+]

@@ -1,0 +1,31 @@
+"""The log marginal likelihood, each estimate with its error and with what says whether the error can be believed."""
+
+from vae_jax.inference.evidence.annealing import (
+    AnnealedChains,
+    annealed_chains,
+    annealed_importance_sampling,
+    reverse_annealing,
+)
+from vae_jax.inference.evidence.comparison import ESTIMATES, Budget, compare_estimates
+from vae_jax.inference.evidence.estimate import EvidenceEstimate, estimate_from
+from vae_jax.inference.evidence.importance import importance_sampling, importance_weighted_bound, prior_sampling
+from vae_jax.inference.evidence.schedules import SCHEDULES, geometric, linear, sigmoid
+
+__all__ = [
+    "ESTIMATES",
+    "SCHEDULES",
+    "AnnealedChains",
+    "Budget",
+    "EvidenceEstimate",
+    "annealed_chains",
+    "annealed_importance_sampling",
+    "compare_estimates",
+    "estimate_from",
+    "geometric",
+    "importance_sampling",
+    "importance_weighted_bound",
+    "linear",
+    "prior_sampling",
+    "reverse_annealing",
+    "sigmoid",
+]

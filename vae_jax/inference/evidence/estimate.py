@@ -1,0 +1,118 @@
+"""What is known of an estimate of the log evidence: its error, and whether that error can be believed."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from vae_jax.inference.diagnostics import reliability_threshold, tail_length, tail_shape
+from vae_jax.typing import Scalar
+
+SMALLEST_EFFECTIVE_SIZE = 10
+"""Below it the delta method does not hold: the standard error of the log would be over 0.3 nats."""
+
+EVEN_TAIL = 1e-3
+"""Nats between the largest weight and the cutoff of the tail. Weights as even as this have no tail beyond rounding."""
+
+
+class EvidenceEstimate(NamedTuple):
+    """An estimate of the log marginal likelihood, or of a bound on it. Under `vmap` each field has its axes."""
+
+    log_evidence: Float[Array, "*N"]
+    """log p(x) (nats)."""
+    standard_error: Float[Array, "*N"]
+    """Of the log (nats), by the delta method: that of the mean weight over the mean weight."""
+    effective_sample_size: Float[Array, "*N"]
+    """(sum_s w_s)^2 / sum_s w_s^2, from 1 to S."""
+    pareto_k: Float[Array, "*N"]
+    """Shape of the weights' tail: moments of an order of 1 / k and above are infinite. Minus infinity for even ones."""
+    num_samples: Int[Array, "*N"]
+    """S, the number of weights."""
+    reliable: Bool[Array, "*N"]
+    """Whether the standard error may be believed: the effective sample size is at least 10 and k no more than
+    `diagnostics.reliability_threshold`, which is 0.7 from 2,155 samples on."""
+    acceptance_rate: Float[Array, "*N"]
+    """Mean over the transitions between temperatures; NaN where there are none."""
+
+
+class WeightSums(NamedTuple):
+    """All that an estimate needs of the weights so far, in units of the largest of them."""
+
+    log_largest: Scalar
+    total: Scalar
+    total_of_squares: Scalar
+    top: Float[Array, " T"]
+    """The largest log weights, for the tail."""
+
+
+def no_weights(num_samples: int, dtype: jnp.dtype) -> WeightSums:
+    """The sums before the first of S weights."""
+    nothing = jnp.asarray(-jnp.inf, dtype)
+    zero = jnp.asarray(0, dtype)
+    return WeightSums(nothing, zero, zero, jnp.full(tail_length(num_samples) + 1, nothing))
+
+
+def with_weights(sums: WeightSums, log_weights: Float[Array, " c"]) -> WeightSums:
+    """The sums with more weights, of which minus infinity counts for none."""
+    log_largest = jnp.maximum(sums.log_largest, log_weights.max())
+    # Where all weights are zero so far the unit is one.
+    unit = jnp.where(jnp.isneginf(log_largest), 0, log_largest)
+    before, weights = jnp.exp(sums.log_largest - unit), jnp.exp(log_weights - unit)
+    return WeightSums(
+        log_largest,
+        sums.total * before + weights.sum(),
+        sums.total_of_squares * before**2 + (weights**2).sum(),
+        lax.top_k(jnp.concatenate([sums.top, log_weights]), len(sums.top))[0],
+    )
+
+
+@partial(jax.jit, static_argnames="num_samples")
+def estimate_of(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
+    """The log of the mean of S weights whose expectation is the evidence.
+
+    The mean weight is unbiased, so its log lies below log p(x) on average, by about half the squared standard error. An
+    estimate that is not reliable lies below it mostly, and by more than its standard error says. This is a program
+    of its own, compiled once for all problems.
+
+    Args:
+        sums: over all weights.
+        num_samples: S, at least 2.
+    """
+    effective_size = sums.total**2 / sums.total_of_squares
+    # The sum of squared normalised weights is at least 1 / S, but for rounding.
+    variance = jnp.maximum(num_samples / effective_size - 1, 0) / (num_samples - 1)
+    pareto_k = shape_of(sums.top, num_samples)
+    is_calm = pareto_k <= reliability_threshold(num_samples)
+    return EvidenceEstimate(
+        log_evidence=sums.log_largest + jnp.log(sums.total / num_samples),
+        standard_error=jnp.sqrt(variance),
+        effective_sample_size=effective_size,
+        pareto_k=pareto_k,
+        num_samples=jnp.asarray(num_samples),
+        reliable=is_calm & (effective_size >= SMALLEST_EFFECTIVE_SIZE),
+        acceptance_rate=jnp.full_like(effective_size, jnp.nan),
+    )
+
+
+def shape_of(top: Float[Array, " T"], num_samples: int) -> Scalar:
+    """The Pareto k of S weights from the largest of them, minus infinity for weights that are even but for rounding."""
+    is_even = top.max() - lax.top_k(top, tail_length(num_samples) + 1)[0][-1] < EVEN_TAIL
+    return jnp.where(is_even, -jnp.inf, tail_shape(top, num_samples))
+
+
+@jax.jit
+def estimate_from(log_weights: Float[Array, " S"]) -> EvidenceEstimate:
+    """The estimate from all log weights (nats) at once; see `estimate_of`."""
+    num_samples = log_weights.shape[0]
+    return estimate_of(with_weights(no_weights(num_samples, log_weights.dtype), log_weights), num_samples)
+
+
+def effective_sample_size(log_weights: Float[Array, " S"]) -> Scalar:
+    """How many samples of the target would have the variance that these weighted ones have.
+
+    Reference: Kish (1965).
+    """
+    return 1 / jnp.sum(jax.nn.softmax(log_weights) ** 2)

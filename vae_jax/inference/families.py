@@ -1,0 +1,272 @@
+"""Variational families: from parameters without constraints to a distribution that an estimator takes."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import biject_to
+from numpyro.distributions.util import vec_to_tril_matrix
+
+from vae_jax.distributions import PositiveNormal
+from vae_jax.inference.latent_space import LatentSpace, Pushforward, Vector, normal_latent
+from vae_jax.typing import Distributions, Latents, Parameters, PRNGKey
+
+
+@runtime_checkable
+class Family(Protocol):
+    """What `fit` asks of a family. Compiled programs are kept for one and the same object."""
+
+    def init(self, key: PRNGKey, /) -> Parameters:
+        """Parameters without constraints to start from."""
+        ...
+
+    def distribution(self, params: Parameters, /) -> Distributions:
+        """The distribution of the latents at these parameters, in their own space."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class NormalFamily:
+    """Where the families of normals start: at independent ones.
+
+    Args:
+        supports: a pytree of `Support`, or of NumPyro's constraints for scalars, that has the structure of a sample.
+        start: latents, in their own space, to start at. By default those of the vector of zeros.
+        start_scale: standard deviation to start at, of every number without constraints.
+        spread: standard deviation of the noise by which each start is moved from there: raise it where restarts are to
+            look for other modes.
+
+    Raises:
+        TypeError, ValueError: as `LatentSpace`, or a scale or spread is out of range.
+    """
+
+    supports: Any
+    start: Latents = None
+    start_scale: float = 0.1
+    spread: float = 0.1
+    space: LatentSpace = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.start_scale < math.inf:
+            raise ValueError(f"start_scale must be positive and finite, got {self.start_scale}: change it")
+        if not 0 <= self.spread < math.inf:
+            raise ValueError(f"spread must be 0 or more and finite, got {self.spread}: change it")
+        object.__setattr__(self, "space", LatentSpace(self.supports))
+        if self.start is not None and not jnp.isfinite(self.space.unconstrain(self.start)).all():
+            raise ValueError("start must lie inside of the supports, got a value that does not: move it")
+
+    def _start(self, key: PRNGKey) -> dict[str, Vector]:
+        size = self.space.size
+        center = jnp.zeros(size) if self.start is None else self.space.unconstrain(self.start)
+        log_scale = jnp.full(size, math.log(self.start_scale), center.dtype)
+        return {"loc": center + self.spread * jax.random.normal(key, (size,), center.dtype), "log_scale": log_scale}
+
+
+class MeanFieldNormal(NormalFamily):
+    """Independent normals over the numbers without constraints: of a real latent a normal, of a positive a log-normal.
+
+    Parameters: loc [D] and log_scale [D].
+
+    Reference: Kucukelbir, Tran, Ranganath, Gelman & Blei (2017), section 2.4.
+    """
+
+    def init(self, key: PRNGKey, /) -> Parameters:
+        """At the start."""
+        return self._start(key)
+
+    def distribution(self, params: Parameters, /) -> Distributions:
+        """A pytree of independent distributions of NumPyro's, with the structure of the supports."""
+        return self.space.by_latent(normal_latent, params["loc"], jnp.exp(params["log_scale"]))
+
+
+class FullRankNormal(NormalFamily):
+    """A normal over the vector of all numbers without constraints, with any covariance.
+
+    Parameters: loc [D], log_scale [D] and below_diagonal [D (D - 1) / 2]. The covariance's Cholesky factor is
+    diag(exp(log_scale)) times a unit triangle, so that no parameter depends on the latents' units but loc.
+
+    Reference: Kucukelbir, Tran, Ranganath, Gelman & Blei (2017), section 2.4.
+    """
+
+    def init(self, key: PRNGKey, /) -> Parameters:
+        """Without correlation."""
+        start = self._start(key)
+        size = self.space.size
+        return start | {"below_diagonal": jnp.zeros(size * (size - 1) // 2, start["loc"].dtype)}
+
+    def distribution(self, params: Parameters, /) -> Distributions:
+        """One joint distribution of all latents."""
+        scale = jnp.exp(params["log_scale"])[:, None]
+        triangle = jnp.eye(self.space.size, dtype=scale.dtype)
+        if self.space.size > 1:
+            triangle += vec_to_tril_matrix(params["below_diagonal"], diagonal=-1)
+        return Pushforward(dist.MultivariateNormal(params["loc"], scale_tril=scale * triangle), self.space)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankNormal(NormalFamily):
+    """A normal over the vector of all numbers without constraints, of covariance diag(s) (I + F F') diag(s).
+
+    Parameters: loc [D], log_scale [D], which is log s, and factor F [D, rank].
+
+    Args:
+        rank: columns of F.
+
+    Raises:
+        ValueError: the rank is below 1 or above D.
+
+    Reference: Ong, Nott & Smith (2018), section 3.
+    """
+
+    rank: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.rank <= self.space.size:
+            raise ValueError(f"rank must be from 1 to the {self.space.size} numbers, got {self.rank}: change it")
+
+    def init(self, key: PRNGKey, /) -> Parameters:
+        """With weak correlations at random: without any, the gradient of F would be zero on average."""
+        key_start, key_factor = jax.random.split(key)
+        start = self._start(key_start)
+        factor = 0.1 * jax.random.normal(key_factor, (self.space.size, self.rank), start["loc"].dtype)
+        return start | {"factor": factor}
+
+    def distribution(self, params: Parameters, /) -> Distributions:
+        """One joint distribution of all latents."""
+        scale = jnp.exp(params["log_scale"])
+        base = dist.LowRankMultivariateNormal(params["loc"], scale[:, None] * params["factor"], scale**2)
+        return Pushforward(base, self.space)
+
+
+PARAMETERS: Mapping[Any, Mapping[str, Any]] = {
+    PositiveNormal: {"loc": constraints.real, "scale": constraints.positive},
+}
+"""Of distributions that are not made from what their `arg_constraints` names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A distribution's constructor, and where the parameters that it is given start, in their own space.
+
+    Several values of the parameters make a vector of independent latents.
+    """
+
+    constructor: Any
+    start: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MeanField:
+    """Independent factors, each of any kind of distribution: `MeanField({"u": dist.Gamma, "v": dist.LogNormal})`.
+
+    Parameters: a pytree like the factors, of dicts by the name of the constructor's argument, without constraints.
+
+    Args:
+        factors: a pytree, with the structure of a sample, of constructors of NumPyro's or `Factor`. A constructor alone
+            makes a scalar that starts with its parameters at zero and one.
+        spread: standard deviation of the noise by which each start is moved, in parameters without constraints.
+
+    Raises:
+        TypeError: a factor is no constructor of a distribution with constraints on its arguments.
+        ValueError: there is none, the start names something else than arguments, or it is out of range.
+    """
+
+    factors: Any
+    spread: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.spread < math.inf:
+            raise ValueError(f"spread must be 0 or more and finite, got {self.spread}: change it")
+        if not self._named():
+            raise ValueError("factors must hold at least one distribution, got none: name each latent's")
+        for name, factor in self._named():
+            _check_start(name, factor)
+
+    def init(self, key: PRNGKey, /) -> Parameters:
+        """At the start."""
+        leaves, structure = jax.tree.flatten(self._starts())
+        keys = jax.random.split(key, len(leaves))
+        moved = [
+            leaf + self.spread * jax.random.normal(k, leaf.shape, leaf.dtype)
+            for k, leaf in zip(keys, leaves, strict=True)
+        ]
+        return structure.unflatten(moved)
+
+    def parameters(self, params: Parameters) -> Parameters:
+        """The arguments of the constructors, in their own space."""
+        return self._by_factor(_constrained, params)
+
+    def distribution(self, params: Parameters, /) -> Distributions:
+        """A pytree of independent distributions, with the structure of the factors."""
+        return self._by_factor(_distribution, params)
+
+    def _by_factor(self, function: Any, params: Parameters) -> Any:
+        structure = jax.tree.structure(self.factors, is_leaf=_is_factor)
+        pairs = zip(self._named(), structure.flatten_up_to(params), strict=True)
+        return structure.unflatten([function(*named, leaf) for named, leaf in pairs])
+
+    def _named(self) -> list[tuple[str, Factor]]:
+        paths = jax.tree_util.tree_leaves_with_path(self.factors, is_leaf=_is_factor)
+        return [
+            (f"factors{jax.tree_util.keystr(path)}", leaf if isinstance(leaf, Factor) else Factor(leaf))
+            for path, leaf in paths
+        ]
+
+    def _starts(self) -> Parameters:
+        structure = jax.tree.structure(self.factors, is_leaf=_is_factor)
+        return structure.unflatten([_unconstrained_start(name, factor) for name, factor in self._named()])
+
+
+def _is_factor(node: object) -> bool:
+    return isinstance(node, Factor | type)
+
+
+def _arguments(name: str, factor: Factor) -> Mapping[str, Any]:
+    known = PARAMETERS.get(factor.constructor, getattr(factor.constructor, "arg_constraints", None))
+    if not isinstance(known, Mapping) or not known:
+        raise TypeError(
+            f"{name} must be a distribution's constructor with arg_constraints, got {factor.constructor!r}: use one of "
+            "numpyro.distributions"
+        )
+    return known
+
+
+def _check_start(name: str, factor: Factor) -> None:
+    known = _arguments(name, factor)
+    shaped = [argument for argument, constraint in known.items() if constraint.event_dim > 0]
+    if factor.start is None and shaped:
+        raise ValueError(f"{name} must have a start for {', '.join(shaped)}, got none: write Factor(..., start)")
+    unknown = [argument for argument in factor.start or () if argument not in known]
+    if unknown:
+        raise ValueError(f"{name} must have a start for {', '.join(known)}, got one for {unknown[0]}: rename it")
+    for argument, value in _unconstrained_start(name, factor).items():
+        if not jnp.isfinite(value).all():
+            given = (factor.start or {})[argument]
+            raise ValueError(f"{name} must start at a valid {argument}, got {given}: change it")
+
+
+def _unconstrained_start(name: str, factor: Factor) -> dict[str, Array]:
+    known = _arguments(name, factor)
+    if factor.start is None:
+        return {argument: jnp.zeros(()) for argument in known}
+    return {
+        argument: jnp.asarray(biject_to(known[argument]).inv(jnp.asarray(value, jnp.result_type(value, float))))
+        for argument, value in factor.start.items()
+    }
+
+
+def _constrained(name: str, factor: Factor, params: Mapping[str, Any]) -> dict[str, Any]:
+    known = _arguments(name, factor)
+    return {argument: biject_to(known[argument])(value) for argument, value in params.items()}
+
+
+def _distribution(name: str, factor: Factor, params: Mapping[str, Any]) -> Any:
+    leaf = factor.constructor(**_constrained(name, factor, params))
+    return leaf.to_event(len(leaf.batch_shape)) if leaf.batch_shape else leaf

@@ -1,0 +1,120 @@
+"""A normalizing flow as a variational family. It needs the extra `flows`, which is FlowJAX."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vae_jax.inference.latent_space import LatentSpace, Pushforward
+from vae_jax.typing import Distributions, Parameters, PRNGKey
+
+
+@dataclass(frozen=True, eq=False)
+class CouplingFlow:
+    """A normal bent by layers of couplings, over the vector of all numbers without constraints.
+
+    Each layer moves half of the numbers by an affine map whose coefficients a small network makes of the other half, so
+    that both draws and densities take one pass.
+
+    Args:
+        supports: a pytree of `Support`, or of NumPyro's constraints for scalars, that has the structure of a sample.
+        num_layers: how many couplings.
+        width: units of each network's one hidden layer.
+
+    Raises:
+        ImportError: the extra is not installed.
+        TypeError, ValueError: as `LatentSpace`, or fewer than two numbers, or no layer or unit.
+
+    Reference: Dinh, Sohl-Dickstein & Bengio (2017), section 3; Rezende & Mohamed (2015).
+    """
+
+    supports: Any
+    num_layers: int = 6
+    width: int = 32
+    space: LatentSpace = field(init=False)
+    skeleton: Any = field(init=False)
+    """All of FlowJAX's distribution but its arrays of parameters."""
+
+    def __post_init__(self) -> None:
+        _flowjax()
+        object.__setattr__(self, "space", LatentSpace(self.supports))
+        if self.space.size < 2:
+            raise ValueError("a coupling flow must have 2 numbers to couple at least, got 1: use a normal family")
+        for name, number in (("num_layers", self.num_layers), ("width", self.width)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}: raise it")
+        object.__setattr__(self, "skeleton", self._divided(jax.random.key(0))[1])
+
+    def init(self, key: PRNGKey, /) -> Parameters:
+        """The networks at random, close to a standard normal."""
+        return self._divided(key)[0]
+
+    def distribution(self, params: Parameters, /) -> Distributions:
+        """One joint distribution of all latents."""
+        return Pushforward(_Flow(params, self), self.space)
+
+    def flow(self, params: Parameters) -> Any:
+        """FlowJAX's distribution of the vector [D]."""
+        return _flowjax()[1].combine(params, self.skeleton)
+
+    def _divided(self, key: PRNGKey) -> tuple[Any, Any]:
+        """The arrays of parameters of a new flow, and what else it is made of: the order of the numbers, say."""
+        flowjax, equinox, paramax = _flowjax()
+        # FlowJAX adds and compares arrays of different ranks.
+        with jax.numpy_rank_promotion("allow"):
+            made = flowjax.flows.coupling_flow(
+                key,
+                base_dist=flowjax.distributions.Normal(jnp.zeros(self.space.size)),
+                flow_layers=self.num_layers,
+                nn_width=self.width,
+                nn_activation=jax.nn.tanh,
+                invert=False,
+            )
+        return equinox.partition(
+            made, equinox.is_inexact_array, is_leaf=lambda node: isinstance(node, paramax.NonTrainable)
+        )
+
+
+def _flowjax() -> tuple[Any, Any, Any]:
+    try:
+        import equinox
+        import flowjax.distributions
+        import flowjax.flows
+        import paramax
+    except ImportError as error:
+        raise ImportError("CouplingFlow needs FlowJAX: pip install 'vae_jax[flows]'") from error
+    return flowjax, equinox, paramax
+
+
+@jax.tree_util.register_pytree_node_class
+class _Flow:
+    """FlowJAX's distribution with no leaves but its arrays."""
+
+    def __init__(self, params: Parameters, family: CouplingFlow) -> None:
+        self.params = params
+        self.family = family
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        with jax.numpy_rank_promotion("allow"):
+            return self.family.flow(self.params).sample(key, sample_shape)
+
+    rsample = sample
+
+    def log_prob(self, value: Any) -> Any:
+        with jax.numpy_rank_promotion("allow"):
+            return self.family.flow(self.params).log_prob(value)
+
+    def entropy(self) -> Any:
+        raise NotImplementedError("a flow has no entropy in closed form")
+
+    @property
+    def mean(self) -> Any:
+        raise NotImplementedError("a flow has no mean in closed form")
+
+    def tree_flatten(self) -> tuple[Any, CouplingFlow]:
+        return (self.params,), self.family
+
+    @classmethod
+    def tree_unflatten(cls, family: CouplingFlow, children: Any) -> "_Flow":
+        return cls(children[0], family)

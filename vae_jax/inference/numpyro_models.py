@@ -1,0 +1,101 @@
+"""A NumPyro model as a log joint and the supports of its latents."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from numpyro import handlers
+from numpyro.infer.util import log_density
+
+from vae_jax.inference.latent_space import Support
+from vae_jax.typing import Latents, LogDensity, Scalar
+
+
+class NumPyroTarget(NamedTuple):
+    """What `fit` and a family take."""
+
+    log_joint: LogDensity
+    """A dict of the latents, in their own spaces, by the names of their sites, to log p(x, z) (nats)."""
+    supports: dict[str, Support]
+    """By the same names."""
+
+
+def numpyro_log_joint(model: Callable[..., Any], *args: Any, **kwargs: Any) -> NumPyroTarget:
+    """The log joint of a NumPyro model with its data, and where its latents live.
+
+    Arrays among the arguments are passed to compiled programs, so that data of the same shapes compile nothing anew.
+
+    Args:
+        model: a NumPyro model whose latents are continuous.
+        args, kwargs: what it is called with: data and settings.
+
+    Raises:
+        TypeError: a latent is discrete.
+        ValueError: the model has no latent, a `numpyro.param`, a plate that draws a subsample, or a latent whose shape
+            or support depends on another's value.
+    """
+    first, second = (_trace(model, seed, args, kwargs) for seed in (0, 1))
+    for name, site in first.items():
+        _check(name, site)
+    latents = {name: site for name, site in first.items() if _is_latent(site)}
+    if not latents:
+        raise ValueError("model must have a latent, got none: every sample site is observed")
+    if set(latents) != {name for name, site in second.items() if _is_latent(site)}:
+        raise ValueError("model must have the same latents whatever their values, got others: write the log joint")
+    for name, site in latents.items():
+        _check_fixed(name, site, second[name])
+    supports = {name: Support(site["fn"].support, np.shape(site["value"])) for name, site in latents.items()}
+    return NumPyroTarget(_log_joint(model, args, kwargs), supports)
+
+
+def _log_joint(model: Callable[..., Any], args: Any, kwargs: Any) -> LogDensity:
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    is_data = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+    settings = [None if known else leaf for known, leaf in zip(is_data, leaves, strict=True)]
+
+    def of_sample(data: list[Any], sample: Latents) -> Scalar:
+        remaining = iter(data)
+        whole = [next(remaining) if known else leaf for known, leaf in zip(is_data, settings, strict=True)]
+        args, kwargs = structure.unflatten(whole)
+        # NumPyro adds and compares arrays of different ranks.
+        with jax.numpy_rank_promotion("allow"):
+            return jnp.asarray(log_density(model, args, kwargs, sample)[0])
+
+    return Partial(of_sample, [leaf for known, leaf in zip(is_data, leaves, strict=True) if known])
+
+
+def _trace(model: Callable[..., Any], seed: int, args: Any, kwargs: Any) -> dict[str, Any]:
+    with jax.numpy_rank_promotion("allow"):
+        return dict(handlers.trace(handlers.seed(model, jax.random.key(seed))).get_trace(*args, **kwargs))
+
+
+def _is_latent(site: Any) -> bool:
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+def _check(name: str, site: Any) -> None:
+    if site["type"] == "param":
+        raise ValueError(f"model must have no numpyro.param, got {name}: give it a prior, or a value")
+    if site["type"] == "plate":
+        size, subsample_size = site["args"]
+        if subsample_size is not None and subsample_size != size:
+            raise ValueError(
+                f"plate {name} must hold all of its {size} elements, got a subsample of {subsample_size}: leave "
+                "subsample_size out, or write the log joint with Minibatched"
+            )
+    if _is_latent(site) and site["fn"].support is not None and site["fn"].support.is_discrete:
+        raise TypeError(f"latent {name} must be continuous, got {type(site['fn']).__name__}: sum it out of the model")
+
+
+def _check_fixed(name: str, first: Any, second: Any) -> None:
+    if np.shape(first["value"]) != np.shape(second["value"]):
+        raise ValueError(f"latent {name} must have a fixed shape, got one that depends on other latents: fix it")
+    bounds = [jax.tree.leaves(site["fn"].support) for site in (first, second)]
+    if not all(np.array_equal(one, other) for one, other in zip(*bounds, strict=True)):
+        raise ValueError(
+            f"latent {name} must have a fixed support, got one that depends on other latents: scale a latent of fixed "
+            "support instead"
+        )

@@ -1,0 +1,153 @@
+"""Figures of the log evidence: every estimator's error, and what warns of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from vae_jax.inference.evidence import ESTIMATES
+from vae_jax.plotting.style import CONTRASTING_COLOURS, MARKERS, STYLE, StyledFigure
+
+Row = Mapping[str, Any]
+
+LINEAR_NATS = 0.1
+"""Differences smaller than this are on a linear scale."""
+
+HIGHEST_SHAPE = 0.7
+"""Pareto k that is still reliable, with many samples."""
+
+SPREAD = 0.15
+"""Between estimators at one place."""
+
+MOST_TICKS = 12
+
+
+def evidence_by_latents(rows: Sequence[Row]) -> Figure:
+    """Each estimate less the exact log p(x), its effective sample size and Pareto k, by the number of latents.
+
+    Hollow points are not reliable.
+
+    Args:
+        rows: with num_latents, estimator, error, standard_error, effective_sample_size, num_samples, pareto_k and
+            reliable.
+
+    Raises:
+        ValueError: no rows.
+    """
+    return _figure(rows, BY_LATENTS, [row["error"] for row in rows])
+
+
+def evidence_by_image(rows: Sequence[Row]) -> Figure:
+    """Each estimate less the importance-sampling one, its effective sample size and Pareto k, by image.
+
+    Hollow points are not reliable.
+
+    Args:
+        rows: with image, estimator, log_evidence, standard_error, effective_sample_size, num_samples, pareto_k and
+            reliable.
+
+    Raises:
+        ValueError: no rows.
+    """
+    reference = {row["image"]: row["log_evidence"] for row in rows if row["estimator"] == "importance_sampling"}
+    return _figure(rows, BY_IMAGE, [row["log_evidence"] - reference[row["image"]] for row in rows])
+
+
+class Comparison(NamedTuple):
+    """What the estimates are drawn against."""
+
+    field: str
+    """Of the rows, along the horizontal axis."""
+    label: str
+    reference: str
+    """What the estimates are shown less."""
+    line_alpha: float
+    """Of lines between places, which say nothing where their order is arbitrary."""
+
+
+BY_LATENTS = Comparison("num_latents", "number of latents", "exact log p(x)", 0.5)
+BY_IMAGE = Comparison("image", "image", "importance sampling", 0.0)
+
+
+def _figure(rows: Sequence[Row], comparison: Comparison, differences: Sequence[float]) -> Figure:
+    if not rows:
+        raise ValueError("rows must be at least one, got none: estimate something")
+    places = sorted({row[comparison.field] for row in rows})
+    with mpl.rc_context(STYLE):
+        figure = StyledFigure(figsize=(7.0, 2.7), layout="constrained")
+        error, size, shape = figure.subplots(1, 3)
+        for number, name in enumerate(ESTIMATES):
+            kept = [index for index, row in enumerate(rows) if row["estimator"] == name]
+            own = [rows[index] for index in kept]
+            x = np.array([places.index(row[comparison.field]) for row in own]) + (number - 1.5) * SPREAD
+            look = {"color": CONTRASTING_COLOURS[number], "marker": MARKERS[number], "alpha": comparison.line_alpha}
+            errors = np.array([row["standard_error"] for row in own])
+            _draw(error, x, np.array([differences[index] for index in kept]), own, look=look, errors=errors)
+            shares = np.array([row["effective_sample_size"] / row["num_samples"] for row in own])
+            _draw(size, x, shares, own, look=look)
+            _draw(shape, x, np.array([row["pareto_k"] for row in own]), own, look=look)
+        _finish(error, size, shape)
+        error.set_title(f"estimate − {comparison.reference}")
+        for axes in (error, size, shape):
+            axes.margins(y=0.08)
+            _label_places(axes, places, comparison.label)
+        figure.legend(handles=_handles(rows), loc="outside upper center", ncols=5, columnspacing=1.2, handlelength=1.4)
+    return figure
+
+
+def _draw(
+    axes: Axes, x: np.ndarray, values: np.ndarray, rows: Sequence[Row], *, look: Mapping[str, Any], errors: Any = None
+) -> None:
+    """Points, hollow where they are not reliable, with error bars of one standard error where there are errors."""
+    values = np.where(np.isfinite(values), values, np.nan)
+    axes.plot(x, values, linewidth=0.7, alpha=look["alpha"], color=look["color"])
+    if errors is not None:
+        axes.errorbar(x, values, errors, fmt="none", ecolor=look["color"], elinewidth=0.9, capsize=1.5)
+    reliable = np.array([row["reliable"] for row in rows])
+    for kept, face in ((reliable, look["color"]), (~reliable, "white")):
+        axes.plot(
+            x[kept], values[kept], linestyle="none", marker=look["marker"], markersize=4,
+            markeredgecolor=look["color"], markerfacecolor=face, markeredgewidth=0.9,
+        )  # fmt: skip
+
+
+def _finish(error: Axes, size: Axes, shape: Axes) -> None:
+    for axes, level in ((error, 0.0), (shape, HIGHEST_SHAPE)):
+        axes.axhline(level, color="black", linewidth=0.8, zorder=0, linestyle="-" if level == 0 else (0, (4, 2)))
+    error.set_yscale("symlog", linthresh=LINEAR_NATS)
+    error.set_ylabel("nats")
+    size.set_yscale("log")
+    size.set_title("effective sample size")
+    size.set_ylabel("share of the samples")
+    shape.set_title("Pareto k")
+    shape.set_ylabel("shape of the weights' tail")
+
+
+def _label_places(axes: Axes, places: Sequence[int], label: str) -> None:
+    axes.set_xlabel(label)
+    axes.set_xlim(-0.6, len(places) - 0.4)
+    if len(places) <= MOST_TICKS:
+        axes.set_xticks(range(len(places)), [f"{place:,}" for place in places])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda x, _: f"{places[int(x)]:,}" if 0 <= x < len(places) else "")
+        )
+
+
+def _handles(rows: Sequence[Row]) -> list[Line2D]:
+    handles = [
+        Line2D(
+            [], [], color=CONTRASTING_COLOURS[number], marker=MARKERS[number], markersize=4, linewidth=0.7, label=label
+        )
+        for number, label in enumerate(ESTIMATES.values())
+    ]
+    if not all(row["reliable"] for row in rows):
+        look: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": "0.3", "linestyle": "none"}
+        handles.append(Line2D([], [], marker="o", markersize=4, label="unreliable", **look))
+    return handles

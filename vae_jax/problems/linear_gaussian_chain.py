@@ -1,0 +1,93 @@
+"""Any number of Gaussian latents, each datum of which sees two, whose evidence and posterior are exact."""
+
+import math
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+
+from vae_jax.typing import Scalar
+
+Vector = Float[Array, " D"]
+
+
+@dataclass(frozen=True)
+class LinearGaussianChain:
+    """z ~ N(0, I) in D dimensions, x_d ~ N(z_d + coupling z_{d-1}, noise_scale^2) for each d, all of them `x`.
+
+    With one latent it is the `LinearGaussian` of the same datum. The coupling makes latents depend on their neighbours
+    in the posterior, which no mean-field family can.
+
+    Args:
+        num_latents: D.
+        x: each of the D data.
+        coupling: share of its neighbour that a datum sees.
+        noise_scale: of the data.
+
+    Raises:
+        ValueError: no latent, a number that is not finite, or a noise that is not positive.
+    """
+
+    num_latents: int
+    x: float = 1.5
+    coupling: float = 0.5
+    noise_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_latents < 1:
+            raise ValueError(f"num_latents must be at least 1, got {self.num_latents}: raise it")
+        for name, value in (("x", self.x), ("coupling", self.coupling)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}: change it")
+        if not 0 < self.noise_scale < math.inf:
+            raise ValueError(f"noise_scale must be positive and finite, got {self.noise_scale}: change it")
+
+    @property
+    def log_marginal(self) -> float:
+        """log p(x) (nats)."""
+        weights = self._weights
+        covariance = weights @ weights.T + self.noise_scale**2 * np.eye(self.num_latents)
+        distances = np.linalg.solve(covariance, np.full(self.num_latents, self.x)) * self.x
+        _, log_determinant = np.linalg.slogdet(2 * math.pi * covariance)
+        return float(-(distances.sum() + log_determinant) / 2)
+
+    @property
+    def prior(self) -> dist.Distribution:
+        """p(z)."""
+        return dist.Normal(jnp.zeros(self.num_latents), 1.0).to_event(1)
+
+    @property
+    def posterior(self) -> dist.Distribution:
+        """p(z | x)."""
+        return dist.MultivariateNormal(jnp.asarray(self._posterior_mean), precision_matrix=jnp.asarray(self._precision))
+
+    @property
+    def mean_field(self) -> dist.Distribution:
+        """The independent normals with the highest ELBO: the posterior's means, and the scales that are left of it."""
+        scale = np.diagonal(self._precision) ** -0.5
+        return dist.Normal(jnp.asarray(self._posterior_mean), jnp.asarray(scale)).to_event(1)
+
+    def log_likelihood(self, latents: Vector) -> Scalar:
+        """log p(x | z) (nats)."""
+        neighbours = jnp.concatenate([jnp.zeros(1, latents.dtype), latents[:-1]])
+        noise = (self.x - latents - self.coupling * neighbours) / self.noise_scale
+        return -(noise**2).sum() / 2 - self.num_latents * (math.log(self.noise_scale) + math.log(2 * math.pi) / 2)
+
+    def log_joint(self, latents: Vector) -> Scalar:
+        """log p(x, z) (nats)."""
+        return self.log_likelihood(latents) - (latents**2).sum() / 2 - self.num_latents * math.log(2 * math.pi) / 2
+
+    @property
+    def _weights(self) -> np.ndarray:
+        return np.eye(self.num_latents) + self.coupling * np.eye(self.num_latents, k=-1)
+
+    @property
+    def _precision(self) -> np.ndarray:
+        return np.eye(self.num_latents) + self._weights.T @ self._weights / self.noise_scale**2
+
+    @property
+    def _posterior_mean(self) -> np.ndarray:
+        data = np.full(self.num_latents, self.x)
+        return np.linalg.solve(self._precision, self._weights.T @ data / self.noise_scale**2)
