@@ -169,7 +169,8 @@ def test_each_update_of_the_mixture_maximises_the_bound(float64, shape, kind):
 
 
 def test_the_sums_over_many_blocks_are_those_of_all_events_at_once(float64):
-    model, data = random_mixture(1, 2 * assignment.BLOCK_SIZE + 77, 3, 2, "dirichlet")
+    num_events = 2 * assignment._block_size(3, 10**6) + 77
+    model, data = random_mixture(1, num_events, 3, 2, "dirichlet")
     state = start(model, data)
     sums, log_normalizer = jax.jit(assignment.assign)(model._coefficients(state, data), data.features)
     responsibilities = responsibilities_of(model, state, data)

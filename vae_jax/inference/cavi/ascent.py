@@ -1,17 +1,20 @@
 """Coordinate ascent on an exact evidence lower bound: what a model provides, and the compiled loop over it."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from vae_jax.compilation import wide_vectors
 from vae_jax.typing import PRNGKey, Scalar
+
+SAME = PartitionSpec()
+"""On every device."""
 
 
 class StepInfo(NamedTuple):
@@ -103,14 +106,40 @@ def run(
         raise ValueError(f"mesh must have one dimension, got {mesh.axis_names}: make one with replicate_mesh()")
     if mesh is not None and not hasattr(data, "features"):
         raise TypeError(f"mesh must be left out with {type(data).__name__} for data, got one: only events are sharded")
-    return _compiled(num_restarts, max_steps, mesh)(model, data, key, tolerance)
+    starts = _starts(model, data, key, num_restarts)
+    if mesh is not None:
+        data, model, starts = _over_devices(data, mesh), *jax.device_put((model, starts), NamedSharding(mesh, SAME))
+    return _best_of(max_steps, mesh)(model, data, starts, tolerance)
+
+
+@partial(jax.jit, static_argnames="num_restarts")
+def _starts(model: Any, data: Any, key: PRNGKey, num_restarts: int) -> Any:
+    return jax.vmap(lambda key: model.init(key, data))(jax.random.split(key, num_restarts))
+
+
+def _over_devices(data: Any, mesh: Mesh) -> Any:
+    """The data with their events shared out. Events of zeros, which weigh nothing, make the shares equal."""
+    missing = -data.features.shape[1] % mesh.size
+    filled = data._replace(features=jnp.pad(data.features, ((0, 0), (0, missing))))
+    return jax.device_put(filled, jax.tree.map(partial(NamedSharding, mesh), _specs_of(data, mesh)))
+
+
+def _specs_of(data: Any, mesh: Mesh) -> Any:
+    return jax.tree.map(lambda _: SAME, data)._replace(features=PartitionSpec(None, *mesh.axis_names))
 
 
 @cache
-def _compiled(num_restarts: int, max_steps: int, mesh: Mesh | None) -> Callable[..., Ascent]:
-    def best_of(model: Any, data: Any, key: PRNGKey, tolerance: Any) -> Ascent:
-        starts = jax.vmap(lambda key: model.init(key, data))(jax.random.split(key, num_restarts))
-        ends = _ascend_all(model, data, starts, tolerance, max_steps, mesh)
+def _best_of(max_steps: int, mesh: Mesh | None) -> Callable[..., Ascent]:
+    """The program that ascends from all starts and keeps the best end."""
+
+    def best_of(model: Any, data: Any, starts: Any, tolerance: Any) -> Ascent:
+        ascend = partial(_ascend_all, max_steps=max_steps)
+        if mesh is not None:
+            # Starts are made before and elsewhere: parallel loops of theirs, which wait for the threads that other
+            # devices wait in, would end in deadlock.
+            in_specs = (SAME, _specs_of(data, mesh), SAME, SAME)
+            ascend = jax.shard_map(ascend, mesh=mesh, in_specs=in_specs, out_specs=SAME)
+        ends = ascend(model, data, starts, tolerance)
         best = jnp.argmax(jnp.where(jnp.isnan(ends.elbo), -jnp.inf, ends.elbo))
         kept = jax.tree.map(lambda leaf: leaf[best], ends)
         converged = kept.settled & jnp.isfinite(kept.elbo)
@@ -128,19 +157,15 @@ class _Progress(NamedTuple):
     settled: Bool[Array, ""]
 
 
-def _ascend_all(model: Any, data: Any, starts: Any, tolerance: Any, max_steps: int, mesh: Mesh | None) -> _Progress:
-    def ascend_all(model: Any, data: Any, starts: Any, tolerance: Any) -> _Progress:
-        return jax.vmap(lambda start: _ascend(model, data, start, tolerance, max_steps))(starts)
+def _ascend_all(model: Any, data: Any, starts: Any, tolerance: Any, *, max_steps: int) -> _Progress:
+    def ascend(start: Any) -> _Progress:
+        return _ascend(model, data, start, tolerance, max_steps)
 
-    if mesh is None:
-        return ascend_all(model, data, starts, tolerance)
-    (axis,) = mesh.axis_names
-    # Events of zeros weigh nothing and make the number of events a multiple of the number of devices.
-    missing = -data.features.shape[1] % mesh.size
-    filled = data._replace(features=jnp.pad(data.features, ((0, 0), (0, missing))))
-    same, split = PartitionSpec(), PartitionSpec(None, axis)
-    in_specs = (same, jax.tree.map(lambda _: same, data)._replace(features=split), same, same)
-    return jax.shard_map(ascend_all, mesh=mesh, in_specs=in_specs, out_specs=same)(model, filled, starts, tolerance)
+    if len(jax.tree.leaves(starts)[0]) > 1:
+        return jax.vmap(ascend)(starts)
+    # The products of a batch of one would take a fifth longer.
+    end = ascend(jax.tree.map(lambda leaf: leaf[0], starts))
+    return jax.tree.map(lambda leaf: leaf[None], end)
 
 
 def _ascend(model: Any, data: Any, state: Any, tolerance: Any, max_steps: int) -> _Progress:

@@ -161,7 +161,7 @@ class EarthquakeMixture(NamedTuple):
         Distances are in units of the model's own noise: sqrt(tau) x and 2 sqrt(s) both have about unit variance.
         """
         places = jnp.sqrt(self.position_precision) * data.features[:-2]
-        points = jnp.concatenate([places, 2 * jnp.sqrt(data.features[-2:-1])]).T
+        points = jnp.concatenate([places, 2 * jnp.sqrt(data.features[-2:-1])])
         num_components = self.weights.by_component.shape[0]
         labels = plus_plus_labels(key, points, num_present(self.weights))
         labels = labels_by_size(labels, self.weights.by_component)

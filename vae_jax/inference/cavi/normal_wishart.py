@@ -101,7 +101,7 @@ class NormalWishartMixture(NamedTuple):
         spread = jnp.sqrt((centred**2).mean(1))[:, None]
         scaled = centred / jnp.where(spread > 0, spread, 1)
         prior = self.weights.by_component
-        labels = labels_by_size(plus_plus_labels(key, scaled.T, num_present(self.weights)), prior)
+        labels = labels_by_size(plus_plus_labels(key, scaled, num_present(self.weights)), prior)
         return self.update(jax.nn.one_hot(labels, prior.shape[0], axis=0, dtype=centred.dtype), data)
 
     def step(self, state: NormalWishartFactors, data: Points) -> tuple[NormalWishartFactors, StepInfo]:
