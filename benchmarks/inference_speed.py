@@ -216,7 +216,7 @@ class _FromGiven(BayesianGaussianMixture):
 
     responsibilities: Any = None
 
-    def _initialize_parameters(self, X: Any, random_state: Any, **_: Any) -> None:  # noqa: N803
+    def _initialize_parameters(self, X: Any, random_state: Any, xp: Any = None) -> None:  # noqa: N803
         self._initialize(X, self.responsibilities)
 
 
