@@ -154,6 +154,15 @@ def test_given_weights_set_the_number_and_one_column_has_no_map(tmp_path):
     assert "given weights differ" in process.stdout
 
 
+def test_given_weights_are_those_of_what_is_simulated(tmp_path):
+    words = ("--simulate", 40, "--weights", 0.7, 0.3, "--prior-loc", 5, -3, "--num-restarts", 3, "--out", "results")
+    process = run(*words, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    saved = content(tmp_path / "results")
+    assert [each["weight"] for each in saved["recovery"]["components"]] == pytest.approx([0.7, 0.3])
+    assert saved["hyperparameters"]["prior_loc"] == [5, -3]
+
+
 def test_the_normal_wishart_mixture_has_no_counts(tmp_path):
     (tmp_path / "events.csv").write_text(GOOD)
     words = ("--position", "east", "north", "--model", "normal-wishart", "--num-components", "1:3", "--degrees", 3)
@@ -189,6 +198,27 @@ BAD_FILES = {
     "0,0,1\n1,1,2\n": "events.csv must begin with a line of column names, got 0,0,1",
     "": "events.csv must have a line of column names and rows of numbers, got an empty file",
 }
+
+
+PLACES = {
+    ("1,2", "1,2", "1,2"): "'east', 'north' of events.csv must differ from row to row, got 1, 2 in all of them: give "
+    "--position-precision and --prior-precision",
+}
+PLACES_OF_NORMAL_WISHART = {
+    ("1,2", "3,2", "4,2"): "column 'north' of events.csv must differ from row to row, got 2 in all of them: leave it",
+    ("1,2", "2,4", "3,6"): "'east', 'north' of events.csv must be linearly independent .* got rank 1: leave columns",
+    ("1,2", "3,2.5"): "must be linearly independent .* got rank 1",
+}
+
+
+@pytest.mark.parametrize(
+    ("places", "flags", "message"),
+    [(places, ("--count", "felt"), message) for places, message in PLACES.items()]
+    + [(places, ("--model", "normal-wishart"), message) for places, message in PLACES_OF_NORMAL_WISHART.items()],
+)
+def test_places_without_a_spread_name_their_columns_and_leave_nothing(places, flags, message, tmp_path, refused):
+    (tmp_path / "events.csv").write_text("east,north,felt\n" + "".join(f"{place},3\n" for place in places))
+    assert_misuse(refused("events.csv", "--position", "east", "north", *flags), message, tmp_path)
 
 
 @pytest.fixture
@@ -237,6 +267,9 @@ MISUSES = {
     "GOOD --seed -1": "--seed must be from 0",
     "--simulate 0": "--simulate must be at least 1 event",
     "--simulate 9 --true-num-components 0": "--true-num-components must be at least 1, got 0",
+    "GOOD --true-num-components 3": "--true-num-components must go with --simulate, got a file",
+    "GOOD --weight-concentration 0": "--weight-concentration must be positive and finite, got 0",
+    "GOOD --weight-concentration nan": "--weight-concentration must be positive and finite, got nan",
 }
 
 MISUSES_OF_THE_LIBRARY = {
@@ -246,14 +279,12 @@ MISUSES_OF_THE_LIBRARY = {
     "GOOD --num-restarts 0": "num_restarts must be at least 1, got 0",
     "GOOD --dtype float16": "--dtype must be one of float32, float64, got float16",
     "--simulate 9 --rate 0": "rate must be positive and finite, got 0",
-    "SAME": "positions must differ, got 3 identical ones",
+    "--simulate 9 --rate 1e-30": "rates must be below 1,073,741,824 to draw counts, got .*: raise rate",
 }
 
 
 def words_of(arguments):
-    for short in ("GOOD", "SAME"):
-        arguments = arguments.replace(short, "events.csv --position east north --count felt")
-    return arguments.split()
+    return arguments.replace("GOOD", "events.csv --position east north --count felt").split()
 
 
 @pytest.mark.parametrize("arguments", MISUSES)
@@ -264,9 +295,18 @@ def test_misuse_ends_with_one_line_and_leaves_nothing(arguments, tmp_path, refus
 
 @pytest.mark.parametrize("arguments", MISUSES_OF_THE_LIBRARY)
 def test_what_the_library_refuses_ends_with_one_line_and_leaves_nothing(arguments, tmp_path):
-    (tmp_path / "events.csv").write_text("east,north,felt\n" + 3 * "1,1,2\n" if arguments == "SAME" else GOOD)
+    (tmp_path / "events.csv").write_text(GOOD)
     process = run(*words_of(arguments), "--out", "made/results", cwd=tmp_path)
     assert_misuse(process, MISUSES_OF_THE_LIBRARY[arguments], tmp_path)
+
+
+def test_a_bound_that_is_not_finite_is_no_result(tmp_path):
+    (tmp_path / "events.csv").write_text(GOOD)
+    words = ("events.csv", *FLAGS, "--num-components", 2, "--position-precision", 1e38, "--out", "made/results")
+    process = run(*words, cwd=tmp_path)
+    assert process.returncode == 2, process.stderr
+    assert "the ELBO must be finite, got nan at best: choose --dtype float64" in process.stderr.splitlines()[-1]
+    assert not (tmp_path / "made").exists()
 
 
 def test_columns_are_read_by_name(tmp_path):

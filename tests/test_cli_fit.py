@@ -79,6 +79,7 @@ def test_a_regression_agrees_with_laplace(data_folder, tmp_path):
     assert max(map(len, process.stdout.splitlines())) <= 80
     assert "vary 2.87 times as much as a Poisson's" in process.stdout
     content = json.loads((tmp_path / "results/fit.json").read_text())
+    assert content["fit"]["converged"]
     assert [row["coefficient"] for row in content["rows"]] == ["(intercept)", "mag", "depth"]
     for row in content["rows"]:
         assert abs(row["mean"] - row["laplace_mean"]) < 0.2 * row["laplace_sd"]
@@ -129,6 +130,9 @@ MISUSES = {
     "--csv data.csv --response absent --predictors x": "data.csv must have a column 'absent'",
     "--csv absent.csv --response count --predictors x": "the data must be a CSV file that can be read, got absent.csv",
     f"{TABLE} --family gamma": "--family must hold coefficients of either sign, got gamma",
+    "--problem poisson-gamma --rank 2": "--rank must be left out with --family normal, got 2",
+    "--problem poisson-gamma --tolerance -1": "--tolerance must be 0 or more and finite",
+    f"{TABLE} --batch-size 0": "batch_size must be from 1 to the 4 examples, got 0",
     f"{TABLE} --batch-size 100": "batch_size must be from 1 to the 4 examples, got 100",
     f"{TABLE} --data 1 2": "--data must be left out here",
     f"{TABLE} --prior-scale 0": "prior_scale must be positive and finite, got 0",

@@ -15,7 +15,7 @@ from sklearn.mixture import BayesianGaussianMixture
 from monte_carlo import assert_unbiased, is_biased
 from vae_jax import distributions, elbo
 from vae_jax.inference import cavi
-from vae_jax.inference.cavi import assignment
+from vae_jax.inference.cavi import ascent, assignment
 from vae_jax.problems import PoissonGamma
 from vae_jax.replicates import replicate_mesh
 
@@ -386,6 +386,30 @@ def test_restarts_keep_the_best_and_labels_are_canonical(float64):
         np.testing.assert_array_equal(got, expected)
 
 
+def test_starts_that_are_made_one_after_the_other_are_the_same(float64, monkeypatch):
+    """As with so many events that all starts at once would not fit in memory."""
+    data = random_events(1, 50, 2)
+    model = cavi.earthquake_mixture(data, 5)
+    at_once = ascent._starts(model, data, jax.random.key(0), 5)
+    monkeypatch.setattr(ascent, "ELEMENTS_OF_STARTS", 2 * data.features.size)
+    ascent._starts.clear_cache()
+    in_pairs = ascent._starts(model, data, jax.random.key(0), 5)
+    ascent._starts.clear_cache()
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12), in_pairs, at_once)
+
+
+def test_a_sweep_has_no_array_of_events_and_components(float64):
+    """Its temporary memory does not grow with the events."""
+
+    def temporary(num_events):
+        model, data = random_mixture(0, num_events, 10, 2, "dirichlet")
+        state = jax.eval_shape(model.init, jax.random.key(0), data)
+        return jax.jit(model.step).lower(state, data).compile().memory_analysis().temp_size_in_bytes
+
+    small, large = temporary(20_000), temporary(200_000)
+    assert 0 < large < 1.1 * small
+
+
 def test_components_of_different_given_weights_keep_their_places(float64):
     data = random_events(1, 30, 2)
     weights = cavi.GivenWeights(jnp.array([0.4, 0.2, 0.2, 0.2]))
@@ -430,6 +454,19 @@ def test_the_predictive_density_integrates_to_one_and_is_the_mean_of_draws(float
     shares = np.asarray(model.weights.mean(state.weights))
     a, b = np.asarray(state.concentration), np.asarray(state.rate)
     np.testing.assert_allclose(total, stats.nbinom.pmf(counts[:, None], a, b / (b + 1)) @ shares, rtol=1e-6)
+    # And, event by event, the mean over q's draws of the density given the parameters.
+    q = model.posterior(state)
+    latents = {name: np.asarray(values) for name, values in distributions.sample(q, jax.random.key(0), 20_000).items()}
+    weights = latents.get("weights", shares[None])
+    for place, count in zip(np.asarray(data.positions)[:3], np.asarray(data.counts)[:3], strict=True):
+        of_place = stats.norm.pdf(place[0], latents["loc"][..., 0], float(model.position_precision) ** -0.5)
+        draws = (weights * of_place * stats.poisson.pmf(count, latents["rate"])).sum(1)
+        exact = float(
+            np.exp(model.predictive_log_density(state, jnp.asarray(place)[None], jnp.asarray(count)[None]))[0]
+        )
+        error = draws.std() / math.sqrt(len(draws))
+        assert_unbiased(draws.mean() / exact, error / exact, 1.0, resolution=0.1)
+        assert is_biased(draws.mean() / exact, error / exact, 1.5)
 
 
 def test_scaling_the_positions_scales_the_answer(float64):
@@ -547,6 +584,8 @@ POSITIONS = np.arange(6.0).reshape(3, 2)
         ([[0.0, 1.0], [math.inf, 2.0]], [1, 2], "got inf in row 2, column 1"),
         ([[0.0, 1.0], [2.0, 3.0]], [1, -2], "counts must be natural numbers, got -2 in row 2"),
         ([[0.0, 1.0], [2.0, 3.0]], [0.5, 2], "got 0.5 in row 1"),
+        ([[0.0, 1.0], [2.0, 3.0]], [2, 1e300], "counts must be small enough for float32, got 1e.300 in row 2"),
+        ([[0.0, 1.0], [2.0, 1e200], [2.0, 2.0]], [1, 2, 3], "near enough .* for float32, .* in row 2, column 2"),
         ([[0.0, 1.0], [2.0, 3.0]], [1, math.nan], "got nan in row 2"),
         ([[0.0, 1.0]], [1, 2], "counts must have shape"),
         ([0.0, 1.0], [1, 2], "positions must be N rows"),

@@ -148,6 +148,17 @@ def test_every_restart_is_drawn_by_sweep(selection):
     assert low > high
 
 
+def test_what_rounding_leaves_of_the_bounds_is_not_drawn(selection):
+    """Bounds of a million nats are known to a few nats in single precision."""
+    best = selection.best
+    many = 1e6 + np.array([0.0, -2.0, 1.0, -1.0, 0.0], np.float32)
+    ascent = best.ascent._replace(
+        elbo=many[-1], elbo_history=many, restart_histories=many[None], num_steps=5, restart_elbos=many[-1:]
+    )
+    (axes,) = figures.elbo_by_sweep(cavi.Selection((best._replace(ascent=ascent),))).axes
+    assert axes.lines[-1].get_ydata() == pytest.approx(np.full(5, 32 * 2**-23 * 1e6))
+
+
 def test_bounds_are_drawn_with_and_without_the_symmetry(selection):
     whole, top = figures.elbo_by_num_components(selection).axes
     lines = {line.get_label(): line for line in whole.lines}

@@ -1,5 +1,6 @@
 """`vae-jax cavi`: clusters of events by coordinate ascent, and how many there are."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 MOST_COMPONENTS = 12
 """Of the range that is tried by default."""
+
+TRUE_NUM_COMPONENTS = 4
+"""Of what is simulated by default."""
 
 
 class CaviResults(NamedTuple):
@@ -58,8 +62,8 @@ class Cavi:
     """Column of natural numbers that goes with each event in the earthquake model."""
     simulate: int | None = None
     """Instead of a file, this many events from the earthquake model's prior, whose truth is then shown beside."""
-    true_num_components: int = 4
-    """Of what is simulated."""
+    true_num_components: int | None = None
+    """Of what is simulated. By default 4, or as many as --weights."""
     model: str = EARTHQUAKE
     """earthquake or normal-wishart."""
     num_components: tuple[str, ...] = ()
@@ -121,7 +125,9 @@ class Cavi:
                 f"--simulate must be at least 1 event of --model {EARTHQUAKE}, got {self.simulate} of {self.model}: "
                 "change it"
             )
-        if self.true_num_components < 1:
+        if self.true_num_components is not None and self.simulate is None:
+            raise Misuse("--true-num-components must go with --simulate, got a file: leave it out")
+        if self.true_num_components is not None and self.true_num_components < 1:
             raise Misuse(f"--true-num-components must be at least 1, got {self.true_num_components}: raise it")
         if self.model == NORMAL_WISHART and self.count is not None:
             raise Misuse(f"--count must go with --model {EARTHQUAKE}, got --model {self.model}: leave it out")
@@ -136,7 +142,10 @@ class Cavi:
 
     def _read(self, path: Path) -> "dict[str, np.ndarray]":
         counts = (self.count,) if self.count else ()
-        return read_columns(path, (*self.position_names, *counts), counts=counts)
+        columns = read_columns(path, (*self.position_names, *counts), counts=counts)
+        places = {name: columns[name] for name in self.position_names}
+        self.prior.check_places(self.model, places, path)
+        return columns
 
     def _ranges(self) -> list[range]:
         """The numbers of components to compare, as they are written.
@@ -202,6 +211,11 @@ class Cavi:
                     ),
                 )
         best = selection.best
+        if not math.isfinite(best.elbo):
+            raise Misuse(
+                f"the ELBO must be finite, got {best.elbo} at best: choose --dtype float64, or hyperparameters nearer "
+                "to the data's scale"
+            )
         responsibilities = np.asarray(jax.jit(best.model.responsibilities)(best.ascent.state, data))
         return CaviResults(
             selection,
@@ -214,8 +228,9 @@ class Cavi:
         )
 
     def _simulated(self, key: Any) -> "Simulation":
-        events = self.simulate or 0
-        return self.prior.simulate(key, events, self.true_num_components, len(self.position_names))
+        weights = self.prior.weights
+        num_components = self.true_num_components or (len(weights) if weights else TRUE_NUM_COMPONENTS)
+        return self.prior.simulate(key, self.simulate or 0, num_components, len(self.position_names))
 
     def settings(self) -> dict[str, Any]:
         """Every flag that is not at a default of None, by its name."""
@@ -223,8 +238,6 @@ class Cavi:
         prior, path = given.pop("prior"), given.pop("csv")
         for name in ("out", "debug"):
             del given[name]
-        if self.simulate is None:
-            del given["true_num_components"]
         settings = {name: value for name, value in (given | prior).items() if value not in (None, ())}
         return ({} if path is None else {"csv": str(path)}) | settings
 

@@ -1,12 +1,16 @@
 """The mixtures of `vae-jax cavi` and their hyperparameters, as flags."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_jax.cli.misuse import Misuse
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vae_jax.inference.cavi import Simulation
 
 EARTHQUAKE, NORMAL_WISHART = "earthquake", "normal-wishart"
@@ -17,6 +21,10 @@ CLUSTERS_OF = {
     NORMAL_WISHART: ("prior_count", "degrees"),
 }
 """Which hyperparameters only one of the models has."""
+
+DEPENDENT = 3e-4
+"""Standardised columns whose smallest singular value is below this share of the largest have a covariance that is
+singular in single precision."""
 
 SIMULATED = {"position_precision": 25.0, "prior_precision": 1.0, "concentration": 2.0, "mean_count": 20.0}
 """What events are simulated under unless it is given: clusters a fifth as wide as they are spread."""
@@ -66,6 +74,43 @@ class Prior:
                     raise Misuse(f"{flag} must go with --model {other}, got --model {model}: leave it out")
         if self.weights is not None and self.weight_concentration is not None:
             raise Misuse("--weights and --weight-concentration must not both be given: leave one out")
+        if self.weight_concentration is not None and not 0 < self.weight_concentration < math.inf:
+            raise Misuse(
+                f"--weight-concentration must be positive and finite, got {self.weight_concentration:g}: change it"
+            )
+
+    def check_places(self, model: str, places: "Mapping[str, np.ndarray]", path: Path) -> None:
+        """Refuses columns of places that the model's defaults cannot be had from.
+
+        Raises:
+            Misuse: all places are the same, or, in the normal-wishart model, on one line or plane.
+        """
+        import numpy as np
+
+        names = ", ".join(f"'{name}'" for name in places)
+        constant = [name for name, values in places.items() if np.ptp(values) == 0]
+        if model == EARTHQUAKE:
+            if len(constant) == len(places) and None in (self.position_precision, self.prior_precision):
+                point = ", ".join(f"{values[0]:g}" for values in places.values())
+                raise Misuse(
+                    f"{names} of {path} must differ from row to row, got {point} in all of them: give "
+                    "--position-precision and --prior-precision"
+                )
+            return
+        for name in constant[:1]:
+            raise Misuse(
+                f"column '{name}' of {path} must differ from row to row, got {places[name][0]:g} in all of them: "
+                "leave it out"
+            )
+        # Divided by the largest first, so that no square overflows.
+        centred = (values / np.abs(values).max() for values in places.values())
+        centred = (values - values.mean() for values in centred)
+        rank = np.linalg.matrix_rank(np.stack([values / values.std() for values in centred]), rtol=DEPENDENT)
+        if rank < len(places):
+            raise Misuse(
+                f"{names} of {path} must be linearly independent in the {NORMAL_WISHART} model, got rank {rank}: "
+                "leave columns out"
+            )
 
     def build(self, model: str) -> Callable[[Any, int], Any]:
         """Data and a number of components to the mixture."""

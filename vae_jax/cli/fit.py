@@ -73,8 +73,11 @@ class Fit:
     window: int = 1000
     """Steps over which the parameters and the ELBO's history are averaged."""
     patience: int | None = None
-    """Stop after so many windows in a row whose mean ELBO does not rise by more than its standard error and 0.01 nats.
+    """Stop after so many windows in a row whose mean ELBO rises by no more than its standard error and --tolerance.
     0 makes all steps. By default 2 with a constant learning rate, and 0 with a cosine."""
+    tolerance: float | None = None
+    """Nats by which the mean ELBO may rise from a window to the next, beside its standard error, and be level. By
+    default 0.01, and 0.05 with a cosine, under which the ELBO rises to the end as the steps become less noisy."""
     num_restarts: int = 4
     """Runs from other random numbers; the best is kept, and their spread is the error of the estimates."""
     seed: int = 0
@@ -120,6 +123,10 @@ class Fit:
         return self.patience if self.patience is not None else 0 if self._is_cosine else 2
 
     @property
+    def _tolerance(self) -> float:
+        return self.tolerance if self.tolerance is not None else 0.05 if self._is_cosine else 0.01
+
+    @property
     def _num_samples(self) -> int:
         return self.num_samples if self.num_samples is not None else 64 if self.csv is None else 16
 
@@ -151,9 +158,15 @@ class Fit:
             raise Misuse(f"--learning-rate must be positive and finite, got {self.learning_rate}: change it")
         if self._patience < 0:
             raise Misuse(f"--patience must be 0 or more, got {self.patience}: raise it")
+        if not 0 <= self._tolerance < float("inf"):
+            raise Misuse(f"--tolerance must be 0 or more and finite, got {self.tolerance}: change it")
 
     def _check_belonging(self) -> None:
-        """Refuses flags of the other kind of fit."""
+        """Refuses flags of the other kind of fit, or of another family."""
+        if self.rank != Fit.rank and self._family != "low_rank":
+            raise Misuse(
+                f"--rank must be left out with --family {self._family}, got {self.rank}: it goes with low_rank"
+            )
         of_regression = ("response", "predictors", "prior_scale", "intercept_scale", "batch_size")
         of_problem = ("data", "prior_u", "prior_v")
         foreign, kind = (of_regression, "--csv") if self.csv is None else (of_problem, "--problem")
@@ -167,7 +180,10 @@ class Fit:
             names = [self.response, *self.predictors]
             for name in names:
                 if names.count(name) > 1:
-                    raise Misuse(f"--predictors must be other columns than --response, each once, got {name} twice")
+                    raise Misuse(
+                        f"--predictors must be other columns than --response, each once, got {name} twice: "
+                        "leave one out"
+                    )
 
     def _columns(self) -> "dict[str, np.ndarray]":
         assert self.csv is not None
@@ -228,7 +244,8 @@ class Fit:
                 estimator=ESTIMATORS[self.estimator],
                 num_restarts=self.num_restarts,
                 window=self.window,
-                stopping=ElboPlateau(patience=self._patience) if self._patience else None,
+                stopping=ElboPlateau(tolerance=self._tolerance, patience=self._patience) if self._patience else None,
+                criterion=ElboPlateau(tolerance=self._tolerance),
             )
 
     def _save(self, result: Any, folder: Path) -> None:
@@ -245,8 +262,13 @@ class Fit:
         """Every setting of this kind of fit that is not left to its default."""
         left_out = {"out", "debug"}
         given = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
-        chosen = {"family": self._family, "patience": self._patience, "num_samples": self._num_samples}
-        chosen["learning_rate_schedule"] = "cosine" if self._is_cosine else "constant"
+        chosen = {
+            "family": self._family,
+            "patience": self._patience,
+            "tolerance": self._tolerance,
+            "num_samples": self._num_samples,
+            "learning_rate_schedule": "cosine" if self._is_cosine else "constant",
+        }
         always = {"estimator", "num_steps", "learning_rate", "window", "num_restarts", "seed", "dtype"}
         kept = {name: value for name, value in given.items() if name in always or value != getattr(Fit, name)}
         return {name: str(value) if isinstance(value, Path) else value for name, value in (kept | chosen).items()}

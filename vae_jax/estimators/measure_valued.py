@@ -185,10 +185,11 @@ def _weak_derivatives(
 
 def _family(leaf: Any) -> tuple[Any, tuple[int, ...]]:
     """The distribution of one coordinate and the shape of the coordinates, of a vector of independent ones."""
-    shape = leaf.event_shape
+    # A joint distribution of a pytree has no event shape, and is refused by name later.
+    shape = getattr(leaf, "event_shape", ())
     while isinstance(leaf, dist.Independent | dist.ExpandedDistribution):
         leaf = leaf.base_dist
-    return leaf, shape[: len(shape) - len(leaf.event_shape)]
+    return leaf, shape[: len(shape) - len(getattr(leaf, "event_shape", ()))]
 
 
 def _flat(parameter: Any, batch_shape: tuple[int, ...]) -> Float[Array, " D"]:

@@ -22,6 +22,7 @@ from vae_jax.inference.stopping import ElboPlateau, WindowMean, rise_of, window_
 from vae_jax.typing import Distributions, Estimator, Latents, LogDensity, Parameters, PRNGKey, Scalar
 
 ADAM = optax.adam(1e-2)
+DEFAULT_CRITERION = ElboPlateau()
 
 DRAWN_TOGETHER = 100
 """Samples whose log joints are held in memory at once when the fit is judged."""
@@ -102,6 +103,7 @@ def fit(
     num_restarts: int = 1,
     window: int = 500,
     stopping: ElboPlateau | None = None,
+    criterion: ElboPlateau = DEFAULT_CRITERION,
     num_final_samples: int = 10_000,
 ) -> Fit:
     """Fits a family to a log joint by stochastic ascent on the ELBO.
@@ -126,8 +128,9 @@ def fit(
         estimator: how the gradient is obtained. It may need more than one sample.
         num_restarts: R. They start where the family's `init` puts them by different keys.
         window: steps over which the history is averaged, for the parameters and for the rule.
-        stopping: the rule by which to stop early. Without one all steps are made, and `converged` tells what the rule's
-            defaults say at the end.
+        stopping: the rule by which to stop early, and that `converged` goes by. Without one all steps are made.
+        criterion: the rule that `converged` goes by where none stops. Under a schedule of falling step sizes the ELBO
+            rises to the end, as its steps become less noisy: raise the tolerance there.
         num_final_samples: fresh ones that the ELBO is estimated from at the end, rounded up to a multiple of 100.
 
     Raises:
@@ -144,7 +147,7 @@ def fit(
             raise ValueError(f"{name} must be at least 1, got {number}: raise it")
     target = log_joint if isinstance(log_joint, Minibatched) else as_partial(log_joint)
     key_steps, key_choice, key_final = jax.random.split(key, 3)
-    rule = stopping or ElboPlateau()
+    rule = criterion if stopping is None else stopping
     climbs = _climb_all(
         target,
         jax.random.split(key_steps, num_restarts),
@@ -157,7 +160,8 @@ def fit(
     )
     num_groups = -(-num_final_samples // DRAWN_TOGETHER)
     judge = partial(_log_weights, target, family=family, num_groups=num_groups)
-    logs = np.asarray(judge(climbs.average, key_choice), np.float64)
+    logs = np.array(judge(climbs.average, key_choice), np.float64)
+    logs[~np.isfinite(logs).all(1)] = np.nan
     restart_elbos, restart_ses = logs.mean(1), _standard_error(logs)
     best = int(np.argmax(np.where(np.isfinite(restart_elbos), restart_elbos, -np.inf)))
     kept = jax.tree.map(lambda leaf: leaf[best], climbs)

@@ -1,6 +1,7 @@
 """A NumPyro model as a log joint and the supports of its latents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -26,14 +27,15 @@ class NumPyroTarget(NamedTuple):
 def numpyro_log_joint(model: Callable[..., Any], *args: Any, **kwargs: Any) -> NumPyroTarget:
     """The log joint of a NumPyro model with its data, and where its latents live.
 
-    Arrays among the arguments are passed to compiled programs, so that data of the same shapes compile nothing anew.
+    Arrays among the arguments are passed to compiled programs, so that the same model with data of the same shapes and
+    equal settings compiles nothing anew, where the family is the same object.
 
     Args:
         model: a NumPyro model whose latents are continuous.
         args, kwargs: what it is called with: data and settings.
 
     Raises:
-        TypeError: a latent is discrete.
+        TypeError: a latent is discrete, or of a prior that cannot be drawn from.
         ValueError: the model has no latent, a `numpyro.param`, a plate that draws a subsample, or a latent whose shape
             or support depends on another's value.
     """
@@ -51,25 +53,48 @@ def numpyro_log_joint(model: Callable[..., Any], *args: Any, **kwargs: Any) -> N
     return NumPyroTarget(_log_joint(model, args, kwargs), supports)
 
 
-def _log_joint(model: Callable[..., Any], args: Any, kwargs: Any) -> LogDensity:
-    leaves, structure = jax.tree.flatten((args, kwargs))
-    is_data = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
-    settings = [None if known else leaf for known, leaf in zip(is_data, leaves, strict=True)]
+@dataclass(frozen=True)
+class _ModelDensity:
+    """A model's log joint of its arrays and a sample. Equal ones share compiled programs."""
 
-    def of_sample(data: list[Any], sample: Latents) -> Scalar:
-        remaining = iter(data)
-        whole = [next(remaining) if known else leaf for known, leaf in zip(is_data, settings, strict=True)]
-        args, kwargs = structure.unflatten(whole)
+    model: Callable[..., Any]
+    structure: Any
+    is_data: tuple[bool, ...]
+    settings: tuple[tuple[type, Any], ...]
+    """The arguments' other leaves with their types, since 1 equals True."""
+
+    def __call__(self, data: Sequence[Any], sample: Latents) -> Scalar:
+        arrays, settings = iter(data), iter(self.settings)
+        leaves = [next(arrays) if known else next(settings)[1] for known in self.is_data]
+        args, kwargs = self.structure.unflatten(leaves)
         # NumPyro adds and compares arrays of different ranks.
         with jax.numpy_rank_promotion("allow"):
-            return jnp.asarray(log_density(model, args, kwargs, sample)[0])
+            return jnp.asarray(log_density(self.model, args, kwargs, sample)[0])
 
-    return Partial(of_sample, [leaf for known, leaf in zip(is_data, leaves, strict=True) if known])
+
+def _log_joint(model: Callable[..., Any], args: Any, kwargs: Any) -> LogDensity:
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    is_data = tuple(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)
+    data = [leaf for known, leaf in zip(is_data, leaves, strict=True) if known]
+    settings = tuple((type(leaf), leaf) for known, leaf in zip(is_data, leaves, strict=True) if not known)
+    density = _ModelDensity(model, structure, is_data, settings)
+    try:
+        hash(density)
+    except TypeError:
+        # A setting cannot be compared, and so the programs are this log joint's alone.
+        return Partial(lambda data, sample: density(data, sample), data)
+    return Partial(density, data)
 
 
 def _trace(model: Callable[..., Any], seed: int, args: Any, kwargs: Any) -> dict[str, Any]:
-    with jax.numpy_rank_promotion("allow"):
-        return dict(handlers.trace(handlers.seed(model, jax.random.key(seed))).get_trace(*args, **kwargs))
+    try:
+        with jax.numpy_rank_promotion("allow"):
+            return dict(handlers.trace(handlers.seed(model, jax.random.key(seed))).get_trace(*args, **kwargs))
+    except NotImplementedError as error:
+        raise TypeError(
+            "model must have latents that can be drawn, got one that cannot, such as an improper prior: give it a "
+            "proper one, or write the log joint"
+        ) from error
 
 
 def _is_latent(site: Any) -> bool:

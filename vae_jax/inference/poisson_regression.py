@@ -68,7 +68,8 @@ class PoissonRegression:
         """The log joint, of whose data each step sees a batch, by default all."""
         dtype = jnp.result_type(float)
         data = (jnp.asarray(self.design(self.predictors), dtype), jnp.asarray(self.response, dtype))
-        return Minibatched(self.log_prior, _log_likelihood, data, batch_size=batch_size or len(self.response))
+        size = len(self.response) if batch_size is None else batch_size
+        return Minibatched(self.log_prior, _log_likelihood, data, batch_size=size)
 
     def log_prior(self, coefficients: Float[Array, " K"]) -> Scalar:
         """Of one vector of coefficients (nats)."""

@@ -302,8 +302,7 @@ def elbo_by_sweep(selection: Selection) -> Figure:
     best = selection.best
     histories = np.asarray(best.ascent.restart_histories, float)
     end = best.elbo
-    # Below it differences are rounding.
-    floor = max(1e-3, 4 * float(np.finfo(np.asarray(best.ascent.elbo).dtype).eps) * abs(end))
+    floor = max(1e-3, best.rounding)
     with mpl.rc_context(STYLE):
         figure = StyledFigure(figsize=(4.0, 2.8), layout="constrained")
         axes = figure.subplots()

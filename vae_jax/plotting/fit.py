@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import gaussian_kde
 
 from vae_jax import distributions
 from vae_jax.inference.fit import Fit
@@ -30,6 +31,9 @@ WIDTH = 3.5
 INTERVAL = 1.96
 
 MOST_POINTS = 2_000
+
+NUM_DRAWS = 50_000
+"""That a marginal without a closed form is smoothed from."""
 
 
 def poisson_gamma_fit(result: ProblemFit) -> Figure:
@@ -87,7 +91,8 @@ def _draw_history(axes: Axes, fitted: Fit, *, bound: float) -> None:
     )  # fmt: skip
     axes.axhline(bound, color=REFERENCE, linewidth=0.9)
     spread = history[len(history) // 2 :].std()
-    low = min(np.quantile(history[window // 4 :], 0.02), means[1:].min()) - spread
+    # The first window is the climb, next to which the rest would look level.
+    low = min(np.quantile(history[window:], 0.02), means[1:].min()) - spread
     axes.set_ylim(low, max(bound, means.max(), np.quantile(history, 0.98)) + 2 * spread)
     axes.set_xlim(0, len(history) * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -147,9 +152,9 @@ def _marginal_of_q(result: ProblemFit, name: str, grid: np.ndarray) -> np.ndarra
     if isinstance(q, dict):
         log_density = jax.vmap(lambda value: distributions.log_prob(q[name], value))
         return np.exp(np.asarray(log_density(jnp.asarray(grid)), float))
-    draws = np.asarray(distributions.sample(q, jax.random.key(0), 200_000)[name], float)
-    shares, edges = np.histogram(draws, bins=60, range=(grid[0], grid[-1]))
-    return np.interp(grid, (edges[1:] + edges[:-1]) / 2, shares / len(draws) / (edges[1] - edges[0]))
+    draws = np.asarray(distributions.sample(q, jax.random.key(0), NUM_DRAWS)[name], float)
+    # Of the logarithm, so that no density leaks below zero.
+    return gaussian_kde(np.log(draws))(np.log(grid)) / grid
 
 
 def _draw_coefficients(axes: Axes, result: RegressionFit) -> None:

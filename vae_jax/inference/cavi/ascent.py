@@ -16,6 +16,9 @@ from vae_jax.typing import PRNGKey, Scalar
 SAME = PartitionSpec()
 """On every device."""
 
+ELEMENTS_OF_STARTS = 2**22
+"""Of data that starts are made from at once. A start takes memory for every event and component."""
+
 
 class StepInfo(NamedTuple):
     """What one sweep over the factors reports."""
@@ -114,7 +117,11 @@ def run(
 
 @partial(jax.jit, static_argnames="num_restarts")
 def _starts(model: Any, data: Any, key: PRNGKey, num_restarts: int) -> Any:
-    return jax.vmap(lambda key: model.init(key, data))(jax.random.split(key, num_restarts))
+    keys = jax.random.split(key, num_restarts)
+    at_once = max(1, ELEMENTS_OF_STARTS // max(leaf.size for leaf in jax.tree.leaves(data)))
+    if at_once >= num_restarts:
+        return jax.vmap(lambda key: model.init(key, data))(keys)
+    return lax.map(lambda key: model.init(key, data), keys, batch_size=at_once)
 
 
 def _over_devices(data: Any, mesh: Mesh) -> Any:

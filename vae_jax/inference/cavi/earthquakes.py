@@ -60,6 +60,9 @@ from vae_jax.typing import Distributions, PRNGKey, Scalar
 CLUSTERS_PER_SPREAD = 5.0
 """The data's spread over a cluster's, by default."""
 
+LARGEST_RATE = 2**30
+"""Of counts that are drawn: they are integers of 32 bits."""
+
 
 class Earthquakes(NamedTuple):
     """Events as the mixture reads them. Build them with `earthquakes`."""
@@ -90,8 +93,8 @@ def earthquakes(positions: ArrayLike, counts: ArrayLike) -> Earthquakes:
     """Events from their positions [N, D] and counts [N].
 
     Raises:
-        ValueError: the shapes do not fit, a position is not finite, or a count is no natural number. Rows and columns
-            are numbered from 1.
+        ValueError: the shapes do not fit, a position is not finite, a count is no natural number, or either is so
+            large that its sums overflow. Rows and columns are numbered from 1.
     """
     points, numbers = np.asarray(positions, np.float64), np.asarray(counts, np.float64)
     if points.ndim != 2 or points.size == 0:
@@ -110,9 +113,28 @@ def earthquakes(positions: ArrayLike, counts: ArrayLike) -> Earthquakes:
     # Centred in double precision: far from the origin single precision would have few digits left for the differences.
     centred = points - centre
     dtype = jnp.result_type(float)
+    check_squares(centred, dtype)
+    log_factorials = numpy_gammaln(numbers + 1).sum()
+    if log_factorials > jnp.finfo(dtype).max:
+        row = numbers.argmax()
+        raise ValueError(
+            f"counts must be small enough for {dtype}, got {numbers[row]:g} in row {row + 1}: mend the data"
+        )
     features = np.vstack([centred.T, numbers, np.ones(len(points))])
-    sums = ((centred**2).sum(), numpy_gammaln(numbers + 1).sum(), len(points))
+    sums = ((centred**2).sum(), log_factorials, len(points))
     return Earthquakes(jnp.asarray(features, dtype), jnp.asarray(centre, dtype), *(jnp.asarray(x, dtype) for x in sums))
+
+
+def check_squares(centred: Float[np.ndarray, "N D"], dtype: Any) -> None:
+    """Raises ValueError for positions about their mean whose squares add up to more than the type can hold."""
+    with np.errstate(over="ignore"):
+        total = (centred**2).sum()
+    if not total < jnp.finfo(dtype).max:
+        row, column = np.unravel_index(np.abs(centred).argmax(), centred.shape)
+        raise ValueError(
+            f"positions must be near enough to each other for {dtype}, got one {np.abs(centred[row, column]):g} from "
+            f"their mean in row {row + 1}, column {column + 1}: change its unit"
+        )
 
 
 class EarthquakeFactors(NamedTuple):
@@ -231,13 +253,19 @@ class EarthquakeMixture(NamedTuple):
         return jax.nn.logsumexp(components, axis=0)
 
     def simulate(self, key: PRNGKey, num_events: int) -> Simulation:
-        """Parameters from the prior and `num_events` events. It is not traceable: the events are checked."""
+        """Parameters from the prior and `num_events` events. It is not traceable: the events are checked.
+
+        Raises:
+            ValueError: a rate is drawn too large for its counts to be.
+        """
         loc_key, rate_key, weights_key, labels_key, positions_key, counts_key = jax.random.split(key, 6)
         weights = self.weights.draw(weights_key)
         num_components, num_dimensions = weights.shape[0], self.prior_loc.shape[0]
         noise = jax.random.normal(loc_key, (num_components, num_dimensions))
         loc = self.prior_loc[None] + noise / jnp.sqrt(self.prior_precision)
         rate = jax.random.gamma(rate_key, self.concentration, (num_components,)) / self.rate
+        if not rate.max() < LARGEST_RATE:
+            raise ValueError(f"rates must be below {LARGEST_RATE:,} to draw counts, got {rate.max():g}: raise rate")
         labels = jax.random.categorical(labels_key, jnp.log(weights), shape=(num_events,))
         noise = jax.random.normal(positions_key, (num_events, num_dimensions))
         positions = loc[labels] + noise / jnp.sqrt(self.position_precision)

@@ -31,6 +31,7 @@ from jaxtyping import Array, Float
 
 from vae_jax.inference.cavi.ascent import StepInfo
 from vae_jax.inference.cavi.assignment import assign, product
+from vae_jax.inference.cavi.earthquakes import check_squares
 from vae_jax.inference.cavi.seeding import labels_by_size, plus_plus_labels
 from vae_jax.inference.cavi.weights import DirichletWeights, Weights, check_weights, num_present, order_by_size
 from vae_jax.typing import PRNGKey, Scalar
@@ -49,7 +50,8 @@ def points(positions: ArrayLike) -> Points:
     """Points from their positions [N, D].
 
     Raises:
-        ValueError: there are none, or a position is not finite. Rows and columns are numbered from 1.
+        ValueError: there are none, or a position is not finite or so large that sums of squares overflow. Rows and
+            columns are numbered from 1.
     """
     values = np.asarray(positions, np.float64)
     if values.ndim != 2 or values.size == 0:
@@ -59,9 +61,10 @@ def points(positions: ArrayLike) -> Points:
             f"positions must be finite, got {values[row, column]} in row {row + 1}, column {column + 1}: leave it out"
         )
     centre = values.mean(0)
+    dtype = jnp.result_type(float)
+    check_squares(values - centre, dtype)
     centred = (values - centre).T
     squares = (centred[:, None] * centred[None]).reshape(-1, len(values))
-    dtype = jnp.result_type(float)
     features = np.vstack([centred, squares, np.ones(len(values))])
     return Points(jnp.asarray(features, dtype), jnp.asarray(centre, dtype))
 

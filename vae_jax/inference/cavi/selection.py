@@ -56,6 +56,11 @@ class Candidate(NamedTuple):
         return self.elbo + self.log_symmetries
 
     @property
+    def rounding(self) -> float:
+        """Nats up to which bounds of this size may differ by rounding."""
+        return 32 * float(np.finfo(np.asarray(self.ascent.elbo).dtype).eps) * abs(self.elbo)
+
+    @property
     def elbo_history(self) -> Float[np.ndarray, " T"]:
         """The bound after each sweep of the best restart."""
         return np.asarray(self.ascent.elbo_history)[: int(self.ascent.num_steps)]
@@ -64,8 +69,7 @@ class Candidate(NamedTuple):
     def num_at_best(self) -> int:
         """How many restarts ended at the best bound, up to `AT_BEST` and rounding."""
         ends = np.asarray(self.ascent.restart_elbos)
-        rounding = 32 * np.finfo(ends.dtype).eps * abs(self.elbo)
-        return int((ends >= self.elbo - AT_BEST - rounding).sum())
+        return int((ends >= self.elbo - AT_BEST - self.rounding).sum())
 
 
 class Selection(NamedTuple):
