@@ -119,6 +119,8 @@ MISUSES = {
     "--problem poisson-gamma --response x": "--response must be left out here",
     "--problem poisson-gamma --estimator other": "--estimator must be one of",
     "--problem poisson-gamma --num-steps 1500": "num_steps must be a multiple of the window of 1000",
+    "--problem poisson-gamma --num-steps 0": "--num-steps must be at least 1, got 0",
+    "--problem poisson-gamma --num-samples 0": "--num-samples must be at least 1, got 0",
     "--problem poisson-gamma --learning-rate 0": "--learning-rate must be positive",
     "--problem poisson-gamma --learning-rate-schedule step": "--learning-rate-schedule must be one of",
     "--problem poisson-gamma --patience -1": "--patience must be 0 or more",

@@ -154,6 +154,10 @@ class Fit:
                 f"--learning-rate-schedule must be one of {', '.join(SCHEDULES)}, got {self.learning_rate_schedule}: "
                 "choose of these"
             )
+        for name in ("num_steps", "num_restarts", "window", "_num_samples"):
+            if (number := getattr(self, name)) < 1:
+                flag = name.strip("_").replace("_", "-")
+                raise Misuse(f"--{flag} must be at least 1, got {number}: raise it")
         if not 0 < self.learning_rate < float("inf"):
             raise Misuse(f"--learning-rate must be positive and finite, got {self.learning_rate}: change it")
         if self._patience < 0:
