@@ -172,7 +172,7 @@ def _cavi(size: dict[str, int], rounds: int) -> dict[str, Any]:
 
 def _hand_fused(
     model: Any, state: Any, data: cavi.Earthquakes, folder: Path, cores: int
-) -> Callable[[int], None] | None:
+) -> Callable[[int], float] | None:
     """A number of passes by the C loop, or None without a compiler. Its sums are checked against the mixture's."""
     from vae_jax.inference.cavi.assignment import assign
 
@@ -201,7 +201,7 @@ def _hand_fused(
     expected = jax.jit(assign)(jnp.asarray(coefficients), data.features)
     np.testing.assert_allclose(sums, expected.sums, rtol=1e-3, atol=1e-3 * np.abs(sums).max())
     np.testing.assert_allclose(log_normalizer, expected.log_normalizer, rtol=1e-5)
-    return passes  # type: ignore[return-value]
+    return passes
 
 
 def _bytes_an_event(num_events: int, ascend: Callable[[int], Any]) -> float:

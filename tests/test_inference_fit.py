@@ -275,7 +275,10 @@ def test_the_exact_posterior_of_poisson_gamma():
     of_row = jax.vmap(lambda u, v: problem.log_joint({"u": u, "v": v}), (None, 0))
     logs = np.asarray(jax.vmap(of_row, (0, None))(jnp.asarray(u), jnp.asarray(v)), float)
     density = np.exp(logs - posterior.log_evidence)
-    integrate = lambda f: np.trapezoid(np.trapezoid(f, v), u)  # noqa: E731
+
+    def integrate(f):
+        return np.trapezoid(np.trapezoid(f, v), u)
+
     assert integrate(density) == pytest.approx(1, abs=1e-5)
     assert integrate(density * u[:, None]) == pytest.approx(posterior.mean_u, rel=1e-4)
     covariance = integrate(density * u[:, None] * v) - posterior.mean_u * posterior.mean_v

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.inference.evidence.estimate import EvidenceEstimate, estimate_from
-from vae_jax.inference.evidence.importance import as_partial
 from vae_jax.inference.evidence.schedules import Schedule, sigmoid, temperatures_of
 from vae_jax.inference.evidence.unconstrained import Path, path_between
+from vae_jax.inference.minibatches import as_partial
 from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
 
 Vectors = Float[Array, "C D"]

@@ -21,6 +21,7 @@ from vae_jax.inference.evidence.estimate import (
     shape_of,
     with_weights,
 )
+from vae_jax.inference.minibatches import as_partial
 from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
 
 CHUNK_SIZE = 4096
@@ -114,11 +115,6 @@ def importance_weighted_bound(
     if num_replicates < 2:
         raise ValueError(f"num_replicates must be at least 2, got {num_replicates}: an error needs two")
     return _bound(_replicates(as_partial(log_joint), q, key, num_samples=num_samples, num_replicates=num_replicates))
-
-
-def as_partial(log_density: LogDensity) -> Partial:
-    """A pytree for `jax.jit`, equal to that of the same function."""
-    return log_density if isinstance(log_density, Partial) else Partial(log_density)
 
 
 @partial(jax.jit, static_argnames=("num_samples", "chunk_size"))
