@@ -13,15 +13,12 @@ latent vector of 1,000 entries at 1,000 samples and 1,000 replicates.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,16 +29,17 @@ from jax.sharding import Mesh, PartitionSpec
 from rich.console import Console
 from rich.table import Table
 
+from command_line import add_quick_and_out, described_parser, out_folder
+from saving import environment_with
 from speed.memory import peak_resident, restart_peak
-from vae_jax.cli.startup import environment, start_jax
+from speed.work import seconds_of
+from vae_jax.cli.startup import start_jax
 from vae_jax.estimators import ESTIMATORS, REGISTRY
 from vae_jax.files import write_json
 from vae_jax.problems import BernoulliCost, CategoricalCost, SquareCost
 from vae_jax.replicates import replicate_mesh
 from vae_jax.statistics import gradient_statistics
 from vae_jax.variance import work_of
-
-DEFAULT_OUT = Path(__file__).parent / "results"
 
 NUM_SAMPLES, NUM_REPLICATES = 10_000, 1_000
 CHUNKS = (20_000, 100_000, 500_000, 1_000_000)
@@ -145,7 +143,7 @@ def main(options: argparse.Namespace) -> None:
     seconds: dict[Any, list[float]] = {key: [] for key in (*passes, *floors)}
     for _ in range(options.rounds):
         for key, run in (passes | floors).items():
-            seconds[key].append(_seconds(run))
+            seconds[key].append(seconds_of(run))
     for row, case in zip(rows, chosen, strict=True):
         ratios = [a / b for a, b in zip(seconds[case.name], seconds[case.floor], strict=True)]
         evaluations = REGISTRY[case.estimator].evaluations.number(
@@ -163,10 +161,10 @@ def main(options: argparse.Namespace) -> None:
         if not options.quick:
             row["peak_bytes"] = _peak_bytes(case)
     _print(rows)
-    out = options.out or (None if options.quick else DEFAULT_OUT)
+    out = out_folder(options)
     if out is not None:
         method = {"num_samples": sizes[0], "num_replicates": sizes[1], "rounds": options.rounds}
-        about = {"environment": environment("float32", 0) | {"cpu_count": os.cpu_count()}, "method": method}
+        about = {"environment": environment_with((), 0), "method": method}
         out.mkdir(parents=True, exist_ok=True)
         path = out / f"estimator_speed_{jax.default_backend()}.json"
         write_json(path, about | {"rows": rows})
@@ -180,7 +178,7 @@ def _compiled_pass(case: Case, num_samples: int, num_replicates: int, mesh: Mesh
         return gradient_statistics(loss, params, key, num_replicates, tail_size=0, mesh=mesh)
 
     # The first call compiles and runs, the second runs.
-    first, second = _seconds(run), _seconds(run)
+    first, second = seconds_of(run), seconds_of(run)
     return first - second, run
 
 
@@ -189,8 +187,8 @@ def _fastest_floor(draws: tuple[Draw, ...], number: int, mesh: Mesh) -> Callable
         _floor(draws, number, max(1, number // mesh.size), mesh)
     ]
     for candidate in candidates:
-        _seconds(candidate)
-    return min(candidates, key=lambda candidate: min(_seconds(candidate) for _ in range(2)))
+        seconds_of(candidate)
+    return min(candidates, key=lambda candidate: min(seconds_of(candidate) for _ in range(2)))
 
 
 def _floor(draws: tuple[Draw, ...], number: int, elements: int, mesh: Mesh) -> Callable[[], Any]:
@@ -209,12 +207,6 @@ def _floor(draws: tuple[Draw, ...], number: int, elements: int, mesh: Mesh) -> C
     shards = PartitionSpec(mesh.axis_names)
     program = jax.jit(jax.shard_map(on_device, mesh=mesh, in_specs=shards, out_specs=shards, check_vma=False))
     return partial(program, jax.random.split(jax.random.key(1), num_chunks))
-
-
-def _seconds(run: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - started
 
 
 def large_loss(case: Case) -> tuple[Callable[..., Array], dict[str, Array]]:
@@ -300,11 +292,10 @@ def _over_limits(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="that medians are taken over (5)")
     parser.add_argument("--only", nargs="*", help="estimators to time (all)")
-    parser.add_argument("--quick", action="store_true", help="small sizes; saves nothing unless --out is given")
-    parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results)")
+    add_quick_and_out(parser)
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -44,6 +44,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.mixture import BayesianGaussianMixture
 
+from command_line import add_quick_and_out, described_parser, out_folder
 from saving import environment_with, save_results
 from speed.memory import peak_resident, restart_peak
 from vae_jax.cli.startup import start_jax
@@ -52,8 +53,6 @@ from vae_jax.inference.families import MeanFieldNormal
 from vae_jax.inference.fit import fit
 from vae_jax.inference.numpyro_models import numpyro_log_joint
 from vae_jax.replicates import replicate_mesh
-
-DEFAULT_OUT = Path(__file__).parent / "results"
 
 SOURCE = Path(__file__).parent / "speed" / "earthquake_pass.c"
 
@@ -75,7 +74,7 @@ def main(options: argparse.Namespace) -> None:
         "fit": [_fit(name, model, size, rounds) for name, model in islice(_models().items(), size["models"])],
     }
     _print(results)
-    out = options.out or (None if options.quick else DEFAULT_OUT)
+    out = out_folder(options)
     if out is not None:
         about = {"environment": environment_with(("numpyro", "scikit-learn"), 0), "method": size | {"rounds": rounds}}
         save_results(about | results, out / f"inference_speed_{jax.default_backend()}.json")
@@ -402,14 +401,9 @@ def _cells(ratio: dict[str, float]) -> tuple[str, str]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="that medians are taken over (7)")
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="small sizes and one cold round, whose times say nothing; saves nothing unless --out is given",
-    )
-    parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results)")
+    add_quick_and_out(parser, quick="small sizes and one cold round, whose times say nothing")
     return parser.parse_args()
 
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import multivariate_normal
 
+from command_line import DEFAULT_OUT, described_parser
 from vae_jax import plotting
 from vae_jax.cli.startup import environment
 from vae_jax.divergences import kl_gaussian, kl_standard_normal
@@ -32,8 +33,6 @@ from vae_jax.vae.evaluation import make_score
 from vae_jax.vae.run_folder import RunFolder
 from vae_jax.vae.runs import Run, visible_images
 from vae_jax.vae.trained import Trained, load_trained
-
-DEFAULT_OUT = Path(__file__).parent / "results"
 
 LATENTS = 5
 
@@ -148,7 +147,7 @@ def identity(model: Exact, x: np.ndarray, out: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described_parser(__doc__)
     parser.add_argument("--num-epochs", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
     main(parser.parse_args())

@@ -25,17 +25,15 @@ import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from command_line import add_quick_and_out, described_parser, out_folder
 from saving import environment_with, save_results
 from training.sections import PRECISIONS, Setting, importance_sampling, memory, products, quality, start, trainings
 from training.table import print_tables
 from training.targets import targets
 from training.work import BINARIZATION_SEED, load_work
 from training.worker import FAMILIES, started
-
-DEFAULT_OUT = Path(__file__).parent / "results"
 
 PEER_PACKAGES = ("torch", "flax", "optax")
 
@@ -103,7 +101,7 @@ def main(options: argparse.Namespace) -> None:
         **results,
     }
     print_tables(results)
-    out = options.out or (None if options.quick else DEFAULT_OUT)
+    out = out_folder(options)
     if out is not None:
         save_results(results, out / f"training_speed_{results['environment']['device']['platform']}.json")
 
@@ -117,12 +115,11 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described_parser(__doc__)
     parser.add_argument("--data", default="mnist", help="name of a dataset or folder of IDX files (mnist)")
     parser.add_argument("--rounds", type=int, help="that medians are taken over (7)")
     parser.add_argument("--quality", action="store_true", help="compare the test ELBO after some epochs too")
-    parser.add_argument("--quick", action="store_true", help="small sizes; saves nothing unless --out is given")
-    parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results)")
+    add_quick_and_out(parser)
     return parser.parse_args(arguments)
 
 

@@ -11,12 +11,12 @@ import argparse
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from command_line import add_quick_and_out, described_parser, out_folder
 from saving import environment_with, save_results
 from speed.floor import (
     OPERATIONS_PER_NORMAL,
@@ -42,8 +42,6 @@ PEER_LIBRARIES: dict[str, Callable[[Work], Iterator[Peer]]] = {
     "tensorflow-probability": tfp_peers,
     "torch": torch_peers,
 }
-
-DEFAULT_OUT = Path(__file__).parent / "results"
 
 PEER_PACKAGES = ("torch", "tfp-nightly", "tensorflow-probability")
 
@@ -97,7 +95,7 @@ def main(options: argparse.Namespace) -> None:
     # The targets are stated for the full sizes.
     results["targets"] = [] if options.quick else targets(results)
     print_tables(results)
-    out = options.out or (None if options.quick else DEFAULT_OUT)
+    out = out_folder(options)
     if out is not None:
         save_results(results, out / f"variance_speed_{jax.default_backend()}.json")
 
@@ -201,15 +199,14 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described_parser(__doc__)
     parser.add_argument("--num-samples", type=int, help="of a replicate (10,000)")
     parser.add_argument("--num-replicates", type=int, help="of a pass (1,000)")
     parser.add_argument("--rounds", type=int, help="that medians are taken over (7)")
     parser.add_argument("--large-samples", type=int, help="of a replicate in the large passes (1,000,000)")
     parser.add_argument("--large-rounds", type=int, help="of the large passes (3)")
     parser.add_argument("--device-flops", type=float, help="float32 operations a second, for the share of the roofline")
-    parser.add_argument("--quick", action="store_true", help="small sizes; saves nothing unless --out is given")
-    parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results)")
+    add_quick_and_out(parser)
     return parser.parse_args(arguments)
 
 

@@ -26,7 +26,7 @@ def values_at(objective: Objective, samples: Latents, q: Distributions) -> Float
 def _values(objective: Objective, samples: Latents, q: Distributions) -> Float[Array, "S ..."]:
     if jax.tree.leaves(samples)[0].shape[0] > 1:
         return jax.vmap(objective, in_axes=(0, None))(samples, q)
-    # An axis of length 1 stays in every product of a network, and XLA transposes what it need not: a step of a VAE takes
-    # 1.07 times as long on one core.
+    # An axis of length 1 would stay in every product of a network, and XLA transposes what it need not: a step of a VAE
+    # takes 1.07 times as long on one core.
     value = objective(jax.tree.map(lambda sample: sample[0], samples), q)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], value)

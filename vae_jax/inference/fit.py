@@ -1,7 +1,6 @@
 """Stochastic variational inference: a family fitted to any log joint, in one compiled loop."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,14 +10,15 @@ import numpy as np
 import optax
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from vae_jax import bounds, distributions
 from vae_jax.estimators import pathwise
 from vae_jax.inference.diagnostics import pareto_smoothed
 from vae_jax.inference.families import Family
 from vae_jax.inference.minibatches import Minibatched, as_partial
-from vae_jax.inference.stopping import ElboPlateau, WindowMean, rise_of, window_mean
+from vae_jax.inference.stochastic_ascent import Step, climb_all
+from vae_jax.inference.stopping import ElboPlateau, rise_of
 from vae_jax.typing import Distributions, Estimator, Latents, LogDensity, Parameters, PRNGKey, Scalar
 
 ADAM = optax.adam(1e-2)
@@ -148,11 +148,11 @@ def fit(
     target = log_joint if isinstance(log_joint, Minibatched) else as_partial(log_joint)
     key_steps, key_choice, key_final = jax.random.split(key, 3)
     rule = criterion if stopping is None else stopping
-    climbs = _climb_all(
+    climbs = climb_all(
         target,
         jax.random.split(key_steps, num_restarts),
         family=family,
-        step=_Step(optimizer, num_samples, estimator),
+        step=Step(optimizer, num_samples, estimator),
         num_windows=num_steps // window,
         window=window,
         rule=rule,
@@ -189,31 +189,6 @@ def fit(
     )
 
 
-class _Step(NamedTuple):
-    """How one step is made."""
-
-    optimizer: optax.GradientTransformation
-    num_samples: int
-    estimator: Estimator
-
-
-class _Climb(NamedTuple):
-    """One restart after some windows of steps."""
-
-    params: Parameters
-    optimizer_state: Any
-    average: Parameters
-    """Of the parameters over the last window."""
-    history: Float[Array, "V W"]
-    means: Float[Array, " V"]
-    errors: Float[Array, " V"]
-    before: WindowMean
-    now: WindowMean
-    num_windows: Int[Array, ""]
-    num_flat: Int[Array, ""]
-    """Flat windows in a row, up to the last."""
-
-
 def _check_arguments(family: Any, key: Any, num_steps: int, window: int) -> None:
     if not isinstance(family, Family) or isinstance(family, type):
         raise TypeError(
@@ -229,106 +204,6 @@ def _check_arguments(family: Any, key: Any, num_steps: int, window: int) -> None
             f"num_steps must be a multiple of the window of {window} steps, two at least, got {num_steps}: use "
             f"{nearest}, or another window"
         )
-
-
-@partial(jax.jit, static_argnames=("family", "step", "num_windows", "window", "rule", "stops"))
-def _climb_all(
-    target: Any,
-    keys: Any,
-    *,
-    family: Family,
-    step: _Step,
-    num_windows: int,
-    window: int,
-    rule: ElboPlateau,
-    stops: bool,
-) -> _Climb:
-    def climb(key: PRNGKey) -> _Climb:
-        key_start, key_steps = jax.random.split(key)
-        start = _start(family.init(key_start), target, family, step, num_windows, window)
-
-        def goes_on(now: _Climb) -> Bool[Array, ""]:
-            is_unfinished = now.num_windows < num_windows
-            return is_unfinished & ~_is_settled(now, rule) if stops else is_unfinished
-
-        def advance(now: _Climb) -> _Climb:
-            window_key = jax.random.fold_in(key_steps, now.num_windows)
-            return _advance(now, jax.random.split(window_key, window), target, family, step, rule)
-
-        return lax.while_loop(goes_on, advance, start)
-
-    if keys.shape[0] == 1:
-        # A batch of one would still turn branches into selections, and slow every step.
-        return jax.tree.map(lambda leaf: leaf[None], climb(keys[0]))
-    return jax.vmap(climb)(keys)
-
-
-def _is_settled(climb: _Climb, rule: ElboPlateau) -> Bool[Array, ""]:
-    """Nothing more to win: the rise is over, or the ELBO is lost."""
-    is_lost = (climb.num_windows > 0) & ~jnp.isfinite(climb.now.mean)
-    return rule.is_over(climb.num_flat) | is_lost
-
-
-def _start(params: Parameters, target: Any, family: Family, step: _Step, num_windows: int, window: int) -> _Climb:
-    loss = _loss(target, family, step)
-    dtype = jax.eval_shape(loss, params, jax.random.key(0)).dtype
-    nothing = WindowMean(jnp.full((), -jnp.inf, dtype), jnp.zeros((), dtype))
-    return _Climb(
-        params=params,
-        optimizer_state=step.optimizer.init(params),
-        average=params,
-        history=jnp.full((num_windows, window), jnp.nan, dtype),
-        means=jnp.full(num_windows, jnp.nan, dtype),
-        errors=jnp.full(num_windows, jnp.nan, dtype),
-        before=nothing,
-        now=nothing,
-        num_windows=jnp.zeros((), int),
-        num_flat=jnp.zeros((), int),
-    )
-
-
-def _advance(now: _Climb, keys: Any, target: Any, family: Family, step: _Step, rule: ElboPlateau) -> _Climb:
-    """A window of steps."""
-    value_and_gradient = jax.value_and_grad(_loss(target, family, step))
-
-    def make_step(state: Any, key: PRNGKey) -> tuple[Any, Scalar]:
-        params, optimizer_state, total = state
-        loss, gradient = value_and_gradient(params, key)
-        updates, optimizer_state = step.optimizer.update(gradient, optimizer_state, params)
-        params: Any = optax.apply_updates(params, updates)
-        return (params, optimizer_state, jax.tree.map(jnp.add, total, params)), -loss
-
-    nothing = jax.tree.map(jnp.zeros_like, now.params)
-    (params, optimizer_state, total), elbos = lax.scan(make_step, (now.params, now.optimizer_state, nothing), keys)
-    mean = window_mean(elbos)
-    is_flat = rule.flat(now.now, mean)
-    number = now.num_windows
-    return _Climb(
-        params=params,
-        optimizer_state=optimizer_state,
-        average=jax.tree.map(lambda leaf: leaf / keys.shape[0], total),
-        history=now.history.at[number].set(elbos),
-        means=now.means.at[number].set(mean.mean),
-        errors=now.errors.at[number].set(mean.standard_error),
-        before=now.now,
-        now=mean,
-        num_windows=number + 1,
-        num_flat=jnp.where(is_flat, now.num_flat + 1, 0),
-    )
-
-
-def _loss(target: Any, family: Family, step: _Step) -> Callable[[Parameters, PRNGKey], Scalar]:
-    """Minus the ELBO, estimated."""
-
-    def of_batch(params: Parameters, key: PRNGKey) -> Scalar:
-        key_batch, key = jax.random.split(key)
-        return of_log_joint(target.of_batch(key_batch), params, key)
-
-    def of_log_joint(log_joint: LogDensity, params: Parameters, key: PRNGKey) -> Scalar:
-        q = family.distribution(params)
-        return -bounds.elbo(log_joint, q, key, step.num_samples, estimator=step.estimator)
-
-    return of_batch if isinstance(target, Minibatched) else partial(of_log_joint, target)
 
 
 @partial(jax.jit, static_argnames=("family", "num_groups"))

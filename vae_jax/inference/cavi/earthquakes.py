@@ -49,10 +49,10 @@ from jax.scipy.special import digamma, entr, gammaln
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from numpyro.distributions.kl import kl_divergence
-from scipy.special import gammaln as numpy_gammaln
 
 from vae_jax.inference.cavi.ascent import StepInfo
 from vae_jax.inference.cavi.assignment import assign, product
+from vae_jax.inference.cavi.events import Earthquakes, earthquakes
 from vae_jax.inference.cavi.seeding import labels_by_size, plus_plus_labels
 from vae_jax.inference.cavi.weights import DirichletWeights, Weights, check_weights, num_present, order_by_size
 from vae_jax.typing import Distributions, PRNGKey, Scalar
@@ -62,79 +62,6 @@ CLUSTERS_PER_SPREAD = 5.0
 
 LARGEST_RATE = 2**30
 """Of counts that are drawn: they are integers of 32 bits."""
-
-
-class Earthquakes(NamedTuple):
-    """Events as the mixture reads them. Build them with `earthquakes`."""
-
-    features: Float[Array, "D+2 N"]
-    """The positions about their mean, the counts, and ones."""
-    centre: Float[Array, " D"]
-    """The positions' mean."""
-    squared_distance: Scalar
-    """The sum over events of the squared distance from the centre."""
-    log_factorials: Scalar
-    """The sum over events of log s_n!."""
-    num_events: Scalar
-    """N. Where events are sharded over devices the features of one have fewer."""
-
-    @property
-    def positions(self) -> Float[Array, "N D"]:
-        """Where the events were."""
-        return self.features[:-2].T + self.centre[None]
-
-    @property
-    def counts(self) -> Float[Array, " N"]:
-        """How many stations reported each."""
-        return self.features[-2]
-
-
-def earthquakes(positions: ArrayLike, counts: ArrayLike) -> Earthquakes:
-    """Events from their positions [N, D] and counts [N].
-
-    Raises:
-        ValueError: the shapes do not fit, a position is not finite, a count is no natural number, or either is so
-            large that its sums overflow. Rows and columns are numbered from 1.
-    """
-    points, numbers = np.asarray(positions, np.float64), np.asarray(counts, np.float64)
-    if points.ndim != 2 or points.size == 0:
-        raise ValueError(f"positions must be N rows of D numbers, got shape {points.shape}: give at least one event")
-    if numbers.shape != points.shape[:1]:
-        raise ValueError(
-            f"counts must have shape {points.shape[:1]}, one a position, got {numbers.shape}: mend the data"
-        )
-    for row, column in np.argwhere(~np.isfinite(points))[:1]:
-        raise ValueError(
-            f"positions must be finite, got {points[row, column]} in row {row + 1}, column {column + 1}: leave it out"
-        )
-    for row in np.flatnonzero(~((numbers >= 0) & np.isfinite(numbers) & (numbers == np.floor(numbers))))[:1]:
-        raise ValueError(f"counts must be natural numbers, got {numbers[row]:g} in row {row + 1}: mend the data")
-    centre = points.mean(0)
-    # Centred in double precision: far from the origin single precision would have few digits left for the differences.
-    centred = points - centre
-    dtype = jnp.result_type(float)
-    check_squares(centred, dtype)
-    log_factorials = numpy_gammaln(numbers + 1).sum()
-    if log_factorials > jnp.finfo(dtype).max:
-        row = numbers.argmax()
-        raise ValueError(
-            f"counts must be small enough for {dtype}, got {numbers[row]:g} in row {row + 1}: mend the data"
-        )
-    features = np.vstack([centred.T, numbers, np.ones(len(points))])
-    sums = ((centred**2).sum(), log_factorials, len(points))
-    return Earthquakes(jnp.asarray(features, dtype), jnp.asarray(centre, dtype), *(jnp.asarray(x, dtype) for x in sums))
-
-
-def check_squares(centred: Float[np.ndarray, "N D"], dtype: Any) -> None:
-    """Raises ValueError for positions about their mean whose squares add up to more than the type can hold."""
-    with np.errstate(over="ignore"):
-        total = (centred**2).sum()
-    if not total < jnp.finfo(dtype).max:
-        row, column = np.unravel_index(np.abs(centred).argmax(), centred.shape)
-        raise ValueError(
-            f"positions must be near enough to each other for {dtype}, got one {np.abs(centred[row, column]):g} from "
-            f"their mean in row {row + 1}, column {column + 1}: change its unit"
-        )
 
 
 class EarthquakeFactors(NamedTuple):

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 
 from vae_jax.inference.cavi.ascent import StepInfo
 from vae_jax.inference.cavi.assignment import assign, product
-from vae_jax.inference.cavi.earthquakes import check_squares
+from vae_jax.inference.cavi.events import check_squares
 from vae_jax.inference.cavi.seeding import labels_by_size, plus_plus_labels
 from vae_jax.inference.cavi.weights import DirichletWeights, Weights, check_weights, num_present, order_by_size
 from vae_jax.typing import PRNGKey, Scalar

@@ -1,34 +1,21 @@
-"""Laplace's approximation: the Gaussian that a density has at its mode, and the integral that it gives."""
+"""The Gaussian that a density has at its mode, and the integral that it gives."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax import lax
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool
 
 from vae_jax import distributions
+from vae_jax.inference.laplace.newton import Climb, Matrix, Point, Vector, ascend, check_arrival, check_start, look
 from vae_jax.typing import LogDensity, Parameters, PRNGKey, Scalar
-
-Vector = Float[Array, " D"]
-Matrix = Float[Array, "D D"]
-
-SUFFICIENT = 1e-4
-"""Share of the gain that a gradient promises which a step has to make."""
-
-SHORTEST_FRACTION = 2.0**-60
-"""Of a Newton step."""
-
-MANY_BLOCKED = 10
-"""Steps in a row that were cut short where the density is not finite: a way to the boundary rather than a detour."""
 
 PROBE = 0.01
 """Posterior standard deviations about the mode in which the density has to be finite."""
@@ -116,8 +103,8 @@ def laplace(
     outcome = _compiled(log_density)(start, max_steps, tolerance)
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(outcome)):
         raise TypeError("laplace must be called outside of jit, vmap and grad, got a traced value: call it before them")
-    _check_first(outcome.first)
-    _check_converged(outcome)
+    check_start(outcome.first)
+    check_arrival(outcome.climb, outcome.first, outcome.has_converged)
     _check_maximum(outcome)
     return LaplaceApproximation(
         mode=outcome.mode,
@@ -129,45 +116,11 @@ def laplace(
     )
 
 
-class _Point(NamedTuple):
-    """A point on the way, and the Newton step from it."""
-
-    position: Vector
-    value: Scalar
-    gradient: Vector
-    hessian: Matrix
-    step: Vector
-    decrement: Scalar
-    """Length of the step in standard deviations of the local Gaussian: Boyd & Vandenberghe (2004), section 9.5.1."""
-
-
-class _Trial(NamedTuple):
-    """A fraction of a Newton step."""
-
-    fraction: Scalar
-    value: Scalar
-    is_accepted: Bool[Array, ""]
-    is_blocked: Bool[Array, ""]
-    """The density was not finite there, or at a larger fraction."""
-
-
-class _Climb(NamedTuple):
-    """The way to the mode so far."""
-
-    point: _Point
-    num_steps: Int[Array, ""]
-    num_blocked: Int[Array, ""]
-    """Blocked steps in a row, up to the last."""
-    has_stalled: Bool[Array, ""]
-    """The last step was cut short and gained nothing."""
-
-
 class _Outcome(NamedTuple):
     """All that is known at the end, whether good or bad."""
 
-    first: _Point
-    climb: _Climb
-    best: _Point
+    first: Point
+    climb: Climb
     has_converged: Bool[Array, ""]
     is_surrounded: Bool[Array, ""]
     """By points with a finite density."""
@@ -190,10 +143,10 @@ def _approximate(log_density: LogDensity, start: Parameters, max_steps: Any, tol
     def density(position: Vector) -> Scalar:
         return jnp.asarray(log_density(unravel(position)))
 
-    first = _look(density, vector)
-    climb = _climb(density, first, max_steps, tolerance)
+    first = look(density, vector)
+    climb = ascend(density, first, max_steps, tolerance)
     found = climb.point
-    polished = _look(density, found.position + found.step)
+    polished = look(density, found.position + found.step)
     is_better = jnp.isfinite(polished.value) & (polished.decrement <= found.decrement)
     best = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), polished, found)
     precision = _precision(best)
@@ -205,7 +158,6 @@ def _approximate(log_density: LogDensity, start: Parameters, max_steps: Any, tol
     return _Outcome(
         first=first,
         climb=climb,
-        best=best,
         has_converged=found.decrement <= tolerance,
         is_surrounded=jnp.isfinite(jax.vmap(density)(probes)).all(),
         mode=unravel(best.position),
@@ -219,75 +171,8 @@ def _approximate(log_density: LogDensity, start: Parameters, max_steps: Any, tol
 _approximate_once = jax.jit(_approximate)
 
 
-def _precision(point: _Point) -> Matrix:
+def _precision(point: Point) -> Matrix:
     return -(point.hessian + point.hessian.T) / 2
-
-
-def _climb(density: Callable[[Vector], Scalar], first: _Point, max_steps: Any, tolerance: Any) -> _Climb:
-    """Newton steps until one is shorter than the tolerance."""
-
-    def goes_on(climb: _Climb) -> Bool[Array, ""]:
-        return (climb.point.decrement > tolerance) & ~climb.has_stalled & (climb.num_steps < max_steps)
-
-    def advance(climb: _Climb) -> _Climb:
-        point = climb.point
-        trial = _search(density, point)
-        moved = point.position + trial.fraction * point.step
-        gains_nothing = (trial.fraction < 1) & (trial.value <= point.value)
-        return _Climb(
-            point=_look(density, jnp.where(trial.is_accepted, moved, point.position)),
-            num_steps=climb.num_steps + 1,
-            num_blocked=jnp.where(trial.is_blocked, climb.num_blocked + 1, 0),
-            has_stalled=~trial.is_accepted | gains_nothing,
-        )
-
-    zero = jnp.zeros((), int)
-    return lax.while_loop(goes_on, advance, _Climb(first, zero, zero, jnp.zeros((), bool)))
-
-
-def _search(density: Callable[[Vector], Scalar], point: _Point) -> _Trial:
-    """The first of the step, its half, its quarter and so on that rises enough."""
-    resolution = jnp.finfo(point.position.dtype).eps
-    # Close to the mode a gain is smaller than the rounding of the values that it is the difference of.
-    rounding = 8 * resolution * jnp.maximum(jnp.abs(point.value), 1)
-
-    def attempt(fraction: Scalar, was_blocked: Bool[Array, ""]) -> _Trial:
-        value = density(point.position + fraction * point.step)
-        is_finite = jnp.isfinite(value)
-        enough = point.value + SUFFICIENT * fraction * point.decrement**2 - rounding
-        return _Trial(fraction, value, is_finite & (value >= enough), was_blocked | ~is_finite)
-
-    return lax.while_loop(
-        lambda trial: ~trial.is_accepted & (trial.fraction > SHORTEST_FRACTION),
-        lambda trial: attempt(trial.fraction / 2, trial.is_blocked),
-        attempt(jnp.ones((), point.position.dtype), jnp.zeros((), bool)),
-    )
-
-
-def _look(density: Callable[[Vector], Scalar], position: Vector) -> _Point:
-    value, gradient = jax.value_and_grad(density)(position)
-    hessian = jax.hessian(density)(position)
-    step, decrement = _newton_step(position, gradient, hessian)
-    return _Point(position, value, gradient, hessian, step, decrement)
-
-
-def _newton_step(position: Vector, gradient: Vector, hessian: Matrix) -> tuple[Vector, Scalar]:
-    """The step that a Hessian with eigenvalues of one sign would ask for, and its length in standard deviations."""
-    diagonal = jnp.abs(jnp.diagonal(hessian))
-    # In these units every parameter's own curvature is one, whatever its unit was.
-    unit = jnp.where(diagonal > 0, lax.rsqrt(diagonal), 1)
-    eigenvalues, vectors = jnp.linalg.eigh(hessian * jnp.outer(unit, unit))
-    curvature = jnp.abs(eigenvalues)
-    smallest = gradient.size * jnp.finfo(gradient.dtype).eps * curvature.max()
-    # On a plane the step goes as far as the origin is away, and one further.
-    length = jnp.linalg.norm(gradient)
-    on_a_plane = jnp.where(length > 0, length / (1 + jnp.linalg.norm(position)), 1)
-    curvature = jnp.where(smallest > 0, jnp.maximum(curvature, smallest), on_a_plane)
-    coordinates = (unit * gradient) @ vectors
-    step = unit * (vectors @ (coordinates / curvature))
-    # An infinite curvature would otherwise pass for a step of no length.
-    is_known = jnp.isfinite(hessian).all()
-    return step, jnp.where(is_known, jnp.sqrt(jnp.sum(coordinates**2 / curvature)), jnp.nan)
 
 
 def _checked_start(start: Parameters) -> Parameters:
@@ -303,45 +188,6 @@ def _checked_start(start: Parameters) -> Parameters:
                 "what is no parameter"
             )
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), start)
-
-
-def _check_first(first: _Point) -> None:
-    """Refuses a start from which there is no way."""
-    for name, value in (("start", first.position), ("log_density at the start", first.value)):
-        if not np.isfinite(value).all():
-            wrong = np.ravel(value)[~np.isfinite(np.ravel(value))][0]
-            raise ValueError(f"{name} must be finite, got {wrong}: start where the density is positive")
-    if not np.isfinite(first.decrement):
-        raise ValueError(
-            "the derivatives of log_density must be finite at the start, got one that is not: start elsewhere, or see "
-            "that a branch not taken by jnp.where has none that is infinite"
-        )
-
-
-def _check_converged(outcome: _Outcome) -> None:
-    """Refuses a way that led to no mode."""
-    if outcome.has_converged:
-        return
-    climb, point = outcome.climb, outcome.climb.point
-    slope, start, end = (np.asarray(each, float) for each in (point.gradient, outcome.first.position, point.position))
-    steepness = math.hypot(*slope)
-    has_run_away = math.hypot(*end) > (1 + math.hypot(*start)) / jnp.finfo(point.position.dtype).eps
-    at_edge = climb.num_blocked >= MANY_BLOCKED or (climb.has_stalled and climb.num_blocked)
-    if at_edge and not has_run_away:
-        raise ValueError(
-            f"the mode must be inside of the support, got a density that still rises at its boundary, with a gradient "
-            f"of norm {steepness:.3g}: transform the parameter to one without bounds, such as its logarithm"
-        )
-    if has_run_away:
-        advice = "the density seems to have no mode"
-    elif climb.has_stalled:
-        advice = "use float64, a larger tolerance, or a density that is smooth"
-    else:
-        advice = "raise max_steps, or start closer to the mode"
-    raise RuntimeError(
-        f"laplace must reach a mode, got a gradient of norm {steepness:.3g} after {int(climb.num_steps)} steps, at a "
-        f"distance of {math.dist(end, start):.3g} from the start: {advice}"
-    )
 
 
 def _check_maximum(outcome: _Outcome) -> None:
@@ -368,65 +214,3 @@ def _check_maximum(outcome: _Outcome) -> None:
             f"the mode must be inside of the support, got a density that is not finite {PROBE:g} standard deviations "
             "from it: transform the parameter to one without bounds, such as its logarithm"
         )
-
-
-@dataclass(frozen=True)
-class FactorialApproximation:
-    """Laplace's approximation of N!, which is Stirling's, beside the exact value."""
-
-    number: int
-    """N."""
-    mode: float
-    """Of exp(N log t - t), which is N."""
-    scale: float
-    """Of the Gaussian at the mode, which is sqrt(N)."""
-    log_approximation: float
-    """Of N!, in nats."""
-    log_factorial: float
-    error: float
-    """Of the logarithm: 1 / (12 N) - 1 / (360 N^3) + ..."""
-    scaled_error: float
-    """The error times 12 N, which is 1 but for 1 / (30 N^2)."""
-    resolution: float
-    """What rounding may make of the error."""
-    reliable: bool
-    """Rounding is under 5% of the error."""
-    num_steps: int
-
-
-def approximate_factorial(number: int) -> FactorialApproximation:
-    """N! as the integral of exp(N log t - t) over positive t, by Laplace's approximation.
-
-    It is sqrt(2 pi N) (N / e)^N. The error is soon below the rounding of float32: use float64.
-
-    Args:
-        number: N.
-
-    Raises:
-        ValueError: N is not at least 1. The integrand of 0! has its mode at the boundary.
-
-    Reference: Stirling (1730); MacKay (2003), eqs. 1.12 and 27.1; Abramowitz & Stegun (1964), eq. 6.1.41.
-    """
-    if number < 1:
-        raise ValueError(f"number must be at least 1, got {number}: 0! and what is below has no mode to approximate at")
-    approximation = laplace(Partial(_log_integrand, jnp.asarray(float(number))), jnp.ones(()))
-    exact = math.lgamma(number + 1)
-    log_approximation = float(approximation.log_evidence)
-    error = exact - log_approximation
-    resolution = 2 * float(jnp.finfo(approximation.covariance.dtype).eps) * number * (math.log(number) + 1)
-    return FactorialApproximation(
-        number=number,
-        mode=float(approximation.mode),
-        scale=float(approximation.marginal_scale),
-        log_approximation=log_approximation,
-        log_factorial=exact,
-        error=error,
-        scaled_error=12 * number * error,
-        resolution=resolution,
-        reliable=resolution < 0.05 * error,
-        num_steps=approximation.num_steps,
-    )
-
-
-def _log_integrand(number: Scalar, t: Scalar) -> Scalar:
-    return number * jnp.log(t) - t

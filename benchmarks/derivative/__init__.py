@@ -1,0 +1,1 @@
+"""The parts of total_derivative.py."""
