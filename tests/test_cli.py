@@ -8,7 +8,11 @@ import sys
 
 import pytest
 
+from vae_jax.cli import main
 from vae_jax.cli.counts import read_counts
+from vae_jax.cli.memory import out_of_memory
+from vae_jax.cli.misuse import Misuse
+from vae_jax.cli.parsing import flags_of, parse
 from vae_jax.cli.results import staged
 
 SMALL = ("--num-samples", "5", "20", "--num-replicates", "50")
@@ -136,7 +140,7 @@ MISUSES = {
     "--family another": "family must be one of normal, log_normal, got another",
     "--dtype half": "dtype must be one of float32, float64, got half",
     "--out a_file/below": "--out must be a folder that can be written to, got a_file/below",
-    "--another": "Unrecognized options: --another",
+    "--another": "Unrecognized options: --another: vae-jax variance --help lists those that there are",
 }
 
 
@@ -291,3 +295,85 @@ def test_misuse_of_compare_ends_with_one_line(words, message, tmp_path):
     (line,) = process.stderr.splitlines()
     assert re.search(message, line)
     assert not (tmp_path / "made").exists()
+
+
+UNPARSED = {
+    "sample digits --num 0": "Unrecognized options: --num, 0: perhaps --num-images; vae-jax sample --help lists",
+    "sample digits --num=0": "Unrecognized options: --num=0: perhaps --num-images; vae-jax sample --help lists",
+    "fit --lerning_rate 1": "Unrecognized options: --lerning_rate, 1: perhaps --learning-rate or --learning-rate-sch",
+    "evidence --num-latents 1.5": "--num-latents must be whole numbers, got 1.5: vae-jax evidence --help tells of it",
+    "evidence --num-latents=1.5 2 --seed 1": "--num-latents must be whole numbers, got 1.5 2: vae-jax evidence",
+    "evaluate run --num-images few": "--num-images must be a whole number, got few: vae-jax evaluate --help tells",
+    "fit --learning-rate fast": "--learning-rate must be a number, got fast: vae-jax fit --help tells of it",
+    "variance --scale 1 x": "--scale must be numbers, got 1 x: vae-jax variance --help tells of it",
+    "plot run --checkpoint first": "invalid choice 'first' for argument '--checkpoint'. Expected one of",
+    "sample": "Missing from vae-jax sample: PATH",
+    "smaple digits": "the command must be one of variance, compare, .*, got smaple: vae-jax --help tells of each",
+    "--debug sample digits": "the command must be one of .*, got --debug: vae-jax --help tells of each",
+}
+
+
+@pytest.mark.parametrize("words", UNPARSED)
+def test_words_that_a_command_does_not_take_are_told_in_one_line_of_its_own_flags(words, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    for is_terminal in (False, True):
+        monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)  # noqa: B023
+        with pytest.raises(Misuse) as caught:
+            parse(words.split())
+        assert re.match(UNPARSED[words], str(caught.value))
+        assert len(str(caught.value)) < 200
+        assert str(caught.value).isprintable()
+
+
+def test_the_flags_of_a_command_are_read_off_its_help():
+    assert flags_of("sample") == [
+        "--num-images", "--pixels", "--checkpoint", "--model-seed", "--seed", "--out", "--debug",
+    ]  # fmt: skip
+
+
+EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory "
+
+
+@pytest.mark.parametrize(
+    ("error", "command", "said"),
+    [
+        (RuntimeError(f"{EXHAUSTED}allocating 35265949344 bytes."), "train", "35.3 GB were asked for at once: lower "),
+        (RuntimeError(f"{EXHAUSTED}while trying to allocate 32.84GiB."), "fit", "35.3 GB were asked for at once: low"),
+        (MemoryError("Unable to allocate 12.0 MiB for an array"), "plot", "12.6 MB were asked for at once: free some"),
+        (MemoryError(), "encode", "more was asked for than there is: free some, or take a machine with more"),
+    ],
+)
+def test_memory_that_does_not_suffice_is_told_in_words(error, command, said, monkeypatch, capsys):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(f"vae_jax.cli.{command}.{command.title()}.run", fail)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert main([command, *(["folder"] if command in ("plot", "encode") else [])]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"vae-jax: error: the memory does not suffice, {said}")
+
+
+def test_the_flags_that_memory_grows_with_are_those_of_the_command():
+    assert "lower --batch-size, --num-samples or --num-seeds, or" in out_of_memory(MemoryError(), "train")
+    assert "lower --num-images, or" in out_of_memory(MemoryError(), "sample")
+
+
+def test_a_reader_that_has_had_enough_is_no_error(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.run(
+        [sys.executable, "-m", "vae_jax", "train", "--help"],
+        cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(writing)
+    assert process.returncode == 1
+    assert process.stderr == ""
+
+
+def test_plot_names_its_folders_as_its_help_does(capsys):
+    assert main(["plot"]) == 2
+    assert capsys.readouterr().err.startswith("vae-jax: error: FOLDERS must be folders of runs, got none")
+    with pytest.raises(SystemExit):
+        main(["plot", "--help"])
+    assert "usage: vae-jax plot [-h] [PLOT OPTIONS] FOLDERS\n" in capsys.readouterr().out

@@ -16,6 +16,7 @@ import pytest
 from idx_files import NAMES, small_arrays, write_idx_folder
 from vae_jax.cli import main
 from vae_jax.cli.commands import COMMANDS
+from vae_jax.cli.parsing import parse
 from vae_jax.cli.stopping import stop_requests
 from vae_jax.vae.checkpoints import Checkpoints
 from vae_jax.vae.presets import PRESETS
@@ -178,6 +179,7 @@ def stopped(tmp_path_factory):
         assert main([*common, "--out", str(folder / "run")]) == 0
         assert main([*common, "--learning-rate-schedule", "cosine", "--out", str(folder / "cosine")]) == 0
     signal.signal(signal.SIGTERM, before)
+    shutil.copytree(folder / "run", folder / "unsaved", ignore=shutil.ignore_patterns("checkpoints"))
     np.savez(folder / "few.npz", train_images=np.arange(8 * 16, dtype=np.uint8).reshape(8, 4, 4))
     return folder
 
@@ -205,20 +207,40 @@ def test_a_run_whose_every_checkpoint_is_damaged_is_not_begun_anew(called, stopp
     assert {manifest.read_text() for manifest in manifests} == {"{"}
 
 
+DIVERGING = (*SMALL, "--optimizer", "sgd", "--learning-rate", "1e30", "--out", "run")
+DIVERGED = r"vae-jax: error: Diverged: the \w+ was -?(nan|inf) by step 2 \(epoch 1, batch 2 of 14\): lower .* anew; "
+
+
 def test_a_diverging_run_ends_in_one_line_and_its_last_good_checkpoint_is_used(called, tmp_path):
-    arguments = (*SMALL, "--optimizer", "sgd", "--learning-rate", "1e30", "--out", "run")
-    code, errors = called("train", *arguments, "--seconds-between-checkpoints", 0)
+    code, errors = called("train", *DIVERGING, "--seconds-between-checkpoints", 0)
     assert code == 1
-    assert re.fullmatch(
-        r"vae-jax: error: Diverged: the \w+ was -?(nan|inf) by step 2 \(epoch 1, batch 2 of 14\): .*", errors[-1]
-    )
-    assert last_state(tmp_path / "run").step <= 1
+    assert re.fullmatch(f"{DIVERGED}the checkpoint of step 1 is kept, but resumed from it .* the same", errors[-1])
+    assert last_state(tmp_path / "run").step == 1
+    code, errors = called("train", *SMALL, "--out", "run")
+    assert code == 2
+    assert "--out must be a folder without a run, got run: name another, or use --resume" in errors[-1]
+
+
+def test_a_folder_in_which_nothing_was_saved_is_trained_into_again(called, tmp_path):
+    code, errors = called("train", *DIVERGING)
+    assert code == 1
+    assert re.fullmatch(f"{DIVERGED}no checkpoint had been saved", errors[-1])
+    assert called("train", *SMALL, "--out", "run", "--stop-after", 1)[0] == 0
+    assert RunFolder(tmp_path / "run").experiment().training.learning_rate == 1e-3
+    assert last_state(tmp_path / "run").step == 14
 
 
 REFUSED = {
     "train another": "the preset must be one of bernoulli-256-50, .*, got another: choose of these",
-    "train --another 1": "Unrecognized options: --another",
+    "train --another 1": "Unrecognized options: --another, 1: vae-jax train --help lists those that there are",
+    "train --stop-after 1 iwae-1l": "a preset must come right after the word train, got iwae-1l later: write",
+    "train iwae-1l --resume {runs}/run": "a preset must be left out of a run that is resumed, got iwae-1l: leave it",
+    "train --alpha 0.3": "alpha must be left out with objective elbo, where it has no effect, got 0.3: leave it",
+    "train --iwae-gradient vimco": "iwae_gradient must be left out with objective elbo, .* or choose objective iwae",
+    "train --top-latent-size 3": "top_latent_size must be left out with network mlp, .* or choose network hierarchical",
+    "train iwae-1l --optimizer sgd --adam-b1 0.5": "adam_b1 must be left out with optimizer sgd, where .*, got 0.5",
     "train --out {runs}/run": "--out must be a folder without a run, got .*/run: name another, or use --resume",
+    "train --out {runs}/unsaved": "--out must be .*, got .*/unsaved with the metrics of one that saved no checkpoint",
     "train --out file/below": "--out must be a folder that can be written to, got file/below",
     "train --stop-after 0": "--stop-after must be at least 1, got 0",
     "train --seed -1": "seed must be from 0 to .*, got -1",
@@ -404,11 +426,20 @@ def test_help_of_every_command_needs_no_jax(tmp_path):
         assert f"'{module}'" not in loaded
 
 
+def test_help_of_training_names_the_presets(capsys):
+    with pytest.raises(SystemExit):
+        parse(["train", "--help"])
+    text = capsys.readouterr().out
+    assert text.startswith("usage: vae-jax train [-h] [TRAIN OPTIONS] [PRESET]\n")
+    for name in PRESETS:
+        assert f" {name}: " in text
+
+
 def test_every_preset_is_a_default_of_its_own(tmp_path):
     script = (
-        "import sys\nfrom vae_jax.cli import _parse\n"
+        "import sys\nfrom vae_jax.cli.parsing import parse\n"
         f"for name in {sorted(PRESETS)}:\n"
-        "    command = _parse(['train', name, '--num-epochs', '7'])\n"
+        "    command = parse(['train', name, '--num-epochs', '7'])\n"
         "    print(command.preset, command.experiment)\n"
         "assert 'jax' not in sys.modules"
     )

@@ -19,6 +19,7 @@ from vae_jax.vae.config import Binarization, Experiment, Likelihood, ModelConfig
 from vae_jax.vae.model import Architecture
 from vae_jax.vae.objectives import Weights, batch_terms
 from vae_jax.vae.presets import DEFAULT_PRESET, PRESETS
+from vae_jax.vae.used_settings import NEEDS, check_settings_are_used, settings
 
 KEY = jax.random.key(0)
 CONVOLUTIONAL = "convolutional-32"
@@ -160,7 +161,6 @@ MISUSES = [
     ({"model": {"top_latent_size": 0}}, "top_latent_size must be at least 1, got 0"),
     ({"model": {"top_hidden_sizes": (-1,)}}, "top_hidden_sizes must be at least 1, got (-1,)"),
     ({"model": {"activation": "swish"}}, "activation must be relu, leaky_relu, tanh, elu, gelu, silu or softplus"),
-    ({"model": {"likelihood_scale": 0.1}}, "likelihood_scale must be left out under likelihood bernoulli, got 0.1"),
     (
         GREY | {"model": {"likelihood": "gaussian", "likelihood_scale": 0.0}},
         "likelihood_scale must be finite and above",
@@ -202,8 +202,6 @@ MISUSES = [
     ({"objective": {"num_samples": 0}}, "num_samples must be at least 1, got 0"),
     ({"objective": {"beta": -1.0}}, "beta must be finite and at least 0, got -1.0"),
     ({"objective": {"beta": float("nan")}}, "beta must be finite and at least 0, got nan"),
-    ({"objective": {"objective": "iwae", "beta": 2.0}}, "beta must be 1 under objective iwae"),
-    ({"objective": {"objective": "iwae", "beta_schedule": "linear"}}, "beta_schedule must be constant under objective"),
     ({"objective": {"beta_ramp": 0.0}}, "beta_ramp must be in (0, 1], got 0.0"),
     ({"objective": {"beta_ramp": 1.5}}, "beta_ramp must be in (0, 1], got 1.5"),
     ({"objective": {"beta_cycles": 0}}, "beta_cycles must be at least 1, got 0"),
@@ -216,8 +214,6 @@ MISUSES = [
     ),
     ({"objective": {"alpha": -0.1}}, "alpha must be in [0, 1], got -0.1"),
     ({"objective": {"alpha_end": 1.1}}, "alpha_end must be in [0, 1], got 1.1"),
-    ({"objective": {"alpha_schedule": "trainable"}}, "alpha_schedule must be fixed under objective elbo"),
-    ({"objective": {"alpha_schedule": "linear"}}, "alpha_schedule must be fixed under objective elbo"),
     (HIERARCHICAL, "kl must be sampled with network hierarchical"),
     (HIERARCHICAL | {"objective": {"objective": "geometric_js"}}, "objective must be elbo or iwae with network hier"),
     (
@@ -232,11 +228,9 @@ MISUSES = [
     ({"training": {"adam_b1": 1.0}}, "adam_b1 must be in [0, 1), got 1.0"),
     ({"training": {"adam_b2": -0.1}}, "adam_b2 must be in [0, 1), got -0.1"),
     ({"training": {"adam_epsilon": 0.0}}, "adam_epsilon must be finite and above 0, got 0.0"),
-    ({"training": {"weight_decay": 0.1}}, "weight_decay must be 0 with optimizer adam, got 0.1"),
     ({"training": {"weight_decay": -0.1}}, "weight_decay must be finite and at least 0, got -0.1"),
     ({"training": {"gradient_clip": 0.0}}, "gradient_clip must be finite and above 0, got 0.0"),
     ({"training": {"patience": 0}}, "patience must be at least 1, got 0"),
-    ({"training": {"patience": 3}, "data": {"num_validation": 0}}, "patience must be left out with num_validation 0"),
     ({"training": {"precision": "float16"}}, "precision must be float32 or bfloat16, got 'float16'"),
 ]
 
@@ -271,17 +265,84 @@ def test_a_convolution_must_fit_the_images(sizes, shape, said):
 
 def test_what_is_harmless_is_allowed():
     for changes in (
-        {"objective": {"iwae_gradient": "doubly_reparameterized"}},
+        {"objective": {"objective": "iwae", "iwae_gradient": "doubly_reparameterized"}},
         {"objective": {"kl": "sampled", "estimator": "sticking_the_landing"}},
         {"objective": {"beta": 4, "free_bits": 0.1}},
         {"objective": {"objective": "geometric_js", "alpha_schedule": "trainable"}},
         {"training": {"optimizer": "adamw", "weight_decay": 0.01}},
-        {"training": {"optimizer": "sgd", "adam_b1": 0.5}},
+        {"training": {"optimizer": "adamax", "adam_b1": 0.5}},
         {"data": {"num_validation": 0}},
         HIERARCHICAL | {"objective": {"kl": "sampled"}},
         {"model": {"likelihood": "categorical"}},
     ):
         check_experiment(changed(changes))
+        check_settings_are_used(changed(changes))
+
+
+IWAE = {"objective": "iwae"}
+JENSEN_SHANNON = {"objective": "geometric_js"}
+USED = [
+    ({"data": {"data_dir": "folder"}}, {"data": {"data": "digits"}}),
+    ({"data": {"binarization_seed": 1}}, GREY),
+    ({"data": {"binarization_seed": 1}}, {"data": {"binarization": "threshold"}}),
+    ({"model": {"top_latent_size": 3, "network": "hierarchical"}}, {"model": {"network": "mlp"}}),
+    ({"model": {"top_hidden_sizes": (3,), "network": "hierarchical"}}, {"model": {"network": "convolutional"}}),
+    ({"model": {"likelihood": "gaussian", "likelihood_scale": 0.1}}, {"model": {"likelihood": "bernoulli"}}),
+    ({"objective": {"kl": "sampled"}}, {"objective": IWAE}),
+    ({"objective": {"kl": "sampled"}}, {"objective": JENSEN_SHANNON}),
+    ({"objective": {"iwae_gradient": "vimco"} | IWAE}, {"objective": {"objective": "elbo"}}),
+    ({"objective": {"beta": 2.0}}, {"objective": IWAE}),
+    ({"objective": {"beta_schedule": "linear"}}, {"objective": IWAE}),
+    ({"objective": {"beta_schedule": "linear", "beta_ramp": 0.2}}, {"objective": {"beta_schedule": "constant"}}),
+    ({"objective": {"beta_schedule": "cyclical", "beta_cycles": 2}}, {"objective": {"beta_schedule": "linear"}}),
+    ({"objective": {"alpha": 0.3} | JENSEN_SHANNON}, {"objective": {"objective": "elbo"}}),
+    ({"objective": {"alpha_schedule": "trainable"} | JENSEN_SHANNON}, {"objective": IWAE}),
+    (
+        {"objective": {"alpha_schedule": "linear", "alpha_end": 0.7} | JENSEN_SHANNON},
+        {"objective": {"alpha_schedule": "trainable"}},
+    ),
+    ({"objective": {"alpha_convention": "deasy"} | JENSEN_SHANNON}, {"objective": {"objective": "elbo"}}),
+    ({"training": {"adam_b1": 0.5}}, {"training": {"optimizer": "sgd"}}),
+    ({"training": {"adam_b2": 0.5}}, {"training": {"optimizer": "rmsprop"}}),
+    ({"training": {"adam_epsilon": 0.1}}, {"training": {"optimizer": "sgd"}}),
+    ({"training": {"optimizer": "adamw", "weight_decay": 0.1}}, {"training": {"optimizer": "adam"}}),
+    ({"training": {"patience": 3}}, {"data": {"num_validation": 0}}),
+]
+"""A setting with what it has an effect with, and a change that leaves it without."""
+
+ALWAYS_USED = {
+    "data", "binarization", "num_validation",
+    "network", "latent_size", "hidden_sizes", "activation", "encoder", "posterior_scale", "initializer", "output_bias",
+    "likelihood", "objective", "estimator", "num_samples", "free_bits",
+    "num_epochs", "batch_size", "learning_rate", "learning_rate_schedule", "optimizer", "gradient_clip", "precision",
+}  # fmt: skip
+"""Or refused by `check_experiment` where they are not."""
+
+
+def test_of_every_setting_it_is_known_when_it_has_an_effect():
+    assert set(NEEDS) | ALWAYS_USED == set(settings(Experiment()))
+    assert not set(NEEDS) & ALWAYS_USED
+    tested = {name for fields, _ in USED for section in fields.values() for name in section}
+    assert set(NEEDS) <= tested
+
+
+@pytest.mark.parametrize(("fields", "change"), USED, ids=map(str, USED))
+def test_a_setting_that_was_given_and_has_no_effect_is_refused(fields, change):
+    check_settings_are_used(changed(fields))
+    idle = changed({name: fields.get(name, {}) | change.get(name, {}) for name in {*fields, *change}})
+    ((other, value),) = ((name, value) for section in change.values() for name, value in section.items())
+    message = (
+        f"^[a-z_0-9]+ must be left out with {other} {value}, where it has no effect, got .*: leave it out, or choo"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_settings_are_used(idle)
+    # What a preset brings along was not given.
+    check_settings_are_used(idle, beside=changed(fields))
+
+
+def test_every_preset_uses_what_it_sets():
+    for experiment in PRESETS.values():
+        check_settings_are_used(experiment)
 
 
 # Binarization.

@@ -1,15 +1,15 @@
 """The command `vae-jax`: parse, call, print, save. Nothing here imports JAX before a command runs."""
 
 import contextlib
-import io
-import re
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from vae_jax.cli.commands import commands_of
+from vae_jax.cli.commands import COMMANDS
 from vae_jax.cli.misuse import Misuse
+from vae_jax.cli.parsing import parse
 from vae_jax.cli.stopping import Stopped
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
@@ -17,9 +17,19 @@ DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 misuse, 130 interrupted."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        command = _parse(arguments)
+        code = _main(list(sys.argv[1:] if arguments is None else arguments))
+        print(end="", flush=True)
+    except BrokenPipeError:
+        # Whoever read, such as `head`, has had enough. Python would complain of it again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
+
+
+def _main(arguments: list[str]) -> int:
+    try:
+        command = parse(arguments)
     except Misuse as error:
         return _report(error, MISUSED)
     with contextlib.suppress(ValueError):
@@ -34,36 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except KeyboardInterrupt:
         return _report("interrupted: what was not saved yet is lost", INTERRUPTED)
+    except BrokenPipeError:
+        raise
     except Exception as error:
-        return _report(f"{type(error).__name__}: {error}", FAILED, debug=command.debug)
+        return _report(_failure(error, command), FAILED, debug=command.debug)
     return DONE
 
 
-def _parse(arguments: Sequence[str]) -> Any:
-    import tyro
+def _failure(error: Exception, command: Any) -> str:
+    from vae_jax.cli.memory import is_out_of_memory, out_of_memory
 
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            commands, arguments = commands_of(arguments)
-            return tyro.cli(
-                commands,
-                prog="vae-jax",
-                description="Variational inference by Monte Carlo: gradient estimators, and how good they are; VAEs.",
-                args=arguments or ["--help"],
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-            )
-    except SystemExit as exit_:
-        if exit_.code in (DONE, None):
-            raise
-        raise Misuse(_without_box(errors.getvalue())) from None
-
-
-def _without_box(text: str) -> str:
-    """The sentences in the boxes that tyro draws, on one line. Its ASCII boxes have no sides."""
-    drawn = [line for line in text.splitlines() if line.startswith("│")] or text.splitlines()[1:]
-    lines = [line.strip("│ ") for line in drawn]
-    return " ".join(line for line in lines if line and not re.fullmatch("[─-]+", line))
+    if is_out_of_memory(error):
+        return out_of_memory(error, next(name for name, kind in COMMANDS.items() if isinstance(command, kind)))
+    return f"{type(error).__name__}: {error}"
 
 
 def _report(error: object, code: int, *, debug: bool = False) -> int:

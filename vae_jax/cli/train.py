@@ -4,7 +4,7 @@ import contextlib
 import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -15,29 +15,36 @@ from vae_jax.cli.runs import warn
 from vae_jax.cli.startup import check_seed, environment, start_jax
 from vae_jax.cli.stopping import Stopped, stop_requests
 from vae_jax.cli.tensorboard import check_tensorboard, event_writer
+from vae_jax.cli.train_presets import described_presets
 from vae_jax.vae.config import Experiment
-from vae_jax.vae.presets import DEFAULT_PRESET
+from vae_jax.vae.presets import DEFAULT_PRESET, PRESETS
 from vae_jax.vae.run_folder import RunFolder
+from vae_jax.vae.used_settings import check_settings_are_used
 
 if TYPE_CHECKING:
     from vae_jax.vae.images import ImageData
     from vae_jax.vae.runs import Outcome, Report
 
 DEFAULT_OUT = Path("vae-jax-train")
+PRESETS_HELP = f"Right after the word train; by default {DEFAULT_PRESET}. One of\n{described_presets()}"
 
 
 @dataclass(frozen=True)
 class Train:
     """Trains a VAE and scores it on the test images.
 
-    The folder --out gets config.json, metrics.jsonl, metrics.csv, checkpoints/, figures/ and summary.json. After the
-    word train comes the name of a preset, whose every field is a flag. Ctrl-C saves the run; --resume goes on with it.
+    The folder --out gets config.json, metrics.jsonl, metrics.csv, checkpoints/, figures/ and summary.json. Right after
+    the word train comes the name of a preset, whose every field is a flag. Ctrl-C saves the run; --resume goes on.
     """
 
     experiment: Experiment = field(default_factory=Experiment)
     """The preset, as changed."""
     preset: tyro.conf.Suppress[str] = DEFAULT_PRESET
     """What it started from."""
+    misplaced: Annotated[
+        tyro.conf.Positional[str], tyro.conf.arg(metavar="[PRESET]", help=PRESETS_HELP, help_behavior_hint="")
+    ] = ""
+    """A preset, or any other word, that comes later than right after the command."""
     resume: Path | None = None
     """Folder of a run to go on with, as it is configured there. --num-epochs may be raised."""
     stop_after: int | None = None
@@ -67,6 +74,8 @@ class Train:
 
         with refusals_are_misuse():
             check_experiment(experiment)
+            if self.resume is None:
+                check_settings_are_used(experiment, beside=PRESETS[self.preset])
         images = loaded_images(experiment.data)
         check_sizes(images)
         with refusals_are_misuse():
@@ -79,10 +88,17 @@ class Train:
         self._conclude(folder, images)
 
     def _check(self, folder: RunFolder) -> None:
+        if self.misplaced and self.resume is not None:
+            raise Misuse(f"a preset must be left out of a run that is resumed, got {self.misplaced}: leave it out")
+        if self.misplaced:
+            raise Misuse(
+                f"a preset must come right after the word train, got {self.misplaced} later: write vae-jax train "
+                "PRESET and then the flags"
+            )
         if self.stop_after is not None and self.stop_after < 1:
             raise Misuse(f"--stop-after must be at least 1, got {self.stop_after}: leave it out to train to the end")
         if self.resume is None and folder.is_run:
-            raise Misuse(f"--out must be a folder without a run, got {folder.path}: name another, or use --resume")
+            _check_is_unused(folder)
         if self.tensorboard:
             check_tensorboard()
         if self.resume is not None and self.out is not None:
@@ -140,8 +156,7 @@ class Train:
             should_stop = watched.enter_context(stop_requests())
             run = Run(experiment, images, folder, mesh)
             # Damaged checkpoints are to be told of, not begun anew over.
-            begun = self.resume is not None and any(folder.checkpoints.glob("[0-9]*"))
-            state = run.resume(warn) if begun else run.start()
+            state = run.resume(warn) if self.resume is not None and _is_saved(folder) else run.start()
             done = len(folder.rows())
             show = watched.enter_context(shown_training(experiment.training.num_epochs, done))
             write = watched.enter_context(event_writer(folder.path / "events", done)) if self.tensorboard else None
@@ -174,6 +189,28 @@ class Train:
         save_figures(folder, trained, images)
         print_summary(summary)
         print(f"Saved in {folder.path}: configuration, metrics, summary, checkpoints, figures")
+
+
+def _is_saved(folder: RunFolder) -> bool:
+    """Whether there is a checkpoint, damaged or not."""
+    return any(folder.checkpoints.glob("[0-9]*"))
+
+
+def _check_is_unused(folder: RunFolder) -> None:
+    """Refuses the folder of a run that has something to lose: one that came to no epoch is begun anew.
+
+    Raises:
+        Misuse: there are checkpoints or metrics.
+    """
+    if _is_saved(folder):
+        raise Misuse(f"--out must be a folder without a run, got {folder.path}: name another, or use --resume")
+    with refusals_are_misuse():
+        rows = folder.rows()
+    if rows:
+        raise Misuse(
+            f"--out must be a folder without a run, got {folder.path} with the metrics of one that saved no "
+            "checkpoint: name another, or remove it"
+        )
 
 
 def _going_on(folder: RunFolder) -> str:

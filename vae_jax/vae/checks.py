@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from vae_jax.estimators import ESTIMATORS
-from vae_jax.vae.config import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
+from vae_jax.vae.config import DataConfig, Experiment, ModelConfig, ObjectiveConfig
 from vae_jax.vae.networks import as_volume, halved
 from vae_jax.vae.objectives import JENSEN_SHANNON
 
@@ -19,7 +19,7 @@ GREY_LIKELIHOODS = ("continuous_bernoulli", "gaussian", "grey_bernoulli")
 
 
 def check_experiment(experiment: Experiment, shape: tuple[int, ...] | None = None) -> None:
-    """Refuses an experiment that cannot run, or whose settings would be ignored.
+    """Refuses an experiment that cannot run.
 
     Args:
         experiment: as a whole.
@@ -28,15 +28,14 @@ def check_experiment(experiment: Experiment, shape: tuple[int, ...] | None = Non
     Raises:
         ValueError: one line that names the field, what it must be and what to do.
     """
-    data, model, objective, training = experiment.data, experiment.model, experiment.objective, experiment.training
-    for config in (experiment, data, model, objective, training):
+    data, model, objective = experiment.data, experiment.model, experiment.objective
+    for config in (experiment, data, model, objective, experiment.training):
         _check_fields(config)
     _check_likelihood(data, model)
     _check_network(model, shape)
-    _check_objective(objective)
+    _check_free_bits(objective)
     _check_estimator(objective)
     _check_hierarchical(model, objective)
-    _check_training(data, training)
 
 
 class Range(NamedTuple):
@@ -139,11 +138,6 @@ def check_binarization(likelihood: str, binarization: str) -> None:
 
 def _check_likelihood(data: DataConfig, model: ModelConfig) -> None:
     check_binarization(model.likelihood, data.binarization)
-    if model.likelihood_scale is not None and model.likelihood != "gaussian":
-        raise ValueError(
-            f"likelihood_scale must be left out under likelihood {model.likelihood}, got {model.likelihood_scale}: "
-            "leave it out, or choose likelihood gaussian"
-        )
     if model.output_bias == "data_mean" and model.likelihood not in ("bernoulli", "grey_bernoulli"):
         raise ValueError(
             f"output_bias must be initializer under likelihood {model.likelihood}, whose mean is not the sigmoid of an "
@@ -174,29 +168,15 @@ def _check_network(model: ModelConfig, shape: tuple[int, ...] | None) -> None:
         )
 
 
-def _check_objective(config: ObjectiveConfig) -> None:
-    name = config.objective
-    if name == "iwae" and config.beta != 1:
+def _check_free_bits(config: ObjectiveConfig) -> None:
+    if config.free_bits > 0 and config.objective != "elbo":
         raise ValueError(
-            f"beta must be 1 under objective iwae, which has no divergence to weight, got {config.beta}: choose 1, or "
-            "objective elbo"
+            f"free_bits must be 0 under objective {config.objective}, got {config.free_bits}: choose objective elbo"
         )
-    if name == "iwae" and config.beta_schedule != "constant":
-        raise ValueError(
-            "beta_schedule must be constant under objective iwae, which has no divergence to weight, got "
-            f"{config.beta_schedule}: choose constant, or objective elbo"
-        )
-    if config.free_bits > 0 and name != "elbo":
-        raise ValueError(f"free_bits must be 0 under objective {name}, got {config.free_bits}: choose objective elbo")
     if config.free_bits > 0 and config.kl == "sampled":
         raise ValueError(
             f"free_bits must be 0 with kl sampled, which is not had by latent, got {config.free_bits}: choose kl "
             "closed_form"
-        )
-    if config.alpha_schedule != "fixed" and name not in JENSEN_SHANNON:
-        raise ValueError(
-            f"alpha_schedule must be fixed under objective {name}, which has no alpha, got {config.alpha_schedule}: "
-            "choose objective geometric_js or dual_geometric_js"
         )
 
 
@@ -244,17 +224,4 @@ def _check_hierarchical(model: ModelConfig, objective: ObjectiveConfig) -> None:
         raise ValueError(
             "kl must be sampled with network hierarchical, which has none in closed form, got closed_form: choose "
             "sampled"
-        )
-
-
-def _check_training(data: DataConfig, training: TrainingConfig) -> None:
-    if training.weight_decay > 0 and training.optimizer != "adamw":
-        raise ValueError(
-            f"weight_decay must be 0 with optimizer {training.optimizer}, got {training.weight_decay}: choose "
-            "optimizer adamw"
-        )
-    if training.patience is not None and data.num_validation == 0:
-        raise ValueError(
-            f"patience must be left out with num_validation 0, got {training.patience}: leave it out, or hold images "
-            "out for validation"
         )

@@ -156,7 +156,7 @@ class Run:
             seconds_between_checkpoints: the most that a kill can cost.
 
         Raises:
-            Diverged: a term or a parameter is not finite. The last good checkpoint is left.
+            Diverged: a term or a parameter is not finite. The last good checkpoint is left, if there is one.
             CheckpointError: a checkpoint cannot be saved.
         """
         with contextlib.ExitStack() as however_it_ends:
@@ -216,8 +216,15 @@ class Run:
         which = f" of seed {seed}" if self.experiment.num_seeds > 1 else ""
         return (
             f"{what} by step {step + 1}{which} (epoch {epoch + 1}, batch {batch + 1} of {self.steps_per_epoch}): lower "
-            "the learning rate or clip the gradient; the last good checkpoint is kept"
+            f"the learning rate or clip the gradient, and train anew; {self._kept()}"
         )
+
+    def _kept(self) -> str:
+        """What is left of a run that diverged."""
+        steps = self.checkpoints.steps()
+        if not steps:
+            return "no checkpoint had been saved"
+        return f"the checkpoint of step {steps[-1]} is kept, but resumed from it the run would come to the same"
 
     def _is_early(self, rows: list[Row]) -> bool:
         """Whether the validation ELBO has not risen for as long as the patience."""
