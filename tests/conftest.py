@@ -24,12 +24,16 @@ os.environ.setdefault(
 
 
 def pytest_configure(config):
-    """One compilation cache for all the commands that the tests run, made by the process that starts the workers."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        config.compilation_cache = tempfile.mkdtemp(prefix="vae_jax-tests-")
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compilation_cache
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    """A compilation cache for the commands that one worker's tests run, one after another.
+
+    JAX writes its entries in place: a process that reads one meanwhile warns, which fails a test. What the tests
+    compile themselves stays in memory.
+    """
+    jax.config.update("jax_enable_compilation_cache", False)
+    config.compilation_cache = tempfile.mkdtemp(prefix="vae_jax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compilation_cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 MOST_MAPPINGS = 20_000

@@ -45,7 +45,10 @@ def test_curves_show_each_quantity_of_each_run():
         assert all(list(line.get_xdata()) == [1, 2, 3] for line in lines)
         assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color() == lines[3].get_color()
     assert not panel(figure, "reconstruction").lines
-    assert legend(figure) == ["first", "second", "training", "validation"]
+    assert [[text.get_text() for text in each.get_texts()] for each in figure.legends] == [
+        ["first", "second"],
+        ["training", "validation"],
+    ]
 
 
 def band_of(values):
@@ -62,7 +65,7 @@ def test_seeds_have_a_mean_and_a_t_interval_or_their_range():
     expected = student.interval(0.95, 3, loc=np.mean(seeds), scale=np.std(seeds, ddof=1) / 2)
     np.testing.assert_allclose((low, high, mean), (*expected, -100), rtol=1e-12)
     assert keys == ["validation", "95% interval, 4 seeds"]
-    assert band_of([-100.0, -104.0]) == (-104, -100, -102, ["validation", "range of 2 seeds"])
+    assert band_of([-100.0, -104.0]) == (-104, -100, -102, ["validation", "range, 2 seeds"])
 
 
 @pytest.mark.parametrize("missing", [{}, {"validation_elbo": None}, {"validation_elbo": [None, None]}])
@@ -77,21 +80,50 @@ def test_a_value_that_was_not_measured_leaves_its_epoch_out():
     assert list(line.get_xdata()) == [1, 3]
 
 
-def test_one_epoch_is_a_marker():
-    axes = panel(plotting.training_curves({"run": rows([[-100.0, -101.0]])}), "ELBO")
-    assert axes.lines[0].get_marker() == "o"
+def test_several_runs_have_bars_of_their_validation_and_no_bands():
+    run = [
+        {"epoch": epoch, "train_elbo": [-200.0, -202.0], "validation_elbo": [-100.0 + epoch, -104.0 - epoch]}
+        for epoch in range(1, 41)
+    ]
+    figure = plotting.training_curves({"a": run, "b": run})
+    first, second = panel(figure, "ELBO").collections
+    for bars in (first, second):
+        segments = np.array(bars.get_segments())
+        assert len(segments) <= 8
+        np.testing.assert_allclose(segments[[0, -1], :, 1], [[-105, -99], [-144, -60]])
+        np.testing.assert_allclose(segments[[0, -1], 0, 0], [1, 40], atol=1)
+    assert first.get_segments()[0][0, 0] < second.get_segments()[0][0, 0]
+    assert legend(figure) == ["a", "b"]
+    assert figure.legends[1].get_texts()[-1].get_text() == "range of validation, 2 seeds"
+
+
+def test_one_epoch_is_a_dot_in_the_key_too():
+    both = [{"epoch": 1, "train_elbo": [-100.0, -101.0], "validation_elbo": [-90.0, -91.0]}]
+    figure = plotting.training_curves({"run": both})
+    axes = panel(figure, "ELBO")
     assert list(axes.get_xticks()) == [1]
+    keys = figure.legends[0].legend_handles[:2]
+    for line, key in zip(axes.lines, keys, strict=True):
+        assert line.get_marker() == key.get_marker() == "o"
+        assert line.get_linestyle() == key.get_linestyle() == "None"
+        assert line.get_markerfacecolor() == key.get_markerfacecolor()
+    assert keys[0].get_markerfacecolor() != keys[1].get_markerfacecolor()
 
 
 def test_the_first_epochs_do_not_squash_the_rest():
     many = [-1000.0, -300.0, *np.linspace(-120, -100, 18)]
-    low, high = panel(plotting.training_curves({"run": rows(many)}), "ELBO").get_ylim()
+    axes = panel(plotting.training_curves({"run": rows(many)}), "ELBO")
+    low, high = axes.get_ylim()
     assert -125 < low < -120
     assert -100 < high < -95
+    assert axes.get_xlabel() == "epoch\n(1 to 2 reach below)"
+    falling = panel(plotting.training_curves({"run": rows([-value for value in many[1:]])}), "ELBO")
+    assert falling.get_xlabel() == "epoch\n(1 to 2 reach above)"
     low, _ = panel(plotting.training_curves({"run": rows([-1000.0, -120.0, -100.0])}), "ELBO").get_ylim()
     assert low < -1000
     gentle = panel(plotting.training_curves({"run": rows(list(np.linspace(-120, -100, 20)))}), "ELBO")
     assert gentle.get_ylim()[0] < -120
+    assert gentle.get_xlabel() == "epoch"
 
 
 def test_a_run_of_nans_leaves_the_rest_drawn(tmp_path):
@@ -249,28 +281,75 @@ def test_means_that_do_not_vary_and_many_classes_are_drawn(tmp_path):
     figure.savefig(tmp_path / "figure.png")
 
 
+def bars_of(axes):
+    return sorted(axes.patches, key=lambda bar: bar.get_x())
+
+
 @pytest.mark.parametrize("size", [2, 20, 200])
 def test_latents_are_bars_from_the_largest_down(size):
     kl = np.random.default_rng(0).gamma(1.0, size=size)
     active = kl > 0.5
-    figure = plotting.kl_by_latent(kl, kl_se=kl / 10, active=active)
-    axes = figure.axes[0]
-    bars = sorted(axes.patches, key=lambda bar: bar.get_x())
+    figure = plotting.kl_by_latent(kl, kl_se=kl / 10, variance_of_means=kl / 50, threshold=0.01)
+    axes, below = figure.axes
+    bars = bars_of(axes)
     np.testing.assert_array_equal([bar.get_height() for bar in bars], np.sort(kl)[::-1])
     colours = [to_hex(bar.get_facecolor()) for bar in bars]
     assert len(set(colours[: active.sum()])) == 1
     assert set(colours[: active.sum()]).isdisjoint(colours[active.sum() :])
-    assert legend(figure) == [
-        f"{active.sum()} active, {kl[active].sum():.1f} nats",
-        f"{size - active.sum()} inactive, {kl[~active].sum():.1f} nats",
-    ]
+    assert axes.get_title() == f"{active.sum()} of {size} active, {kl.sum():.1f} nats"
+    kinds = [name for name, some in (("active", active.any()), ("inactive", not active.all())) if some]
+    assert legend(figure) == [*kinds, "active above 0.01"]
     errors = axes.collections[0].get_segments()
     np.testing.assert_allclose([np.ptp(error[:, 1]) for error in errors], 0.4 * np.sort(kl)[::-1])
+    dots = np.concatenate([line.get_xydata() for line in below.lines[:2]])
+    np.testing.assert_allclose(dots[:, 1], np.sort(kl)[::-1] / 50)
+    assert set(below.lines[-1].get_ydata()) == {0.01}
+
+
+def test_each_layer_has_a_panel_in_an_order_of_its_own():
+    kl = np.array([0.5, 2.0, -0.25, 1.0, 3.0])
+    variances = np.array([0.1, 0.2, -0.3, 0.005, 1.0])
+    layers = {"lower layer": 3, "upper layer": 2}
+    figure = plotting.kl_by_latent(kl, variance_of_means=variances, threshold=0.01, layers=layers)
+    lower, upper, lower_dots, upper_dots = figure.axes
+    assert [bar.get_height() for bar in bars_of(lower)] == [2, 0.5, -0.25]
+    assert [bar.get_height() for bar in bars_of(upper)] == [3, 1]
+    assert lower.get_title() == "lower layer\n2 of 3 active, 2.2 nats"
+    assert upper.get_title() == "upper layer\n1 of 2 active, 4.0 nats"
+    assert lower.get_ylim() == upper.get_ylim()
+    assert lower.get_ylim()[0] == 0
+    assert [text.get_text() for text in lower.texts] == ["1 below 0, −0.25 nats in all"]
+    assert [label.get_text() for label in upper_dots.get_xticklabels()] == ["z₅", "z₄"]
+    # A variance that no logarithm shows is at the edge.
+    assert any(line.get_marker() == "v" and list(line.get_xdata()) == [3] for line in lower_dots.lines)
+
+
+def test_ranks_of_layers_are_lines_of_one_colour():
+    figure = plotting.kl_by_rank(
+        {"a": np.array([1.0, 3.0, 0.5, 0.25]), "b": np.array([2.0])}, layers={"a": {"lower": 2, "upper": 2}, "b": {}}
+    )
+    axes = figure.axes[0]
+    lower, upper, other = axes.lines
+    assert [list(line.get_ydata()) for line in axes.lines] == [[3, 1], [0.5, 0.25], [2]]
+    assert lower.get_color() == upper.get_color() != other.get_color()
+    assert lower.get_linestyle() != upper.get_linestyle()
+    assert [line.get_label() for line in axes.lines] == ["a, lower, 4.0 nats", "a, upper, 0.8 nats", "b, 2.0 nats"]
+
+
+def test_what_is_empty_is_left_out_of_the_key():
+    figure = plotting.kl_by_latent(np.ones(3), variance_of_means=np.ones(3), threshold=0.01)
+    assert legend(figure) == ["active", "active above 0.01"]
 
 
 def test_few_latents_are_named():
-    axes = plotting.kl_by_latent(np.array([1.0, 3.0, 2.0]), active=np.array([True, True, False])).axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["z₂", "z₃", "z₁"]
+    figure = plotting.kl_by_latent(np.array([1.0, 3.0, 2.0]), variance_of_means=np.ones(3), threshold=0.01)
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["z₂", "z₃", "z₁"]
+
+
+def test_colours_of_classes_are_apart():
+    colours = np.array([to_rgba(colour)[:3] for colour in CLASS_COLOURS])
+    distances = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
+    assert distances[~np.eye(10, dtype=bool)].min() > 0.25
 
 
 def test_the_gap_fills_the_evidence():
@@ -310,6 +389,9 @@ MISUSES = {
         images(2, 2, 3, 3), np.array([1.0, 0.0])
     ),
     "runs must hold the KL of at least one run, got none: ": lambda: plotting.kl_by_rank({}),
+    "layers must have 3 latents together, got {'a': 2}: ": lambda: plotting.kl_by_latent(
+        np.ones(3), variance_of_means=np.ones(3), threshold=0.01, layers={"a": 2}
+    ),
     "means must be [N, D] with both at least 2, got shape (5, 1): ": lambda: plotting.latent_scatter(images(5, 1)),
     "means must be finite, got 1 of 3 that are not: ": lambda: plotting.latent_scatter(
         np.array([[0.0, np.nan], [1.0, 2.0], [0.0, 0.0]])
@@ -335,7 +417,7 @@ def test_every_figure_is_saved_with_whole_fonts_and_leaves_the_settings_alone(tm
         plotting.manifold(images(3, 3, 4, 4)),
         plotting.latent_scatter(images(20, 3), np.arange(20) % 3),
         plotting.kl_by_rank({"a": images(5)}),
-        plotting.kl_by_latent(np.array([1.0, 0.0]), active=np.array([True, False])),
+        plotting.kl_by_latent(np.array([1.0, 0.0]), variance_of_means=np.array([1.0, 0.0]), threshold=0.01),
         plotting.bound_gap(np.arange(3.0), -np.ones(3), np.ones(3), 0.0, xlabel="loc"),
     ]
     for figure in figures:

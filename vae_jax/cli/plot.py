@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -42,7 +42,7 @@ class Plot:
     and, with 2 latents, the manifold. Of several: curves, reconstructions of the same test images, and KL by rank.
     """
 
-    folders: tyro.conf.Positional[tuple[Path, ...]]
+    folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FOLDERS")]
     """Of the runs."""
     checkpoint: Literal["best", "latest"] = "best"
     """By the validation ELBO, or the last."""
@@ -165,13 +165,27 @@ def _scatter(trained: "Trained", test: "np.ndarray", labels: "np.ndarray | None"
 
 def _kl_by_latent(trained: "Trained", test: "np.ndarray") -> "Figure":
     import jax
-    import numpy as np
 
     from vae_jax import plotting
+    from vae_jax.vae.evaluation import ACTIVE_VARIANCE
     from vae_jax.vae.summary import scores_of
 
     scores = scores_of(trained, test, jax.random.key(SEED))
-    return plotting.kl_by_latent(scores.kl_by_latent, kl_se=scores.kl_by_latent_se, active=np.asarray(scores.active))
+    return plotting.kl_by_latent(
+        scores.kl_by_latent,
+        kl_se=scores.kl_by_latent_se,
+        variance_of_means=scores.variance_of_means,
+        threshold=ACTIVE_VARIANCE,
+        layers=_layers(trained),
+    )
+
+
+def _layers(trained: "Trained") -> dict[str, int]:
+    """How many latents each layer has, by name, of a model with several."""
+    model = trained.experiment.model
+    if model.network != "hierarchical":
+        return {}
+    return {"lower layer": model.latent_size, "upper layer": model.top_latent_size}
 
 
 def _named(opened: list[tuple[RunFolder, "Trained"]]) -> dict[str, tuple[RunFolder, "Trained"]]:
@@ -217,7 +231,7 @@ def _figures_of_runs(
             name: np.asarray(scores_of(trained, seen[name], jax.random.key(SEED)).kl_by_latent)
             for name, trained in models.items()
         }
-        yield "kl_by_rank", plotting.kl_by_rank(kl)
+        yield "kl_by_rank", plotting.kl_by_rank(kl, layers={name: _layers(trained) for name, trained in models.items()})
 
 
 def _reconstructions_of_runs(

@@ -1,13 +1,12 @@
-"""Figures of the evidence lower bound: as training goes on, and as q moves."""
+"""The figure of a training run: the evidence lower bound and its terms as training goes on."""
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Array, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,25 +14,68 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from scipy.special import stdtrit
 
-from vae_jax.plotting.style import COLOURS, CONTRASTING_COLOURS, STYLE, StyledFigure
+from vae_jax.plotting.style import CONTRASTING_COLOURS, STYLE, StyledFigure
 
 QUANTITIES = {"elbo": "ELBO", "reconstruction": "reconstruction", "kl": "KL"}
 """Titles of the panels of `training_curves`."""
 
 LOOKS: dict[str, dict[str, Any]] = {
-    "train": {"linestyle": (0, (4, 1.5)), "linewidth": 0.9, "alpha": 0.6},
+    "train": {"linestyle": (0, (4, 1.5)), "linewidth": 0.9, "alpha": 0.7},
     "validation": {"linestyle": "-", "linewidth": 1.2},
 }
 
+TITLES = {"train": "training", "validation": "validation"}
+
 PAGE_LETTERS = 110
 """How many letters of a legend a page is wide. A key takes about eight."""
+
+MAX_BARS = 6
+"""Most intervals of a curve that are drawn as bars."""
+
+
+class Curve(NamedTuple):
+    """A quantity of a run in a split, as it is drawn."""
+
+    epochs: np.ndarray
+    """[E]"""
+    values: np.ndarray
+    """By epoch and seed [E, seeds]."""
+    split: str
+    colour: str
+
+    @property
+    def is_dot(self) -> bool:
+        """Whether there is no line to be drawn."""
+        return len(self.epochs) == 1
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether there are several seeds."""
+        return self.values.shape[1] > 1
+
+    @property
+    def intervals(self) -> np.ndarray:
+        """95% t-interval of the mean over seeds, or the range of one or two [E, 2]."""
+        num_seeds = self.values.shape[1]
+        if num_seeds <= 2:
+            return np.stack([self.values.min(axis=1), self.values.max(axis=1)], axis=1)
+        half = stdtrit(num_seeds - 1, 0.975) * self.values.std(axis=1, ddof=1) / math.sqrt(num_seeds)
+        return self.values.mean(axis=1)[:, None] + half[:, None] * np.array([-1, 1])
+
+    @property
+    def settled(self) -> np.ndarray:
+        """The intervals after the first tenth of the epochs, which may leave the panel; all of a few."""
+        num_epochs = len(self.epochs)
+        return self.intervals[0 if num_epochs < 10 else math.ceil(num_epochs / 10) :]
 
 
 def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """ELBO, reconstruction and KL against the epoch, in training (dashed) and validation (solid), run over run.
 
-    Where a value is a list, of one number a seed, the line is its mean and the band the 95% t-interval of the mean, or
-    of two seeds their range. The first tenth of the epochs may leave the panel: it would squash the rest.
+    Where a value is a list, of one number a seed, the line is its mean, and around it is the 95% t-interval of the mean
+    or, of two seeds, their range: a band for one run, and for several bars at some epochs of validation, or of training
+    where a run has no validation. The first tenth of the epochs may leave the panel, as it would squash the rest: words
+    under the panel say so.
 
     Args:
         runs: by name the rows of each run, one an epoch: `epoch`, and `train_` and `validation_` with `elbo`,
@@ -45,68 +87,52 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     if not runs or not all(runs.values()):
         raise ValueError(f"runs must each hold a row an epoch, got {_sizes(runs)}: train for at least one epoch")
     with mpl.rc_context(STYLE):
-        figure = StyledFigure(figsize=(7.0, 2.5), layout="constrained")
+        figure = StyledFigure(figsize=(7.0, 2.7), layout="constrained")
         panels = dict(zip(QUANTITIES, figure.subplots(1, len(QUANTITIES)), strict=True))
-        drawn = set()
+        drawn = []
         for quantity, axes in panels.items():
-            settled = []
-            for rows, colour in zip(runs.values(), cycle(CONTRASTING_COLOURS), strict=False):
-                for split in LOOKS:
-                    epochs, values = _measured(rows, f"{split}_{quantity}")
-                    if len(epochs):
-                        bands = _draw_curve(axes, epochs, values, split, colour)
-                        settled.append(bands[_num_early(len(epochs)) :])
-                        drawn.add((split, values.shape[1]))
-            _limit_to(axes, settled)
+            curves = _curves(runs, quantity)
+            if len(runs) > 1:
+                curves = _with_fewer_intervals(curves)
+            drawn += curves
+            for curve in curves:
+                _draw_mean(axes, curve)
+            draw_intervals = _draw_bars if len(runs) > 1 or any(curve.is_dot for curve in curves) else _draw_bands
+            draw_intervals(axes, [curve for curve in curves if curve.has_intervals])
+            _limit_to(axes, [curve.settled for curve in curves])
             axes.set_title(QUANTITIES[quantity])
-            axes.set_xlabel("epoch")
-            _set_epoch_ticks(axes)
+            axes.set_xlabel("\n".join(["epoch", *_outside(axes, curves)]))
+            _set_epoch_ticks(axes, curves)
         panels["elbo"].set_ylabel("nats per image")
-        handles = _keys(list(runs), drawn)
-        longest = max((len(str(handle.get_label())) for handle in handles), default=0)
-        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, PAGE_LETTERS // (longest + 8)))
-    return figure
-
-
-def bound_gap(
-    positions: Float[Array | np.ndarray, " T"],
-    elbo: Float[Array | np.ndarray, " T"],
-    kl: Float[Array | np.ndarray, " T"],
-    log_evidence: float,
-    *,
-    xlabel: str,
-) -> Figure:
-    """log p(x) = ELBO + KL(q || p(z|x)) as q moves: the KL lies on the ELBO and fills it up to the constant log p(x).
-
-    The dots are the sums. Where they miss the line of log p(x), one of the two is wrong.
-
-    Args:
-        positions: T values of what moves in q, such as its location or scale.
-        elbo: nats.
-        kl: KL(q || p(z|x)) in nats.
-        log_evidence: log p(x) in nats.
-        xlabel: what moves.
-    """
-    places, bound, gap = (np.asarray(values, dtype=float) for values in (positions, elbo, kl))
-    total = bound + gap
-    sparse = slice(None, None, math.ceil(len(places) / 15))
-    with mpl.rc_context(STYLE):
-        figure = StyledFigure(figsize=(4.0, 2.6), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(places, bound, color=COLOURS[0], linewidth=1.4, label="ELBO")
-        axes.fill_between(places, bound, total, color=COLOURS[3], alpha=0.35, linewidth=0, label="KL(q ‖ p(z | x))")
-        axes.axhline(log_evidence, color="black", linewidth=0.9, label="log p(x)")
-        look: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 2.5, "clip_on": False, "zorder": 3}
-        axes.plot(places[sparse], total[sparse], color=COLOURS[2], label="ELBO + KL", **look)
-        axes.margins(x=0)
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel("nats")
-        figure.legend(loc="outside upper center", ncols=4, columnspacing=1.2, handlelength=1.5)
+        if len(runs) > 1:
+            _add_legend(figure, _run_keys(list(runs)), loc="outside upper center")
+        _add_legend(figure, _look_keys(drawn, several=len(runs) > 1), loc="outside lower center")
     return figure
 
 
 def _sizes(runs: Mapping[str, Sequence[Any]]) -> dict[str, int]:
     return {name: len(rows) for name, rows in runs.items()}
+
+
+def _curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], quantity: str) -> list[Curve]:
+    """Those of a panel that have a value."""
+    return [
+        Curve(*measured, split, colour)
+        for rows, colour in zip(runs.values(), cycle(CONTRASTING_COLOURS), strict=False)
+        for split in LOOKS
+        if len((measured := _measured(rows, f"{split}_{quantity}"))[0])
+    ]
+
+
+def _with_fewer_intervals(curves: Sequence[Curve]) -> list[Curve]:
+    """The means alone of a run's training where it has validation."""
+    validated = {curve.colour for curve in curves if curve.split == "validation"}
+    return [
+        curve._replace(values=curve.values.mean(axis=1, keepdims=True))
+        if curve.split == "train" and curve.colour in validated
+        else curve
+        for curve in curves
+    ]
 
 
 def _measured(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -119,38 +145,28 @@ def _measured(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray,
     return np.array(epochs), np.stack(measured)
 
 
-def _draw_curve(axes: Axes, epochs: np.ndarray, values: np.ndarray, split: str, colour: str) -> np.ndarray:
-    """Draws mean and band, and returns the band's ends [E, 2]."""
-    single = len(epochs) == 1
-    face = "white" if split == "train" else colour
-    look: dict[str, Any] = {"marker": "o" if single else "", "markersize": 4, "markerfacecolor": face, "zorder": 3}
-    axes.plot(epochs, values.mean(axis=1), color=colour, **look, **LOOKS[split])
-    bands = _bands(values)
-    if values.shape[1] > 1:
-        # Over a single epoch the band has no width, and only its edge shows.
-        axes.fill_between(epochs, *bands.T, color=colour, linewidth=3 if single else 0, alpha=0.2)
-    return bands
+def _draw_mean(axes: Axes, curve: Curve) -> None:
+    look = _dot(curve.split, curve.colour) if curve.is_dot else LOOKS[curve.split]
+    axes.plot(curve.epochs, curve.values.mean(axis=1), color=curve.colour, zorder=3, **look)
 
 
-def _bands(values: np.ndarray) -> np.ndarray:
-    """95% t-interval of the mean over seeds, the second axis, or the range of one or two."""
-    num_seeds = values.shape[1]
-    if num_seeds <= 2:
-        return np.stack([values.min(axis=1), values.max(axis=1)], axis=1)
-    half = stdtrit(num_seeds - 1, 0.975) * values.std(axis=1, ddof=1) / math.sqrt(num_seeds)
-    return values.mean(axis=1)[:, None] + half[:, None] * np.array([-1, 1])
+def _dot(split: str, colour: str) -> dict[str, Any]:
+    return {"linestyle": "", "marker": "o", "markersize": 4, "markerfacecolor": "white" if split == "train" else colour}
 
 
-def _num_early(num_epochs: int) -> int:
-    """How many epochs may be left out of the panel: none of a few."""
-    return 0 if num_epochs < 5 else math.ceil(num_epochs / 10)
+def _draw_bands(axes: Axes, curves: Sequence[Curve]) -> None:
+    for curve in curves:
+        axes.fill_between(curve.epochs, *curve.intervals.T, color=curve.colour, linewidth=0, alpha=0.2)
 
 
-def _set_epoch_ticks(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    first, last = axes.dataLim.intervalx
-    if first == last:
-        axes.set_xticks([first], [f"{first:.0f}"])
+def _draw_bars(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Intervals at some epochs, each curve's a little aside of the others'."""
+    span = max((curve.epochs[-1] for curve in curves), default=0)
+    for number, curve in enumerate(curves):
+        last = len(curve.epochs) - 1
+        chosen = np.unique(np.linspace(0, last, min(MAX_BARS, last + 1)).round().astype(int))
+        aside = 0.015 * span * (number - (len(curves) - 1) / 2)
+        axes.vlines(curve.epochs[chosen] + aside, *curve.intervals[chosen].T, color=curve.colour, linewidth=1.0)
 
 
 def _limit_to(axes: Axes, settled: Sequence[np.ndarray]) -> None:
@@ -166,19 +182,61 @@ def _limit_to(axes: Axes, settled: Sequence[np.ndarray]) -> None:
         axes.set_ylim(low - margin, high + margin)
 
 
-def _keys(names: Sequence[str], drawn: set[tuple[str, int]]) -> list[Line2D | Patch]:
-    """Keys of the runs, if several, of the lines and of the bands."""
-    several = len(names) > 1
+def _outside(axes: Axes, curves: Sequence[Curve]) -> list[str]:
+    """Which epochs the panel leaves out, in words."""
+    bottom, top = axes.get_ylim()
+    words = []
+    for where, is_outside in (
+        ("below", lambda curve: curve.intervals[:, 0] < bottom),
+        ("above", lambda curve: curve.intervals[:, 1] > top),
+    ):
+        epochs = np.concatenate([np.empty(0), *(curve.epochs[is_outside(curve)] for curve in curves)])
+        if epochs.size:
+            first, last = int(epochs.min()), int(epochs.max())
+            which = f"{first} reaches" if first == last else f"{first} to {last} reach"
+            words.append(f"({which} {where})")
+    return words
+
+
+def _set_epoch_ticks(axes: Axes, curves: Sequence[Curve]) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    epochs = {int(epoch) for curve in curves for epoch in curve.epochs}
+    if len(epochs) == 1:
+        axes.set_xticks(list(epochs))
+
+
+def _add_legend(figure: Figure, keys: list[Line2D | Patch], *, loc: str) -> None:
+    lengths = [len(str(key.get_label())) + 8 for key in keys]
+    in_columns = max(1, PAGE_LETTERS // max(lengths, default=1))
+    num_columns = len(keys) if 0 < sum(lengths) <= PAGE_LETTERS else in_columns
+    look: dict[str, Any] = {"loc": loc, "ncols": num_columns}
+    figure.legend(handles=keys, **look)
+
+
+def _run_keys(names: Sequence[str]) -> list[Line2D | Patch]:
+    colours = cycle(CONTRASTING_COLOURS)
+    return [Patch(color=colour, label=name) for name, colour in zip(names, colours, strict=False)]
+
+
+def _look_keys(curves: Sequence[Curve], *, several: bool) -> list[Line2D | Patch]:
+    """Keys of the lines or dots of each split, and of the intervals."""
     colour = "0.35" if several else CONTRASTING_COLOURS[0]
-    runs = zip(names if several else [], cycle(CONTRASTING_COLOURS), strict=False)
-    keys: list[Line2D | Patch] = [Line2D([], [], color=look, linewidth=1.2, label=name) for name, look in runs]
-    titles = {"train": "training", "validation": "validation"}
-    keys += [
-        Line2D([], [], color=colour, label=titles[split], **LOOKS[split])
-        for split in LOOKS
-        if any(split == other for other, _ in drawn)
-    ]
-    for num_seeds in sorted({number for _, number in drawn if number > 1}):
-        label = "range of 2 seeds" if num_seeds == 2 else f"95% interval, {num_seeds} seeds"
-        keys.append(Patch(facecolor=colour, alpha=0.2, label=label))
+    keys: list[Line2D | Patch] = []
+    for split, look in LOOKS.items():
+        dots = {curve.is_dot for curve in curves if curve.split == split}
+        if dots:
+            line: dict[str, Any] = look if False in dots else {"linestyle": ""}
+            dot = _dot(split, colour) | {"linestyle": line["linestyle"]} if True in dots else {}
+            style: dict[str, Any] = line | dot
+            keys.append(Line2D([], [], color=colour, label=TITLES[split], **style))
+    with_intervals = [curve for curve in curves if curve.has_intervals]
+    of_validation = several and {curve.split for curve in with_intervals} == {"validation"}
+    which = " of validation" if of_validation else ""
+    bar: dict[str, Any] = {"linestyle": "", "marker": "|", "markersize": 9, "markeredgewidth": 1.0}
+    for num_seeds in sorted({curve.values.shape[1] for curve in with_intervals}):
+        label = f"range{which}, 2 seeds" if num_seeds == 2 else f"95% interval{which}, {num_seeds} seeds"
+        if several or any(curve.is_dot for curve in curves):
+            keys.append(Line2D([], [], color=colour, label=label, **bar))
+        else:
+            keys.append(Patch(facecolor=colour, alpha=0.2, label=label))
     return keys

