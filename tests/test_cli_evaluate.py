@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import shlex
 import shutil
@@ -11,13 +12,16 @@ import pytest
 
 from vae_jax.cli import main
 from vae_jax.cli.evaluate import duration
+from vae_jax.vae import evaluation, summary
 from vae_jax.vae.binarization import prepared
 from vae_jax.vae.checkpoints import Checkpoints
+from vae_jax.vae.config import Experiment
 from vae_jax.vae.data import load_images
 from vae_jax.vae.evaluation import log_marginals
 from vae_jax.vae.run_folder import RunFolder
-from vae_jax.vae.trained import load_trained
-from vae_jax.vae.training import abstract_state
+from vae_jax.vae.summary import importance_sampled, importance_sampling_seconds, scores_of
+from vae_jax.vae.trained import Trained, load_trained
+from vae_jax.vae.training import Learned, abstract_state
 
 SMALL = ["--data", "digits", "--hidden-sizes", "16", "--latent-size", "3", "--batch-size", "100", "--num-epochs", "3"]
 STARTERS = ("vae_jax.cli.train.start_jax", "vae_jax.cli.evaluate.start_jax")
@@ -85,6 +89,95 @@ def test_the_scores_are_printed_and_saved(evaluated, runs):
         assert said in output
     assert f"{summary['nll']:.1f}" in output
     assert "seconds" not in output
+    assert output.endswith("Saved in run/summary.json\n")
+
+
+def departing():
+    """The lines that the run's evaluations.jsonl holds."""
+    return [json.loads(line) for line in Path("run/evaluations.jsonl").read_text().splitlines()]
+
+
+DEPARTURES = {
+    "--num-images 50 --binarization threshold": ["50 of 299 images", "--binarization threshold"],
+    "--num-images 298": ["298 of 299 images"],
+    "--seed 1": ["--seed 1"],
+    "--checkpoint latest": ["--checkpoint latest"],
+    "--num-importance-samples 5": ["k = 5, below its 20"],
+}
+
+
+@pytest.mark.parametrize("arguments", DEPARTURES)
+def test_scores_of_less_or_of_something_else_leave_those_of_the_run_alone(arguments, evaluated):
+    assert evaluated("--num-importance-samples", 20)[0] == 0
+    before = Path("run/summary.json").read_bytes()
+    printed = []
+    # Twice: one does not replace the other.
+    for number in (1, 2):
+        code, output, errors, _ = evaluated("--num-importance-samples", 0, *arguments.split())
+        assert code == 0, errors
+        assert Path("run/summary.json").read_bytes() == before
+        line = departing()[-1]
+        assert len(departing()) == number
+        assert line["departures"] == DEPARTURES[arguments]
+        assert f" {math.trunc(line['test_elbo'])}." in output
+        said = f"Added to run/evaluations.jsonl, not to summary.json: {', '.join(DEPARTURES[arguments])}"
+        assert " ".join(output.split()).endswith(said)
+        printed.append(output)
+    assert printed[0] == printed[1]
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--num-images 299", "--num-images 1000", "--binarization stochastic", "--seed 0"]
+)
+def test_what_changes_nothing_is_no_departure(arguments, evaluated):
+    code, output, _, summary = evaluated("--num-importance-samples", 5, *arguments.split())
+    assert code == 0
+    assert "nll" in summary
+    assert "Saved in run/summary.json" in output
+    assert not Path("run/evaluations.jsonl").exists()
+
+
+def test_a_run_s_likelihood_is_kept_by_an_evaluation_without_one_and_replaced_by_a_better(evaluated):
+    first = evaluated("--num-importance-samples", 20)[3]
+    code, output, _, second = evaluated("--num-importance-samples", 0)
+    assert code == 0
+    assert second == first
+    assert output.endswith("Saved in run/summary.json, which keeps its NLL (k = 20)\n")
+    third = evaluated("--num-importance-samples", 30)[3]
+    assert third["num_importance_samples"] == 30
+    assert third["nll"] != first["nll"]
+
+
+@pytest.mark.parametrize("change", [{"step": 14}, {"binarization_seed": 7}, {"num_images": 50}, None])
+def test_the_likelihood_of_another_model_or_of_other_images_is_not_kept(change, evaluated):
+    summary = evaluated("--num-importance-samples", 20)[3]
+    Path("run/summary.json").write_text("{" if change is None else json.dumps(summary | change))
+    code, output, _, summary = evaluated("--num-importance-samples", 0)
+    assert code == 0
+    assert "nll" not in summary
+    assert "num_importance_samples" not in summary
+    assert output.endswith("Saved in run/summary.json\n")
+
+
+def test_going_on_with_a_finished_run_keeps_its_likelihood(evaluated, capsys):
+    *_, before = evaluated("--num-importance-samples", 10)
+    assert main(["train", "--resume", "run"]) == 0
+    assert json.loads(Path("run/summary.json").read_text()) == before
+    capsys.readouterr()
+
+
+def test_the_seed_of_the_draw_that_is_scored_is_recorded(evaluated):
+    config = json.loads(Path("run/config.json").read_text())
+    config["experiment"]["data"]["binarization_seed"] = 5
+    Path("run/config.json").write_text(json.dumps(config))
+    code, output, _, summary = evaluated("--num-importance-samples", 0)
+    assert code == 0
+    assert (summary["binarization"], summary["binarization_seed"]) == ("stochastic", 5)
+    assert "binarized once for scores (seed 5)" in output
+    trained = load_trained(RunFolder(Path("run")), on_damage=pytest.fail)
+    pixels = prepared(load_images("digits").test.images, "fixed", 5, stream=2)
+    scores = scores_of(trained, pixels, jax.random.key(0))
+    assert summary["test_elbo"] == pytest.approx(float(scores.elbo.mean()), rel=1e-5)
 
 
 def test_the_likelihood_is_that_of_the_test_images(evaluated):
@@ -98,10 +191,49 @@ def test_the_likelihood_is_that_of_the_test_images(evaluated):
     assert summary["nll_monte_carlo_se"] < 0.1
 
 
-def test_an_estimate_of_the_time_comes_first(evaluated):
-    code, output, _, _ = evaluated("--estimate", "--num-importance-samples", 10)
-    assert code == 0
-    assert re.match(r"299 images at k = 10 will take about [\d.]+ (seconds|minutes|hours)\n", output)
+def test_an_estimate_of_the_time_comes_first(evaluated, monkeypatch):
+    """Before anything is scored."""
+    monkeypatch.setattr("vae_jax.vae.summary.make_score", lambda *_, **__: 1 / 0)
+    code, output, errors, _ = evaluated("--estimate", "--num-importance-samples", 10)
+    assert code == 1
+    assert "ZeroDivisionError" in errors
+    assert re.fullmatch(
+        r"the likelihood of 299 images at k = 10 will take about [\d.]+ (seconds|minutes|hours)\n", output
+    )
+
+
+@pytest.mark.parametrize(("num_images", "size"), [(4, 3), (250, 2500), (7000, 20_000)])
+def test_the_time_is_told_from_a_small_part_at_the_speed_of_that(num_images, size, monkeypatch):
+    """By a clock that a sample of an image moves by a second, and compilation by an hour."""
+    now, calls = [0.0], []
+
+    def log_marginals(*arguments, num_importance_samples, num_images):
+        now[0] += 3600 * (not calls) + num_importance_samples * num_images * seconds_a_sample
+        calls.append(num_importance_samples * num_images)
+
+    monkeypatch.setattr(summary, "log_marginals", log_marginals)
+    monkeypatch.setattr(summary.time, "perf_counter", lambda: now[0])
+    model = Trained(Experiment(), (2, 2), 0, Learned({}, None))
+    pixels = np.zeros((num_images, 4), np.uint8)
+    for seconds_a_sample in (1.0, 1e-9):
+        calls.clear()
+        told = importance_sampling_seconds(model, pixels, num_importance_samples=size)
+        whole = num_images * min(size, 1000) * math.ceil(size / 1000)
+        assert told == pytest.approx(whole * seconds_a_sample)
+        assert calls[0] == 0
+        # A slow model is stopped after the first ten images, a fast one is not timed for long either.
+        assert sum(calls) <= max(min(num_images, 10) * min(size, 1000), (0.1 * whole + 1e5) * (seconds_a_sample < 1))
+
+
+def test_an_estimate_compiles_the_program_that_the_likelihood_runs(evaluated):
+    trained = load_trained(RunFolder(Path("run")), on_damage=pytest.fail)
+    pixels = prepared(load_images("digits").test.images, "fixed", 0, stream=2)
+    importance_sampling_seconds(trained, pixels, num_importance_samples=1500)
+    before = evaluation._log_marginals._cache_size()
+    importance_sampled(trained, pixels[:150], jax.random.key(0), num_importance_samples=2000)
+    assert evaluation._log_marginals._cache_size() == before
+    importance_sampled(trained, pixels[:30], jax.random.key(0), num_importance_samples=2000)
+    assert evaluation._log_marginals._cache_size() == before + 1
 
 
 @pytest.mark.parametrize(
@@ -128,25 +260,26 @@ def test_another_split_is_scored_as_binary_images_too(evaluated, runs, split, nu
 
 
 def test_only_the_first_images_are_scored_on_request(evaluated):
-    code, output, _, summary = evaluated("--num-images", 7, "--num-importance-samples", 5)
+    code, output, _, _ = evaluated("--num-images", 7, "--num-importance-samples", 5)
     assert code == 0
-    assert summary["num_images"] == 7
+    assert departing()[0]["num_images"] == 7
     assert "7 test images" in output
 
 
 def test_another_seed_draws_anew_and_the_same_one_repeats(evaluated):
-    nlls = [
-        evaluated("--num-importance-samples", 5, "--num-images", 20, "--seed", seed)[3]["nll"] for seed in (0, 0, 1)
-    ]
-    assert nlls[0] == nlls[1] != nlls[2]
+    for seed in (0, 0, 1):
+        assert evaluated("--num-importance-samples", 5, "--num-images", 20, "--seed", seed)[0] == 0
+    first, again, other = (line["nll"] for line in departing())
+    assert first == again != other
 
 
 def test_another_binarization_is_scored_and_recorded(evaluated, runs):
     before = json.loads((runs / "run/summary.json").read_text())["test_elbo"]
-    code, output, _, summary = evaluated("--binarization", "threshold", "--num-importance-samples", 5)
+    code, output, _, _ = evaluated("--binarization", "threshold", "--num-importance-samples", 5)
     assert code == 0
-    assert summary["binarization"] == "threshold"
-    assert abs(summary["test_elbo"] - before) > 0.02
+    (line,) = departing()
+    assert line["binarization"] == "threshold"
+    assert abs(line["test_elbo"] - before) > 0.02
     assert "binarized at one half" in output
 
 
@@ -158,7 +291,8 @@ def test_the_best_checkpoint_is_scored_or_on_request_the_latest(evaluated):
     for arguments, which, step in ((), "best", 42), (("--checkpoint", "latest"), "latest", 43):
         code, _, _, summary = evaluated(*arguments, "--num-importance-samples", 0)
         assert code == 0
-        assert (summary["checkpoint"], summary["step"]) == (which, step)
+        scored = summary if which == "best" else departing()[-1]
+        assert (scored["checkpoint"], scored["step"]) == (which, step)
 
 
 def test_several_seeds_have_a_mean_and_an_interval(evaluated):
@@ -179,10 +313,14 @@ def test_several_seeds_have_a_mean_and_an_interval(evaluated):
 def test_other_images_than_those_of_the_run_are_told_of(evaluated, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "other.npz", train_images=pixels, test_images=pixels[:20])
-    code, _, errors, summary = evaluated("--data", tmp_path / "other.npz", "--num-importance-samples", 0)
+    before = Path("run/summary.json").read_bytes()
+    code, _, errors, _ = evaluated("--data", tmp_path / "other.npz", "--num-importance-samples", 0)
     assert code == 0
     assert "vae-jax: warning: the images from NumPy file" in errors
-    assert summary["num_images"] == 20
+    assert Path("run/summary.json").read_bytes() == before
+    (line,) = departing()
+    assert (line["num_images"], line["departures"]) == (20, ["other images"])
+    assert "other.npz" in line["source"]
 
 
 def test_a_damaged_best_checkpoint_is_told_of(evaluated, tmp_path):

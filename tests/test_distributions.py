@@ -7,7 +7,7 @@ from scipy import stats
 from scipy.integrate import quad
 
 from monte_carlo import assert_unbiased
-from vae_jax import distributions
+from vae_jax import distributions, elbo, score_function
 from vae_jax.distributions import PositiveNormal
 
 
@@ -113,6 +113,39 @@ MISUSES = [
 def test_misuse_is_refused(error, message, q, num_samples):
     with pytest.raises(error, match=message):
         distributions.rsample(q, jax.random.key(0), num_samples)
+
+
+IMPOSSIBLE = [
+    ("probs", lambda probs: dist.Bernoulli(probs=probs), [1.5, -0.1, np.nan]),
+    ("probs", lambda probs: dist.Bernoulli(probs=jnp.stack([0.5 * probs / probs, probs])).to_event(1), [1.5, -0.1]),
+    ("probs", lambda probs: dist.Categorical(probs=jnp.stack([probs, 1 - probs])), [1.5, -0.1]),
+    ("scale", lambda scale: dist.Normal(0.0, scale), [0.0, -1.0, np.nan]),
+    ("scale", lambda scale: dist.Normal(jnp.zeros(2), jnp.stack([1 + 0 * scale, scale])).to_event(1), [0.0, -1.0]),
+    ("rate", lambda rate: dist.Gamma(2.0, rate), [0.0, -1.0]),
+]
+FUNCTIONS = {
+    "sample": lambda q: distributions.sample(q, jax.random.key(0), 4).sum(),
+    "log_prob": lambda q: distributions.log_prob(q, jnp.ones(q.event_shape, int)),
+    "score_function": lambda q: score_function(lambda z, _: z.sum().astype(float), q, jax.random.key(0), 4),
+    "elbo": lambda q: elbo(lambda z: z.sum().astype(float), q, jax.random.key(0), 4, estimator=score_function),
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("name", "q", "value"), [(name, q, value) for name, q, values in IMPOSSIBLE for value in values]
+)
+def test_an_impossible_parameter_of_q_is_refused_by_its_name(name, q, value, function):
+    """In a call, and in the gradient by the parameter. A compiled function cannot look at it."""
+
+    def called(value):
+        return FUNCTIONS[function](q(value)).astype(float)
+
+    with jax.numpy_rank_promotion("allow"):
+        assert np.isfinite(called(jnp.float32(0.5)))
+        for call in (called, jax.grad(called)):
+            with pytest.raises(ValueError, match=f"invalid {name} parameter"):
+                call(jnp.float32(value))
 
 
 @pytest.mark.parametrize(

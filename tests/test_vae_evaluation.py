@@ -290,6 +290,17 @@ def test_the_summary_of_several_models_has_errors_and_an_interval_over_them():
     assert found["num_images"] == 2
 
 
+def test_active_units_are_counted_by_layer_where_there_are_several():
+    layers = {"lower layer": 1, "upper layer": 1}
+    assert elbo_summary(fake_scores([1, 3]), "test", layers)["active_units_by_layer"] == {
+        "lower layer": 1,
+        "upper layer": 0,
+    }
+    of_seeds = elbo_summary(fake_scores([[1, 3], [2, 4]]), "test", layers)
+    assert of_seeds["active_units_by_layer"] == {"lower layer": [1, 1], "upper layer": [0, 0]}
+    assert "active_units_by_layer" not in elbo_summary(fake_scores([1, 3]), "test", ModelConfig().layers)
+
+
 def fake_marginals(log_marginal, standard_error, effective):
     return LogMarginals(*(np.asarray(each, np.float32) for each in (log_marginal, effective, standard_error)))
 

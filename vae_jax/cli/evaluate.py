@@ -1,6 +1,5 @@
 """`vae-jax evaluate`: the scores of a trained model."""
 
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,12 @@ from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.progress import shown_steps
 from vae_jax.cli.runs import images_of_run, opened_run, warn
 from vae_jax.cli.startup import check_seed, environment, start_jax
+from vae_jax.vae.config import Experiment
+from vae_jax.vae.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vae_jax.vae.images import ImageData
     from vae_jax.vae.trained import Trained
 
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
 class Evaluate:
     """Scores a trained model: ELBO, its terms, KL by latent, active units, likelihood by importance sampling.
 
-    Prints the scores and saves them in the run's summary.json, or in summary_validation.json for that split.
+    Prints the scores. Those of all test images, binarized as in training, are saved in the run's summary.json (those of
+    another split in summary_validation.json or summary_train.json). Those of fewer or other images, or of another
+    binarization, seed or checkpoint, leave these files alone: they are added to evaluations.jsonl.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -44,7 +49,7 @@ class Evaluate:
     seed: int = 0
     """Of the draws."""
     estimate: bool = False
-    """First print how long it will take."""
+    """First print how long the likelihood will take."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -70,14 +75,18 @@ class Evaluate:
             trained = replace(trained, experiment=replace(experiment, data=data))
             with refusals_are_misuse():
                 check_experiment(trained.experiment)
+        departures = self._departures(folder, experiment, images)
         images = self._cut(images)
+        if self.num_importance_samples and self.estimate:
+            self._print_estimate(trained, images)
         summary = split_summary(trained, images, self.split, self.seed)
         if self.num_importance_samples:
             summary |= self._nll(trained, images, jax.random.key(self.seed))
         about = {"checkpoint": self.checkpoint, "evaluation": environment("float32", self.seed)}
-        folder.write_summary(summary | about, self.split)
+        where = self._save(folder, summary | about, departures, images.source)
         print_summary(summary)
         print_kl_by_latent(summary)
+        print_saved(where)
 
     def _check(self) -> None:
         if self.num_importance_samples < 0:
@@ -97,34 +106,78 @@ class Evaluate:
         labels = None if split.labels is None else split.labels[: self.num_images]
         return replace(images, **{self.split: type(split)(split.images[: self.num_images], labels)})
 
+    def _departures(self, folder: RunFolder, experiment: Experiment, images: "ImageData") -> list[str]:
+        """What keeps the scores from being those that runs are compared by: of a whole split, as in training."""
+        from vae_jax.cli.scores import SCORE_SEED
+
+        trained_on, rule = folder.read_config()["images"]["checksum"], experiment.data.binarization
+        num_images = len(getattr(images, self.split).images)
+        size = min(self.num_images or num_images, num_images)
+        departs = {
+            "other images": images.checksum != trained_on,
+            f"{size:,} of {num_images:,} images": size < num_images,
+            f"--binarization {self.binarization}": self.binarization not in (None, rule),
+            f"--checkpoint {self.checkpoint}": self.checkpoint != "best",
+            f"--seed {self.seed}": self.seed != SCORE_SEED,
+        }
+        return [name for name, does in departs.items() if does]
+
+    def _save(self, folder: RunFolder, summary: dict[str, Any], departures: list[str], source: str) -> str:
+        """Saves the scores where they belong, and says where that is."""
+        from vae_jax.vae.summary import add_evaluation, likelihood_before
+
+        file = folder.path / ("summary.json" if self.split == "test" else f"summary_{self.split}.json")
+        before = {} if departures else likelihood_before(folder, summary)
+        size, size_before = self.num_importance_samples, before.get("num_importance_samples", 0)
+        if 0 < size < size_before:
+            departures = [f"k = {size:,}, below its {size_before:,}"]
+        if departures:
+            add_evaluation(folder, summary | {"source": source, "departures": departures})
+            return f"Added to {folder.path / 'evaluations.jsonl'}, not to {file.name}: {', '.join(departures)}"
+        if size == 0:
+            summary = summary | before
+        folder.write_summary(summary, self.split)
+        return f"Saved in {file}" + f", which keeps its NLL (k = {size_before:,})" * (size == 0 < size_before)
+
+    def _print_estimate(self, trained: "Trained", images: "ImageData") -> None:
+        from vae_jax.vae.summary import importance_sampling_seconds
+
+        pixels = self._pixels(trained, images)
+        size, num_seeds = self.num_importance_samples, trained.experiment.num_seeds
+        seconds = num_seeds * importance_sampling_seconds(trained.of_seed(0), pixels, num_importance_samples=size)
+        task = f"the likelihood of {len(pixels) * num_seeds:,} images at k = {size:,}"
+        print(f"{task} will take about {duration(seconds)}", flush=True)
+
+    def _pixels(self, trained: "Trained", images: "ImageData") -> "np.ndarray":
+        from vae_jax.vae.runs import visible_images
+
+        return visible_images(trained.experiment, getattr(images, self.split), self.split)
+
     def _nll(self, trained: "Trained", images: "ImageData", key: Any) -> dict[str, Any]:
         import jax
 
-        from vae_jax.vae.runs import visible_images
-        from vae_jax.vae.summary import IMAGES_A_CALL, importance_sampled, nll_summary
+        from vae_jax.vae.summary import importance_sampled, nll_summary
 
-        pixels = visible_images(trained.experiment, getattr(images, self.split), self.split)
-        num_seeds = trained.experiment.num_seeds
-        models = [trained.of_seed(seed) for seed in range(num_seeds)]
-        count = self.num_importance_samples
-        if self.estimate:
-            importance_sampled(models[0], pixels[:IMAGES_A_CALL], key, num_importance_samples=count)
-            begin = time.perf_counter()
-            importance_sampled(models[0], pixels[:IMAGES_A_CALL], key, num_importance_samples=count)
-            seconds = (time.perf_counter() - begin) / min(IMAGES_A_CALL, len(pixels)) * len(pixels) * num_seeds
-            task = f"{len(pixels) * num_seeds:,} images at k = {count:,}"
-            print(f"{task} will take about {duration(seconds)}", flush=True)
+        pixels = self._pixels(trained, images)
+        size, num_seeds = self.num_importance_samples, trained.experiment.num_seeds
         results = []
         with shown_steps() as on_progress:
-            for number, model in enumerate(models):
+            for number in range(num_seeds):
                 task = f"likelihood of {len(pixels):,} {self.split} images" + f", seed {number}" * (num_seeds > 1)
                 results.append(
                     importance_sampled(
-                        model, pixels, jax.random.fold_in(key, number), num_importance_samples=count,
+                        trained.of_seed(number), pixels, jax.random.fold_in(key, number), num_importance_samples=size,
                         on_progress=partial(on_progress, task),
                     )
                 )  # fmt: skip
-        return nll_summary(results) | {"num_importance_samples": count}
+        return nll_summary(results) | {"num_importance_samples": size}
+
+
+def print_saved(line: str) -> None:
+    """Says where the scores are, for a terminal of 80 columns."""
+    from rich.console import Console
+
+    Console(highlight=False).print(line, markup=False)
 
 
 def duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """`vae-jax variance --run`: the signal-to-noise of a trained model's gradient, layer by layer."""
 
+import math
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -69,8 +70,14 @@ def report_gradient(
         about = {"run": run, "environment": environment("float32", seed), "batch_size": experiment.training.batch_size}
         write_json(stage / "gradient.json", about | {"rows": rows})
         write_csv(stage / "gradient.csv", rows)
-        save_figure(stage, "signal_to_noise", plotting.signal_to_noise_by_layer(rows))
+        save_figure(stage, "signal_to_noise", plotting.signal_to_noise_by_layer(_drawn(rows)))
     _print(rows, experiment, out)
+
+
+def _drawn(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the layers that have noise, and so a ratio to draw, by every estimator."""
+    without = {row["layer"] for row in rows if not math.isfinite(row["signal_to_noise"])}
+    return [row for row in rows if row["layer"] not in without]
 
 
 def _print(rows: list[dict[str, Any]], experiment: Experiment, out: Path) -> None:
@@ -101,5 +108,7 @@ def _print(rows: list[dict[str, Any]], experiment: Experiment, out: Path) -> Non
 def _figure(row: dict[str, Any], name: str) -> str:
     from vae_jax.cli.variance_table import with_error
 
+    if math.isnan(row[name]):
+        return "undefined"
     error = row[f"{name}_se"]
     return f"< {row[name]:.2g}" if error is None else with_error(row[name], error)

@@ -176,16 +176,8 @@ def _kl_by_latent(trained: "Trained", test: "np.ndarray") -> "Figure":
         kl_se=scores.kl_by_latent_se,
         variance_of_means=scores.variance_of_means,
         threshold=ACTIVE_VARIANCE,
-        layers=_layers(trained),
+        layers=trained.experiment.model.layers,
     )
-
-
-def _layers(trained: "Trained") -> dict[str, int]:
-    """How many latents each layer has, by name, of a model with several."""
-    model = trained.experiment.model
-    if model.network != "hierarchical":
-        return {}
-    return {"lower layer": model.latent_size, "upper layer": model.top_latent_size}
 
 
 def _named(opened: list[tuple[RunFolder, "Trained"]]) -> dict[str, tuple[RunFolder, "Trained"]]:
@@ -231,7 +223,8 @@ def _figures_of_runs(
             name: np.asarray(scores_of(trained, seen[name], jax.random.key(SEED)).kl_by_latent)
             for name, trained in models.items()
         }
-        yield "kl_by_rank", plotting.kl_by_rank(kl, layers={name: _layers(trained) for name, trained in models.items()})
+        layers = {name: trained.experiment.model.layers for name, trained in models.items()}
+        yield "kl_by_rank", plotting.kl_by_rank(kl, layers=layers)
 
 
 def _reconstructions_of_runs(

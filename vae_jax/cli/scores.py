@@ -28,7 +28,8 @@ def split_summary(trained: "Trained", images: "ImageData", split: str, seed: int
 
     experiment = trained.experiment
     pixels = visible_images(experiment, getattr(images, split), split)
-    return elbo_summary(scores_of(trained, pixels, jax.random.key(seed)), split) | {
+    scores = scores_of(trained, pixels, jax.random.key(seed))
+    return elbo_summary(scores, split, experiment.model.layers) | {
         "split": split,
         "likelihood": experiment.model.likelihood,
         "binarization": experiment.data.binarization,
@@ -74,7 +75,11 @@ def _explanations(summary: Mapping[str, Any]) -> Iterator[str]:
             f"an effective sample size of {mean:.1f} (least {least:.1f}) of {summary['num_importance_samples']:,}."
         )
     active = np.mean(summary["active_units"])
-    yield f"Active units: {active:g} of {summary['num_latents']} (Var_x E[z|x] above 0.01)."
+    by_layer = [
+        f"{np.mean(units):g} in the {layer}" for layer, units in summary.get("active_units_by_layer", {}).items()
+    ]
+    layers = f": {', '.join(by_layer)}" if by_layer else ""
+    yield f"Active units: {active:g} of {summary['num_latents']} (Var_x E[z|x] above 0.01){layers}."
     drawn = {
         "none": "as they are, grey",
         "threshold": "binarized at one half",

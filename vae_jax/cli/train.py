@@ -181,11 +181,12 @@ class Train:
         """Scores the best model on the test images, and draws."""
         from vae_jax.cli.plot import save_figures
         from vae_jax.cli.scores import print_summary, split_summary
+        from vae_jax.vae.summary import likelihood_before
         from vae_jax.vae.trained import load_trained
 
         trained = load_trained(folder, on_damage=warn)
-        summary = split_summary(trained, images, "test")
-        folder.write_summary(summary | {"checkpoint": "best"})
+        summary = split_summary(trained, images, "test") | {"checkpoint": "best"}
+        folder.write_summary(summary | likelihood_before(folder, summary))
         save_figures(folder, trained, images)
         print_summary(summary)
         print(f"Saved in {folder.path}: configuration, metrics, summary, checkpoints, figures")

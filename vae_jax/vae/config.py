@@ -53,6 +53,13 @@ class ModelConfig:
     likelihood_scale: float | None = None
     """Scale of a Gaussian likelihood; by default one is learned, the same for all pixels."""
 
+    @property
+    def layers(self) -> dict[str, int]:
+        """How many latents each layer of a hierarchical model has, in their order; of any other model, nothing."""
+        if self.network != "hierarchical":
+            return {}
+        return {"lower layer": self.latent_size, "upper layer": self.top_latent_size}
+
 
 @dataclass(frozen=True)
 class ObjectiveConfig:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from vae_jax.bounds import elbo_terms, log_weights
 from vae_jax.typing import PRNGKey, Scalar
@@ -131,16 +131,18 @@ SAMPLES_AT_ONCE = 1000
 """Importance samples of an image at once: logits of so many rows stay in cache."""
 
 
-@partial(jax.jit, static_argnames=("architecture", "num_importance_samples"))
 def log_marginals(
     architecture: Architecture,
     params: Params,
-    images: UInt8[Array, "N X"],
+    images: UInt8[Array | np.ndarray, "N X"],
     key: PRNGKey,
     *,
     num_importance_samples: int = 5000,
+    num_images: int | None = None,
 ) -> LogMarginals:
     """log p(x) of each image by importance sampling from q(z|x), in memory that does not grow with the samples.
+
+    One compiled program serves every number of samples that is not below `SAMPLES_AT_ONCE`, and every `num_images`.
 
     Args:
         architecture: of the model.
@@ -148,17 +150,35 @@ def log_marginals(
         images: as the model sees them, times 255.
         key: consumed.
         num_importance_samples: k.
+        num_images: only the first so many are computed, by default all. Of the others the result holds zeros.
 
     Reference: Burda, Grosse & Salakhutdinov (2016), section 5.
     """
+    num_images = len(images) if num_images is None else num_images
+    size = min(SAMPLES_AT_ONCE, num_importance_samples)
+    return _log_marginals(architecture, params, images, key, num_images, num_importance_samples, size=size)
+
+
+@partial(jax.jit, static_argnames=("architecture", "size"))
+def _log_marginals(
+    architecture: Architecture,
+    params: Params,
+    images: UInt8[Array, "N X"],
+    key: PRNGKey,
+    num_images: Int[Array, ""],
+    num_samples: Int[Array, ""],
+    *,
+    size: int,
+) -> LogMarginals:
     model = architecture.bind(params)
 
-    def of_image(arguments: tuple[UInt8[Array, " X"], Array]) -> LogMarginals:
-        image, number = arguments
-        x = image.astype(jnp.float32) / WHITE
-        return _log_marginal(model, x, jax.random.fold_in(key, number), num_importance_samples)
+    def add(number: Array, found: LogMarginals) -> LogMarginals:
+        x = images[number].astype(jnp.float32) / WHITE
+        of_image = _log_marginal(model, x, jax.random.fold_in(key, number), num_samples, size)
+        return jax.tree.map(lambda leaf, value: leaf.at[number].set(value), found, of_image)
 
-    return lax.map(of_image, (images, jnp.arange(len(images))))
+    start = LogMarginals(*(jnp.zeros(len(images)) for _ in LogMarginals._fields))
+    return lax.fori_loop(0, num_images, add, start)
 
 
 class Streamed(NamedTuple):
@@ -169,24 +189,24 @@ class Streamed(NamedTuple):
     total_of_squares: Scalar
 
 
-def _log_marginal(model: VAE, x: Float[Array, " X"], key: PRNGKey, num_samples: int) -> LogMarginals:
+def _log_marginal(
+    model: VAE, x: Float[Array, " X"], key: PRNGKey, num_samples: Int[Array, ""], size: int
+) -> LogMarginals:
     q = model.posterior(model.encode(x))
-    size = min(SAMPLES_AT_ONCE, num_samples)
 
     def log_joint(z: Any) -> Scalar:
         return model.log_likelihood(x, z) + model.log_prior(z)
 
-    def add(sums: Streamed, number: Array) -> tuple[Streamed, None]:
+    def add(number: Array, sums: Streamed) -> Streamed:
         log_w = log_weights(log_joint, q, jax.random.fold_in(key, number), size)
         # The last chunk may hold more samples than are asked for.
-        log_w = jnp.where(number * size + jnp.arange(size) < num_samples, log_w, -jnp.inf)
-        return _added(sums, log_w), None
+        return _added(sums, jnp.where(number * size + jnp.arange(size) < num_samples, log_w, -jnp.inf))
 
     start = Streamed(jnp.asarray(-jnp.inf), jnp.asarray(0.0), jnp.asarray(0.0))
-    sums, _ = lax.scan(add, start, jnp.arange(-(-num_samples // size)))
+    sums = lax.fori_loop(0, -(-num_samples // size), add, start)
     effective = sums.total**2 / sums.total_of_squares
     error = jnp.sqrt(jnp.maximum(1 / effective - 1 / num_samples, 0))
-    return LogMarginals(sums.log_largest + jnp.log(sums.total) - math.log(num_samples), effective, error)
+    return LogMarginals(sums.log_largest + jnp.log(sums.total) - jnp.log(num_samples), effective, error)
 
 
 def _added(sums: Streamed, log_w: Float[Array, " c"]) -> Streamed:

@@ -1,5 +1,6 @@
 """How much of a trained model's stochastic gradient is signal, layer by layer."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,7 @@ class LayerNoise:
     num_parameters: int
     num_replicates: int
     resolved: bool
-    """Whether the signal stands out of the error of its square by two of them. If not it is given as at most."""
+    """Whether the signal's square is above two of its errors, or known without any. If not it is given as at most."""
     signal: float
     """Length of the mean gradient, the replicates' own noise taken off; unresolved, what it is at most."""
     signal_se: float | None
@@ -42,7 +43,7 @@ class LayerNoise:
     """Root of the summed variances of one replicate's gradient."""
     noise_se: float
     signal_to_noise: float
-    """`signal / noise`, as the signal at most if that is unresolved."""
+    """`signal / noise`, as the signal at most if that is unresolved; infinite without noise, NaN without either."""
     signal_to_noise_se: float | None
 
 
@@ -120,10 +121,14 @@ def _layer_noise(
 ) -> LayerNoise:
     """Estimates from all groups, and their errors from leaving each out in turn."""
     squares = partial(_squares, size=num_replicates // len(means))
-    signal, noise, ratio = squares(means, variances)
+    signal, noise = squares(means, variances)
     left_out = np.array([squares(np.delete(means, g, 0), np.delete(variances, g, 0)) for g in range(len(means))])
-    signal_se, noise_se, ratio_se = np.sqrt((len(means) - 1) * left_out.var(axis=0))
-    resolved = bool(signal > 2 * signal_se)
+    signal_se, noise_se = _jackknifed(left_out)
+    if noise:
+        ratio, ratio_se = signal / noise, _jackknifed(left_out[:, 0] / left_out[:, 1])
+    else:
+        ratio, ratio_se = math.inf if signal else math.nan, 0.0
+    resolved = bool(signal > 2 * signal_se) or not noise
     return LayerNoise(
         layer=layer,
         num_parameters=means.shape[1],
@@ -138,6 +143,11 @@ def _layer_noise(
     )
 
 
+def _jackknifed(left_out: Float[np.ndarray, "G ..."]) -> Any:
+    """Standard errors of what each row gives an estimate of from all groups but one."""
+    return np.sqrt((len(left_out) - 1) * left_out.var(axis=0))
+
+
 def _error_of_root(square: float, error: float) -> float:
     """By the delta method."""
     return float(error / (2 * np.sqrt(square))) if square else 0.0
@@ -148,8 +158,7 @@ def _largest(square: float, error: float) -> float:
     return float(np.sqrt(max(square, 0.0) + 2 * error))
 
 
-def _squares(means: Any, variances: Any, *, size: int) -> tuple[float, float, float]:
-    """Squares of signal, noise and their ratio. The squared length of a mean of R draws holds the noise's / R too."""
+def _squares(means: Any, variances: Any, *, size: int) -> tuple[float, float]:
+    """Squares of signal and noise. The squared length of a mean of R draws holds the noise's / R too."""
     noise = variances.mean(0).sum()
-    signal = (means.mean(0) ** 2).sum() - noise / (size * len(means))
-    return signal, noise, signal / noise if noise else np.inf
+    return (means.mean(0) ** 2).sum() - noise / (size * len(means)), noise
