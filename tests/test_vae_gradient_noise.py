@@ -330,8 +330,10 @@ def measured(run_folder, monkeypatch, capsys, tmp_path):
 def test_the_command_prints_and_saves_signal_and_noise_by_layer(measured, run_folder):
     code, output, errors, out = measured("--run run --num-replicates 40 --seed 3")
     assert code == 0, errors
-    names = {"gradient.json", "gradient.csv", "signal_to_noise.png", "signal_to_noise.pdf"}
+    names = {"gradient.json", "gradient.csv", "signal_to_noise.png", "signal_to_noise.pdf", "config.json"}
     assert {path.name for path in out.iterdir()} == names
+    line = "vae-jax variance --run run --estimators pathwise --num-samples 1 --num-replicates 40 --seed 3"
+    assert json.loads((out / "config.json").read_text())["command_line"] == line
     content = json.loads((out / "gradient.json").read_text())
     assert (content["run"], content["batch_size"], content["environment"]["seed"]) == ("run", 100, 3)
     rows = content["rows"]

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vae_jax.cli.results import save_figure
+from vae_jax.cli.results import command_line, save_figure
 from vae_jax.cli.startup import environment
-from vae_jax.cli.variance import command_line
 from vae_jax.files import write_csv, write_json
 from vae_jax.inference.cavi import Candidate, Component, Recovery, effective_num_components
 from vae_jax.plotting import cavi as figures

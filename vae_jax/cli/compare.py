@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
-from vae_jax.cli.results import save_figure, staged
+from vae_jax.cli.results import command_line, save_figure, staged
 from vae_jax.cli.startup import check_seed, environment, start_jax
 from vae_jax.cli.targets import Target, as_settings
-from vae_jax.cli.variance import command_line
 from vae_jax.files import write_csv, write_json
 
 if TYPE_CHECKING:

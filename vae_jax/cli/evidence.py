@@ -11,9 +11,8 @@ import tyro
 
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.progress import shown_steps
-from vae_jax.cli.results import save_figure, staged
+from vae_jax.cli.results import command_line, save_figure, staged
 from vae_jax.cli.startup import check_seed, environment, start_jax
-from vae_jax.cli.variance import command_line
 from vae_jax.files import write_csv, write_json
 
 if TYPE_CHECKING:

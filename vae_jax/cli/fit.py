@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from vae_jax.cli.columns import read_columns
 from vae_jax.cli.counts import read_counts
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
-from vae_jax.cli.results import save_figure, staged
+from vae_jax.cli.results import command_line, save_figure, staged
 from vae_jax.cli.startup import check_seed, environment, start_jax
-from vae_jax.cli.variance import command_line
 from vae_jax.files import write_csv, write_json
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vae_jax.cli.misuse import refusals_are_misuse
 from vae_jax.cli.progress import shown_steps
-from vae_jax.cli.results import save_figure, staged
+from vae_jax.cli.results import command_line, save_figure, staged
 from vae_jax.cli.runs import images_of_run, opened_run, warn
 from vae_jax.cli.startup import environment, start_jax
 from vae_jax.files import write_csv, write_json
@@ -53,10 +53,17 @@ def report_gradient(
     pixels = jax.device_put(training_images(experiment, images.train))
     steps_per_epoch = num_batches(len(pixels), experiment.training.batch_size)
     weights = current_weights(experiment, trained.learned, trained.step, steps_per_epoch)
+    settings: dict[str, Any] = {
+        "run": str(run),
+        "estimators": estimators or (experiment.objective.estimator,),
+        "num_samples": num_samples or (experiment.objective.num_samples,),
+        "num_replicates": num_replicates,
+        "seed": seed,
+    }
     rows = []
     with staged(out) as stage, shown_steps() as on_progress:
-        for estimator in estimators or (experiment.objective.estimator,):
-            for size in num_samples or (experiment.objective.num_samples,):
+        for estimator in settings["estimators"]:
+            for size in settings["num_samples"]:
                 objective = replace(experiment.objective, estimator=estimator, num_samples=size)
                 measured = replace(experiment, objective=objective)
                 with refusals_are_misuse():
@@ -70,6 +77,8 @@ def report_gradient(
         about = {"run": run, "environment": environment("float32", seed), "batch_size": experiment.training.batch_size}
         write_json(stage / "gradient.json", about | {"rows": rows})
         write_csv(stage / "gradient.csv", rows)
+        line = command_line(["variance"], settings)
+        write_json(stage / "config.json", {"command": "variance", "settings": settings, "command_line": line})
         save_figure(stage, "signal_to_noise", plotting.signal_to_noise_by_layer(_drawn(rows)))
     _print(rows, experiment, out)
 
@@ -100,7 +109,7 @@ def _print(rows: list[dict[str, Any]], experiment: Experiment, out: Path) -> Non
     console.print(
         f"Signal is the length of the mean gradient, noise the root of the summed variances over batches of "
         f"{experiment.training.batch_size} and their draws, by {rows[0]['num_replicates']:,} replicates. "
-        f"Saved in {out}: gradient.json, gradient.csv, signal_to_noise.png",
+        f"Saved in {out}: gradient.json, gradient.csv, signal_to_noise.png, config.json",
         markup=False,
     )
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.results import save_figure, staged
+from vae_jax.cli.results import command_line, save_figure, staged
 from vae_jax.cli.startup import environment, start_jax
-from vae_jax.cli.variance import command_line
 from vae_jax.files import write_csv, write_json
 
 if TYPE_CHECKING:

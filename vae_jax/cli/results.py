@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vae_jax.cli.misuse import Misuse
 
@@ -54,3 +55,12 @@ def save_figure(folder: Path, name: str, figure: "Figure") -> None:
     """Writes a figure as PNG and PDF."""
     figure.savefig(folder / f"{name}.png", dpi=200)
     figure.savefig(folder / f"{name}.pdf")
+
+
+def command_line(command: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """The words that give the settings again."""
+    words = ["vae-jax", *command]
+    for name, value in settings.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return shlex.join(words)

@@ -1,7 +1,6 @@
 """`vae-jax variance`: gradient estimators measured beside the exact answers."""
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ import tyro
 
 from vae_jax.cli.gradient import report_gradient
 from vae_jax.cli.misuse import refusals_are_misuse
-from vae_jax.cli.results import save_figure, staged
+from vae_jax.cli.results import command_line, save_figure, staged
 from vae_jax.cli.startup import check_seed, environment, start_jax
 from vae_jax.cli.targets import Target, as_settings
 from vae_jax.files import write_csv, write_json
@@ -151,12 +150,3 @@ class Variance:
             "dtype": self.dtype,
         }
         return {"command": "variance", "settings": settings, "command_line": command_line(["variance"], settings)}
-
-
-def command_line(command: Sequence[str], settings: Mapping[str, Any]) -> str:
-    """The words that give the settings again."""
-    words = ["vae-jax", *command]
-    for name, value in settings.items():
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list | tuple) else [value])]
-    return shlex.join(words)
