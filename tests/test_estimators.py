@@ -229,6 +229,10 @@ MISUSES = [
         objective_of_shape_two, NORMAL, key, 3)),
     (ValueError, "one scalar for one sample, got tuple", lambda key: pathwise(
         lambda z, q: (z, z), NORMAL, key, 3)),
+    (ValueError, "one scalar for one sample, got tuple", lambda key: pathwise(
+        lambda z, q: (z, z), NORMAL, key, 1)),
+    (ValueError, r"one scalar for one sample, got .* of shapes \[\(2,\)\]", lambda key: pathwise(
+        objective_of_shape_two, NORMAL, key, 1)),
     (ValueError, r"baseline must return a scalar or shape \(3,\), got shape \(3, 1\)", lambda key: score_function(
         lambda z, q: z, NORMAL, key, 3, baseline=lambda values: values[:, None])),
     (TypeError, r"q is a Poisson, .* use score_function", lambda key: pathwise(

@@ -1,5 +1,7 @@
 """An objective at many samples."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -23,7 +25,8 @@ def values_at(objective: Objective, samples: Latents, q: Distributions) -> Float
     return values
 
 
-def _values(objective: Objective, samples: Latents, q: Distributions) -> Float[Array, "S ..."]:
+def _values(objective: Objective, samples: Latents, q: Distributions) -> Any:
+    """What the objective returns, whatever that is, with a leading axis of the samples."""
     if jax.tree.leaves(samples)[0].shape[0] > 1:
         return jax.vmap(objective, in_axes=(0, None))(samples, q)
     # An axis of length 1 would stay in every product of a network, and XLA transposes what it need not: a step of a VAE
