@@ -126,7 +126,7 @@ class Evaluate:
         """Saves the scores where they belong, and says where that is."""
         from vae_jax.vae.summary import add_evaluation, likelihood_before
 
-        file = folder.path / ("summary.json" if self.split == "test" else f"summary_{self.split}.json")
+        file = folder.summary_path(self.split)
         before = {} if departures else likelihood_before(folder, summary)
         size, size_before = self.num_importance_samples, before.get("num_importance_samples", 0)
         if 0 < size < size_before:

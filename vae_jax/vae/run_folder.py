@@ -52,10 +52,13 @@ class RunFolder:
         """
         return experiment_from(self.read_config().get("experiment", {}), self.path)
 
+    def summary_path(self, split: str) -> Path:
+        """The scores of a split: summary.json for the test images, else summary_validation.json and so on."""
+        return self.path / ("summary.json" if split == "test" else f"summary_{split}.json")
+
     def write_summary(self, summary: Mapping[str, Any], split: str = "test") -> None:
-        """Writes the scores of a split: summary.json for the test images, else summary_validation.json and so on."""
-        name = "summary.json" if split == "test" else f"summary_{split}.json"
-        write_json(self.path / name, {"num_epochs": len(self.rows()), **summary})
+        """Writes the scores of a split."""
+        write_json(self.summary_path(split), {"num_epochs": len(self.rows()), **summary})
 
     def append_row(self, row: Row) -> None:
         """Adds an epoch to metrics.jsonl, so that it outlives the process."""

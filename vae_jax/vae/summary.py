@@ -173,9 +173,8 @@ def likelihood_before(folder: RunFolder, summary: Mapping[str, Any]) -> dict[str
         folder: of the run.
         summary: of a split, with the name of its checkpoint.
     """
-    name = "summary.json" if summary["split"] == "test" else f"summary_{summary['split']}.json"
     try:
-        before = json.loads((folder.path / name).read_text())
+        before = json.loads(folder.summary_path(summary["split"]).read_text())
     except (FileNotFoundError, ValueError):
         return {}
     if "nll" not in before or any(before.get(field) != summary[field] for field in SCORED):
