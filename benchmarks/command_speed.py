@@ -14,10 +14,10 @@ from pathlib import Path
 
 import tyro
 
-from vae_jax.cli.startup import environment
+from vae_jax.runtime import environment
 
 COMMAND = (sys.executable, "-m", "vae_jax")
-START_UP = "from vae_jax.cli.startup import start_jax; start_jax('float32'); import vae_jax.variance, vae_jax.plotting"
+START_UP = "from vae_jax.runtime import start_jax; start_jax('float32'); import vae_jax.studies, vae_jax.plotting"
 
 
 def main(rounds: int = 5, out: Path | None = None) -> None:

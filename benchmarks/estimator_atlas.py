@@ -27,8 +27,8 @@ from atlas.variance_figure import variance_figure
 from atlas.variances import SAMPLES_OF_ESTIMATE, exact_variances, measured_variances
 from command_line import saving_parser
 from saving import save_png
-from vae_jax.cli.startup import environment, start_jax
 from vae_jax.files import write_json
+from vae_jax.runtime import environment, start_jax
 
 SEED = 0
 

@@ -33,13 +33,13 @@ from command_line import add_quick_and_out, described_parser, out_folder
 from saving import environment_with
 from speed.memory import peak_resident, restart_peak
 from speed.work import seconds_of
-from vae_jax.cli.startup import start_jax
 from vae_jax.estimators import ESTIMATORS, REGISTRY
 from vae_jax.files import write_json
 from vae_jax.problems import BernoulliCost, CategoricalCost, SquareCost
 from vae_jax.replicates import replicate_mesh
+from vae_jax.runtime import start_jax
 from vae_jax.statistics import gradient_statistics
-from vae_jax.variance import work_of
+from vae_jax.studies.variance_study import work_of
 
 NUM_SAMPLES, NUM_REPLICATES = 10_000, 1_000
 CHUNKS = (20_000, 100_000, 500_000, 1_000_000)

@@ -23,16 +23,16 @@ from scipy import stats
 
 from command_line import add_quick_and_out, described_parser, out_folder
 from saving import environment_with, save_results
-from vae_jax.cli.startup import start_jax
-from vae_jax.vae.config import Experiment, ObjectiveConfig
-from vae_jax.vae.data import load_images
-from vae_jax.vae.evaluation import make_score
-from vae_jax.vae.images import ImageData
-from vae_jax.vae.model import Architecture
-from vae_jax.vae.presets import PRESETS
-from vae_jax.vae.runs import training_images, visible_images
-from vae_jax.vae.seeds import place_by_seed, seed_keys, seed_mesh
-from vae_jax.vae.training import init_state, make_train, num_batches
+from vae_jax.runtime import start_jax
+from vae_jax.vae.config.experiment import Experiment, ObjectiveConfig
+from vae_jax.vae.config.presets import PRESETS
+from vae_jax.vae.data.datasets import load_images
+from vae_jax.vae.data.image_data import ImageData
+from vae_jax.vae.data.visible_images import training_images, visible_images
+from vae_jax.vae.models.architecture import Architecture
+from vae_jax.vae.training.image_scores import make_score
+from vae_jax.vae.training.many_seeds import place_by_seed, seed_keys, seed_mesh
+from vae_jax.vae.training.training_loop import init_state, make_train, num_batches
 
 PRESET = PRESETS["gaussian-20-5"]
 OBJECTIVES = {

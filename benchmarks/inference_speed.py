@@ -47,12 +47,12 @@ from sklearn.mixture import BayesianGaussianMixture
 from command_line import add_quick_and_out, described_parser, out_folder
 from saving import environment_with, save_results
 from speed.memory import peak_resident, restart_peak
-from vae_jax.cli.startup import start_jax
 from vae_jax.inference import cavi
-from vae_jax.inference.families import MeanFieldNormal
-from vae_jax.inference.fit import fit
-from vae_jax.inference.numpyro_models import numpyro_log_joint
+from vae_jax.inference.fit.families import MeanFieldNormal
+from vae_jax.inference.fit.fit import fit
+from vae_jax.inference.fit.numpyro_models import numpyro_log_joint
 from vae_jax.replicates import replicate_mesh
+from vae_jax.runtime import start_jax
 
 SOURCE = Path(__file__).parent / "speed" / "earthquake_pass.c"
 
@@ -173,7 +173,7 @@ def _hand_fused(
     model: Any, state: Any, data: cavi.Earthquakes, folder: Path, cores: int
 ) -> Callable[[int], float] | None:
     """A number of passes by the C loop, or None without a compiler. Its sums are checked against the mixture's."""
-    from vae_jax.inference.cavi.assignment import assign
+    from vae_jax.inference.cavi.optimal_assignment import assign
 
     features = np.ascontiguousarray(data.features)
     coefficients = np.ascontiguousarray(model._coefficients(state, data))

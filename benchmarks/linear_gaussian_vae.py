@@ -24,15 +24,16 @@ from scipy.stats import multivariate_normal
 
 from command_line import DEFAULT_OUT, described_parser
 from vae_jax import plotting
-from vae_jax.cli.startup import environment
 from vae_jax.divergences import kl_gaussian, kl_standard_normal
 from vae_jax.files import write_json
-from vae_jax.vae.config import DataConfig, Experiment, ModelConfig, TrainingConfig
-from vae_jax.vae.data import load_images
-from vae_jax.vae.evaluation import make_score
-from vae_jax.vae.run_folder import RunFolder
-from vae_jax.vae.runs import Run, visible_images
-from vae_jax.vae.trained import Trained, load_trained
+from vae_jax.runtime import environment
+from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, TrainingConfig
+from vae_jax.vae.data.datasets import load_images
+from vae_jax.vae.data.visible_images import visible_images
+from vae_jax.vae.results.trained_model import Trained, load_trained
+from vae_jax.vae.runs.run_folder import RunFolder
+from vae_jax.vae.runs.training_run import Run
+from vae_jax.vae.training.image_scores import make_score
 
 LATENTS = 5
 

@@ -34,11 +34,11 @@ from rich.console import Console
 from rich.table import Table
 
 from vae_jax import distributions, elbo, score_function
-from vae_jax.cli.startup import environment, start_jax
-from vae_jax.cli.variance_table import with_error
+from vae_jax.cli.number_formats import with_error
 from vae_jax.estimators import ESTIMATORS
 from vae_jax.problems import PoissonGamma
 from vae_jax.replicates import replicate_mesh, stack_replicates
+from vae_jax.runtime import environment, start_jax
 from vae_jax.statistics import summarize
 
 PUBLISHED = Path(__file__).with_name("published_poisson_gamma.csv")

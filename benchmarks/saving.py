@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vae_jax.cli.startup import environment
+from vae_jax.runtime import environment
 
 
 def environment_with(packages: Sequence[str], seed: int) -> dict[str, Any]:

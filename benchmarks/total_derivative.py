@@ -33,8 +33,8 @@ from derivative.measured import measured_rows
 from derivative.studies import PARAMETERS, PROBLEM, studied_places
 from derivative.tables import print_results
 from saving import save_png
-from vae_jax.cli.startup import environment
 from vae_jax.files import write_json
+from vae_jax.runtime import environment
 
 SEED = 0
 

@@ -6,7 +6,7 @@ The model is 784-256-50 and its mirror, with Bernoulli pixels that are binarized
 on every side. All contenders train on the same images, kept in memory as uint8 unless it is said, by Adam at 1e-3, in
 full batches; an epoch's last and smaller one is left out.
 
-- ours: `vae_jax.vae.training.make_train`, an epoch in one compiled loop. One seed has one CPU device, which uses every
+- ours: `vae_jax.vae.make_train`, an epoch in one compiled loop. One seed has one CPU device, which uses every
   core; many seeds are sharded over a device for each core, and one seed is timed on one of those too.
 - torch eager: `torch.optim.Adam` on a module, a permutation of tensors in memory, no loader, all threads; bfloat16 by
   `torch.autocast`, many seeds by `torch.vmap` on stacked parameters. Then the same with the fused Adam, and with the

@@ -35,8 +35,8 @@ from routes.gradients import gradient_rows
 from routes.setting import NUM_SAMPLES, PROBS, RATE, TARGET, VALUES
 from routes.tables import print_results
 from saving import save_png
-from vae_jax.cli.startup import environment
 from vae_jax.files import write_json
+from vae_jax.runtime import environment
 
 SEED = 0
 

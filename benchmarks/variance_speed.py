@@ -34,8 +34,8 @@ from speed.table import print_tables
 from speed.targets import targets
 from speed.torch_peers import torch_peers
 from speed.work import AGREEMENT, SEED, MissingPeer, Peer, Work, default_work, interleaved, z_scores
-from vae_jax.cli.startup import start_jax
 from vae_jax.estimators import ESTIMATORS
+from vae_jax.runtime import start_jax
 
 PEER_LIBRARIES: dict[str, Callable[[Work], Iterator[Peer]]] = {
     "numpyro": numpyro_peers,

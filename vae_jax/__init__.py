@@ -6,7 +6,7 @@ listed, for readers and type checkers, in `__init__.pyi`.
 
 import lazy_loader
 
-from vae_jax.xla_flags import keep_reductions_right
+from vae_jax.runtime import keep_reductions_right
 
 keep_reductions_right()
 del keep_reductions_right

@@ -1,5 +1,4 @@
 from . import bounds as bounds
-from . import comparison as comparison
 from . import distributions as distributions
 from . import divergences as divergences
 from . import estimators as estimators
@@ -7,10 +6,11 @@ from . import inference as inference
 from . import plotting as plotting
 from . import problems as problems
 from . import replicates as replicates
+from . import runtime as runtime
 from . import statistics as statistics
+from . import studies as studies
 from . import typing as typing
 from . import vae as vae
-from . import variance as variance
 from .bounds import ElboTerms as ElboTerms
 from .bounds import chi as chi
 from .bounds import doubly_reparameterized as doubly_reparameterized
@@ -18,13 +18,13 @@ from .bounds import elbo as elbo
 from .bounds import elbo_terms as elbo_terms
 from .bounds import importance_weighted as importance_weighted
 from .bounds import jackknife as jackknife
-from .bounds import log_weights as log_weights
 from .bounds import multi_sample_score_function as multi_sample_score_function
 from .bounds import renyi as renyi
 from .bounds import sleep_loss as sleep_loss
 from .bounds import vimco as vimco
 from .bounds import wake_inference_loss as wake_inference_loss
 from .bounds import wake_model_loss as wake_model_loss
+from .distributions import OneHotCategorical as OneHotCategorical
 from .divergences import dual_geometric_jensen_shannon as dual_geometric_jensen_shannon
 from .divergences import geometric_jensen_shannon as geometric_jensen_shannon
 from .divergences import geometric_mean_gaussian as geometric_mean_gaussian
@@ -32,7 +32,6 @@ from .divergences import kl_diagonal_gaussian as kl_diagonal_gaussian
 from .divergences import kl_gaussian as kl_gaussian
 from .divergences import kl_standard_normal as kl_standard_normal
 from .estimators import MovingAverage as MovingAverage
-from .estimators import OneHotCategorical as OneHotCategorical
 from .estimators import antithetic_pairs as antithetic_pairs
 from .estimators import arm as arm
 from .estimators import baseline_loss as baseline_loss
@@ -44,8 +43,6 @@ from .estimators import delta_method_score as delta_method_score
 from .estimators import disarm as disarm
 from .estimators import enumeration as enumeration
 from .estimators import gumbel_softmax as gumbel_softmax
-from .estimators import in_blocks as in_blocks
-from .estimators import init_moving_average as init_moving_average
 from .estimators import inverse_cdf as inverse_cdf
 from .estimators import leave_one_out as leave_one_out
 from .estimators import leave_one_pair_out as leave_one_pair_out
@@ -62,11 +59,12 @@ from .estimators import relax as relax
 from .estimators import score_function as score_function
 from .estimators import sticking_the_landing as sticking_the_landing
 from .estimators import straight_through as straight_through
-from .estimators import surrogate_loss as surrogate_loss
-from .estimators import update_moving_average as update_moving_average
+from .inference import fit as fit
 from .replicates import replicate_mesh as replicate_mesh
 from .statistics import GradientStatistics as GradientStatistics
 from .statistics import Statistics as Statistics
 from .statistics import gradient_replicates as gradient_replicates
 from .statistics import gradient_statistics as gradient_statistics
 from .statistics import summarize as summarize
+from .studies import compare as compare
+from .studies import study_variance as study_variance

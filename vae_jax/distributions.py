@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import lax
+from numpyro.distributions import constraints
 from numpyro.distributions.truncated import LeftTruncatedDistribution
 
 from vae_jax.typing import Distribution, Distributions, Latents, PRNGKey, Scalar
@@ -179,3 +180,52 @@ def _truncated_noise(key: PRNGKey, low: Any, shape: tuple[int, ...]) -> Any:
     width = (1 - half_cell) - edge
     uniform = jax.random.uniform(key, shape, low.dtype)
     return math.sqrt(2) * lax.erf_inv((edge + width * half_cell) + width * uniform)
+
+
+class OneHotCategorical(dist.Distribution):
+    """One of K categories as a vector of K floats, one of them 1 and the others 0.
+
+    Its log density is linear in the value, so that it extends to the relaxed values inside the simplex.
+
+    Args:
+        logits: log probabilities up to a constant, [..., K].
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}  # noqa: RUF012
+
+    def __init__(self, logits: Any, *, validate_args: bool | None = None) -> None:
+        if jnp.ndim(logits) < 1:
+            raise ValueError("logits must have at least one axis, got a scalar: give one logit for each category")
+        self.logits = logits
+        shape = jnp.shape(logits)
+        super().__init__(batch_shape=shape[:-1], event_shape=shape[-1:], validate_args=validate_args)
+
+    @property
+    def support(self) -> Any:
+        """The corners of the simplex."""
+        return constraints.multinomial(1)
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        logits = jnp.asarray(self.logits)
+        numbers = jax.random.categorical(key, logits, shape=sample_shape + self.batch_shape)
+        return jax.nn.one_hot(numbers, logits.shape[-1], dtype=logits.dtype)
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> Any:
+        return (value * jax.nn.log_softmax(self.logits)).sum(axis=-1)
+
+    @property
+    def probs(self) -> Any:
+        """The probabilities of the categories."""
+        return jax.nn.softmax(self.logits)
+
+    @property
+    def mean(self) -> Any:
+        return self.probs
+
+    @property
+    def variance(self) -> Any:
+        return self.probs * (1 - self.probs)
+
+    def entropy(self) -> Any:
+        """In nats."""
+        return -(self.probs * jax.nn.log_softmax(self.logits)).sum(axis=-1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.problems import CosineCost, ExponentialCost, SquareCost
-from vae_jax.problems.costs import GaussianCost
+from vae_jax.problems.gaussian_costs.gaussian_cost import GaussianCost
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from derivative.exact import exact_moments
 from derivative.studies import COEFFICIENTS, PARAMETERS, PROBLEM
 from vae_jax import distributions
 from vae_jax.estimators import ESTIMATORS
-from vae_jax.estimators.average import values_at
+from vae_jax.estimators.objective_values import values_at
 from vae_jax.statistics import gradient_replicates, summarize
 from vae_jax.typing import Distributions, Objective, Parameters, PRNGKey, Scalar
 

@@ -10,9 +10,9 @@ from scipy import stats
 
 from routes.setting import HISTOGRAM_TEMPERATURES, LOGITS, PROBS, RATE
 from vae_jax import distributions
-from vae_jax.estimators import OneHotCategorical
-from vae_jax.estimators.discrete import relaxable_latents
-from vae_jax.estimators.relaxation import noisy_logits
+from vae_jax.distributions import OneHotCategorical
+from vae_jax.estimators.discrete_latents import relaxable_latents
+from vae_jax.estimators.gumbel_softmax import noisy_logits
 from vae_jax.statistics import summarize
 from vae_jax.typing import PRNGKey
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from routes.exact import exact_gradient, exact_moments
 from routes.setting import LOGITS, NUM_SAMPLES, TARGET, TEMPERATURES, VALUES
-from vae_jax.estimators import ESTIMATORS, OneHotCategorical
+from vae_jax.distributions import OneHotCategorical
+from vae_jax.estimators import ESTIMATORS
 from vae_jax.statistics import gradient_statistics
 from vae_jax.typing import Distributions, Latents, Parameters, PRNGKey, Scalar
 

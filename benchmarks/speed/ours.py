@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from speed.work import LEAST_LATENT, Work
 from vae_jax import bounds
 from vae_jax.estimators import ESTIMATORS, in_blocks
-from vae_jax.problems.poisson_gamma import PUBLISHED_COUNTS
+from vae_jax.problems.poisson_gamma.poisson_gamma import PUBLISHED_COUNTS
 from vae_jax.replicates import fold_replicates
 from vae_jax.statistics import GradientStatistics, gradient_statistics
 from vae_jax.typing import Latents, LogDensity, Parameters, PRNGKey, Scalar, StochasticLoss

@@ -50,7 +50,7 @@ def _main(data: str, started: float) -> None:
     import jax
 
     import vae_jax.cli
-    from vae_jax.vae.runs import Run
+    from vae_jax.vae.runs.training_run import Run
 
     resident_after_imports = restart_peak()
     train: Any = Run.train

@@ -18,7 +18,7 @@ from numpyro import optim
 from numpyro.infer import SVI, Trace_ELBO
 
 from training.work import HIDDEN_SIZE, LATENT_SIZE, LEARNING_RATE, Task, Work, batches
-from vae_jax.vae.config import Precision
+from vae_jax.vae.config.experiment import Precision
 
 WHITE = 255
 

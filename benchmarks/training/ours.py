@@ -11,11 +11,13 @@ from jax import Array, lax
 from speed.work import fastest
 from training.products import product_task
 from training.work import Task, Work, experiment_of
-from vae_jax.vae.config import Precision
-from vae_jax.vae.evaluation import log_marginals, make_score
-from vae_jax.vae.model import Architecture, Params
-from vae_jax.vae.seeds import place_by_seed, seed_keys, seed_mesh
-from vae_jax.vae.training import init_state, make_train, num_batches
+from vae_jax.vae.config.experiment import Precision
+from vae_jax.vae.models.architecture import Architecture
+from vae_jax.vae.models.vae import Params
+from vae_jax.vae.results.image_likelihood import log_marginals
+from vae_jax.vae.training.image_scores import make_score
+from vae_jax.vae.training.many_seeds import place_by_seed, seed_keys, seed_mesh
+from vae_jax.vae.training.training_loop import init_state, make_train, num_batches
 
 PRODUCT_ROWS = (250, 1_000, 2_500)
 """Samples in a product: candidates, of which the fastest counts."""

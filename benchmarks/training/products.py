@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from training.work import HIDDEN_SIZE, Task, Work
-from vae_jax.vae.config import Precision
+from vae_jax.vae.config.experiment import Precision
 
 CONTRACTED = {"forward": (1, 0), "input gradient": (1, 1), "weight gradient": (0, 0)}
 """The axes that are summed over, by what the product is for."""

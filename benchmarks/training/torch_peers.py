@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from training.work import HIDDEN_SIZE, LATENT_SIZE, LEARNING_RATE, Task, Work
-from vae_jax.vae.config import Precision
+from vae_jax.vae.config.experiment import Precision
 
 torch: Any = import_module("torch")
 functional: Any = import_module("torch.nn.functional")

@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import UInt8
 
-from vae_jax.vae.binarization import prepared
-from vae_jax.vae.config import Experiment, Precision
-from vae_jax.vae.data import load_images
-from vae_jax.vae.presets import PRESETS
-from vae_jax.vae.runs import STREAMS
+from vae_jax.vae.config.experiment import Experiment, Precision
+from vae_jax.vae.config.presets import PRESETS
+from vae_jax.vae.data.binarization import prepared
+from vae_jax.vae.data.datasets import load_images
+from vae_jax.vae.data.visible_images import STREAMS
 
 PRESET_NAME = "bernoulli-256-50"
 PRESET = PRESETS[PRESET_NAME]

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vae_jax.cli.startup import num_cores
+from vae_jax.runtime import num_cores
 
 BENCHMARKS = Path(__file__).parents[1]
 

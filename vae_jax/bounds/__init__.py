@@ -1,8 +1,8 @@
 """Bounds on the log marginal likelihood, and estimates of it, from log weights."""
 
-from vae_jax.bounds.bias_corrected import jackknife
-from vae_jax.bounds.evidence_lower_bound import ElboTerms, elbo, elbo_terms
-from vae_jax.bounds.importance import (
+from vae_jax.bounds.bound_registry import BOUNDS, RegisteredBound
+from vae_jax.bounds.elbo import ElboTerms, elbo, elbo_terms
+from vae_jax.bounds.importance_weighted import (
     MultiSampleBound,
     doubly_reparameterized,
     importance_weighted,
@@ -10,10 +10,10 @@ from vae_jax.bounds.importance import (
     plain,
     vimco,
 )
-from vae_jax.bounds.registry import BOUNDS, RegisteredBound
-from vae_jax.bounds.renyi_bounds import chi, renyi
+from vae_jax.bounds.jackknife import jackknife
+from vae_jax.bounds.log_weights import log_weights
+from vae_jax.bounds.renyi import chi, renyi
 from vae_jax.bounds.wake_sleep import sleep_loss, wake_inference_loss, wake_model_loss
-from vae_jax.bounds.weights import log_weights
 
 __all__ = [
     "BOUNDS",

@@ -11,8 +11,8 @@ import jax
 from jax import lax
 
 from vae_jax import distributions
-from vae_jax.bounds.weights import log_mean_exp, log_weight
-from vae_jax.estimators.average import values_at
+from vae_jax.bounds.log_weights import log_mean_exp, log_weight
+from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
 
 

@@ -6,21 +6,21 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from vae_jax.cli.cavi import Cavi
+from vae_jax.cli.cavi.cavi import Cavi
 from vae_jax.cli.compare import Compare
 from vae_jax.cli.encode import Encode
 from vae_jax.cli.evaluate import Evaluate
-from vae_jax.cli.evidence import Evidence
-from vae_jax.cli.fit import Fit
+from vae_jax.cli.evidence.evidence import Evidence
+from vae_jax.cli.fit.fit import Fit
 from vae_jax.cli.laplace import Laplace
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.plot import Plot
 from vae_jax.cli.reconstruct import Reconstruct
 from vae_jax.cli.sample import Sample
-from vae_jax.cli.train import Train
-from vae_jax.cli.variance import Variance
-from vae_jax.vae.presets import DEFAULT_PRESET, PRESETS
-from vae_jax.vae.run_folder import RunFolder
+from vae_jax.cli.train.train import Train
+from vae_jax.cli.variance.variance import Variance
+from vae_jax.vae.config.presets import DEFAULT_PRESET, PRESETS
+from vae_jax.vae.runs.run_folder import RunFolder
 
 COMMANDS = {
     "variance": Variance,

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
-from vae_jax.cli.results import command_line, save_figure, staged
-from vae_jax.cli.startup import check_seed, environment, start_jax
-from vae_jax.cli.targets import Target, as_settings
+from vae_jax.cli.options import check_seed
+from vae_jax.cli.output_folder import command_line, save_figure, staged
+from vae_jax.cli.problem_flags import Target, as_settings
 from vae_jax.files import write_csv, write_json
+from vae_jax.runtime import environment, start_jax
 
 if TYPE_CHECKING:
-    from vae_jax.comparison import Comparison
     from vae_jax.problems import Problem
+    from vae_jax.studies.estimator_comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Compare:
             raise Misuse(f"the estimators must be two, got {self.first} twice: name another")
         counts = self.target.counts()
         start_jax(self.dtype)
-        from vae_jax.variance import check_study
+        from vae_jax.studies.variance_study import check_study
 
         with staged(self.out) as folder:
             with refusals_are_misuse():
@@ -69,9 +70,9 @@ class Compare:
     def _measure(self, problem: "Problem", params: dict[str, Any]) -> "Comparison":
         import jax
 
-        from vae_jax.cli.progress import shown_progress
-        from vae_jax.comparison import compare
+        from vae_jax.cli.progress_bars import shown_progress
         from vae_jax.replicates import replicate_mesh
+        from vae_jax.studies.estimator_comparison import compare
 
         with shown_progress(f"2 estimators, {self.num_replicates:,} replicates") as on_progress:
             return compare(
@@ -108,7 +109,7 @@ def _print(comparison: "Comparison", out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from vae_jax.cli.variance_table import with_error
+    from vae_jax.cli.number_formats import with_error
 
     console = Console(highlight=False)
     one = comparison.rows[0]

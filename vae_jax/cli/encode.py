@@ -9,9 +9,10 @@ from typing import Any, Literal
 import tyro
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.models import images_seen, opened_model
-from vae_jax.cli.runs import images_of_run
-from vae_jax.cli.startup import check_seed, start_jax
+from vae_jax.cli.opened_runs import images_of_run
+from vae_jax.cli.options import check_seed
+from vae_jax.cli.trained_models import images_seen, opened_model
+from vae_jax.runtime import start_jax
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Encode:
         start_jax("float32", num_cpu_devices=1)
         import jax
 
-        from vae_jax.vae.generation import encode_images
+        from vae_jax.vae.results.generation import encode_images
 
         folder, trained = opened_model(self.folder, checkpoint=self.checkpoint, model_seed=self.model_seed)
         images = images_of_run(folder, trained.experiment, data=self.data, data_dir=self.data_dir)

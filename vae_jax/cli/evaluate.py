@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
-from vae_jax.cli.progress import shown_steps
-from vae_jax.cli.runs import images_of_run, opened_run, warn
-from vae_jax.cli.startup import check_seed, environment, start_jax
-from vae_jax.vae.config import Experiment
-from vae_jax.vae.run_folder import RunFolder
+from vae_jax.cli.number_formats import duration
+from vae_jax.cli.opened_runs import images_of_run, opened_run, warn
+from vae_jax.cli.options import check_seed
+from vae_jax.cli.progress_bars import shown_steps
+from vae_jax.runtime import environment, start_jax
+from vae_jax.vae.config.experiment import Experiment
+from vae_jax.vae.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from vae_jax.vae.images import ImageData
-    from vae_jax.vae.trained import Trained
+    from vae_jax.vae.data.image_data import ImageData
+    from vae_jax.vae.results.trained_model import Trained
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,9 @@ class Evaluate:
         start_jax("float32", num_cpu_devices=1)
         import jax
 
-        from vae_jax.cli.scores import print_kl_by_latent, print_summary, split_summary
-        from vae_jax.vae.checks import check_experiment
-        from vae_jax.vae.trained import load_trained
+        from vae_jax.cli.score_tables import print_kl_by_latent, print_summary, split_summary
+        from vae_jax.vae.results.trained_model import load_trained
+        from vae_jax.vae.training.experiment_checks import check_experiment
 
         images = images_of_run(folder, experiment, data=self.data, data_dir=self.data_dir)
         trained = load_trained(folder, which=self.checkpoint, on_damage=warn)
@@ -108,7 +110,7 @@ class Evaluate:
 
     def _departures(self, folder: RunFolder, experiment: Experiment, images: "ImageData") -> list[str]:
         """What keeps the scores from being those that runs are compared by: of a whole split, as in training."""
-        from vae_jax.cli.scores import SCORE_SEED
+        from vae_jax.cli.score_tables import SCORE_SEED
 
         trained_on, rule = folder.read_config()["images"]["checksum"], experiment.data.binarization
         num_images = len(getattr(images, self.split).images)
@@ -124,7 +126,7 @@ class Evaluate:
 
     def _save(self, folder: RunFolder, summary: dict[str, Any], departures: list[str], source: str) -> str:
         """Saves the scores where they belong, and says where that is."""
-        from vae_jax.vae.summary import add_evaluation, likelihood_before
+        from vae_jax.vae.results.score_summary import add_evaluation, likelihood_before
 
         file = folder.summary_path(self.split)
         before = {} if departures else likelihood_before(folder, summary)
@@ -140,7 +142,7 @@ class Evaluate:
         return f"Saved in {file}" + f", which keeps its NLL (k = {size_before:,})" * (size == 0 < size_before)
 
     def _print_estimate(self, trained: "Trained", images: "ImageData") -> None:
-        from vae_jax.vae.summary import importance_sampling_seconds
+        from vae_jax.vae.results.score_summary import importance_sampling_seconds
 
         pixels = self._pixels(trained, images)
         size, num_seeds = self.num_importance_samples, trained.experiment.num_seeds
@@ -149,14 +151,14 @@ class Evaluate:
         print(f"{task} will take about {duration(seconds)}", flush=True)
 
     def _pixels(self, trained: "Trained", images: "ImageData") -> "np.ndarray":
-        from vae_jax.vae.runs import visible_images
+        from vae_jax.vae.data.visible_images import visible_images
 
         return visible_images(trained.experiment, getattr(images, self.split), self.split)
 
     def _nll(self, trained: "Trained", images: "ImageData", key: Any) -> dict[str, Any]:
         import jax
 
-        from vae_jax.vae.summary import importance_sampled, nll_summary
+        from vae_jax.vae.results.score_summary import importance_sampled, nll_summary
 
         pixels = self._pixels(trained, images)
         size, num_seeds = self.num_importance_samples, trained.experiment.num_seeds
@@ -178,11 +180,3 @@ def print_saved(line: str) -> None:
     from rich.console import Console
 
     Console(highlight=False).print(line, markup=False)
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
-    for unit, size in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.results import command_line, save_figure, staged
-from vae_jax.cli.startup import environment, start_jax
+from vae_jax.cli.output_folder import command_line, save_figure, staged
 from vae_jax.files import write_csv, write_json
+from vae_jax.runtime import environment, start_jax
 
 if TYPE_CHECKING:
     from vae_jax.inference import FactorialApproximation

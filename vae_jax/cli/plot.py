@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.models import can_be_drawn, images_seen, opened_model
-from vae_jax.cli.results import save_figure, staged
-from vae_jax.cli.runs import images_of_run, warn
-from vae_jax.cli.startup import start_jax
-from vae_jax.vae.run_folder import RunFolder
+from vae_jax.cli.opened_runs import images_of_run, warn
+from vae_jax.cli.output_folder import save_figure, staged
+from vae_jax.cli.trained_models import can_be_drawn, images_seen, opened_model
+from vae_jax.runtime import start_jax
+from vae_jax.vae.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from vae_jax.vae.images import ImageData
-    from vae_jax.vae.trained import Trained
+    from vae_jax.vae.data.image_data import ImageData
+    from vae_jax.vae.results.trained_model import Trained
 
 SEED = 0
 """Of the samples drawn: a figure drawn again is the same."""
@@ -119,7 +119,7 @@ def _pictures(trained: "Trained", images: "ImageData") -> Iterator[tuple[str, "F
     import numpy as np
 
     from vae_jax import plotting
-    from vae_jax.vae import generation
+    from vae_jax.vae.results import generation
 
     samples = generation.sample_images(trained, jax.random.key(SEED), NUM_SAMPLES)
     yield "samples", plotting.image_grid(np.asarray(samples.images))
@@ -156,7 +156,7 @@ def _scatter(trained: "Trained", test: "np.ndarray", labels: "np.ndarray | None"
     import numpy as np
 
     from vae_jax import plotting
-    from vae_jax.vae.generation import encode_images
+    from vae_jax.vae.results.generation import encode_images
 
     means = np.asarray(encode_images(trained, test, jax.random.key(SEED)).means)
     projection = "first_two" if means.shape[1] <= FEW_LATENTS else "pca"
@@ -167,8 +167,8 @@ def _kl_by_latent(trained: "Trained", test: "np.ndarray") -> "Figure":
     import jax
 
     from vae_jax import plotting
-    from vae_jax.vae.evaluation import ACTIVE_VARIANCE
-    from vae_jax.vae.summary import scores_of
+    from vae_jax.vae.results.score_summary import scores_of
+    from vae_jax.vae.training.image_scores import ACTIVE_VARIANCE
 
     scores = scores_of(trained, test, jax.random.key(SEED))
     return plotting.kl_by_latent(
@@ -206,7 +206,7 @@ def _figures_of_runs(
     import numpy as np
 
     from vae_jax import plotting
-    from vae_jax.vae.summary import scores_of
+    from vae_jax.vae.results.score_summary import scores_of
 
     for folder, _ in list(runs.values())[1:]:
         if folder.read_config()["images"]["checksum"] != images.checksum:
@@ -234,7 +234,7 @@ def _reconstructions_of_runs(
     import numpy as np
 
     from vae_jax import plotting
-    from vae_jax.vae.generation import on_unit_scale, reconstruct_images
+    from vae_jax.vae.results.generation import on_unit_scale, reconstruct_images
 
     some = {name: test[:NUM_RECONSTRUCTED] for name, test in seen.items()}
     grey = images.test.images[:NUM_RECONSTRUCTED].reshape(-1, next(iter(seen.values())).shape[1])

@@ -7,10 +7,10 @@ from typing import Literal
 import tyro
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.models import can_be_drawn, images_seen, opened_model
-from vae_jax.cli.results import save_figure, staged
-from vae_jax.cli.runs import images_of_run
-from vae_jax.cli.startup import start_jax
+from vae_jax.cli.opened_runs import images_of_run
+from vae_jax.cli.output_folder import save_figure, staged
+from vae_jax.cli.trained_models import can_be_drawn, images_seen, opened_model
+from vae_jax.runtime import start_jax
 
 MAX_DRAWN = 16
 """Images in the row of a figure."""
@@ -55,7 +55,7 @@ class Reconstruct:
             raise Misuse(f"--num-images must be at least 1, got {self.num_images}: raise it")
         start_jax("float32", num_cpu_devices=1)
         from vae_jax import plotting
-        from vae_jax.vae.generation import on_unit_scale, reconstruct_images
+        from vae_jax.vae.results.generation import on_unit_scale, reconstruct_images
 
         folder, trained = opened_model(self.folder, checkpoint=self.checkpoint, model_seed=self.model_seed)
         images = images_of_run(folder, trained.experiment, data=self.data, data_dir=self.data_dir)

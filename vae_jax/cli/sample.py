@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.models import can_be_drawn, opened_model
-from vae_jax.cli.results import save_figure, staged
-from vae_jax.cli.startup import check_seed, start_jax
+from vae_jax.cli.options import check_seed
+from vae_jax.cli.output_folder import save_figure, staged
+from vae_jax.cli.trained_models import can_be_drawn, opened_model
+from vae_jax.runtime import start_jax
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from vae_jax.vae.generation import Samples
+    from vae_jax.vae.results.generation import Samples
 
 MAX_DRAWN = 400
 """Images in a figure."""
@@ -61,7 +62,7 @@ class Sample:
         start_jax("float32", num_cpu_devices=1)
         import jax
 
-        from vae_jax.vae.generation import mean_pixels, sample_images, sampled_pixels
+        from vae_jax.vae.results.generation import mean_pixels, sample_images, sampled_pixels
 
         _, trained = opened_model(self.folder, checkpoint=self.checkpoint, model_seed=self.model_seed)
         rule = {"mean": mean_pixels, "sampled": sampled_pixels}[self.pixels]
@@ -75,7 +76,7 @@ class Sample:
 
 
 def _arrays(samples: "Samples") -> dict[str, Any]:
-    from vae_jax.vae.model import TwoLayers
+    from vae_jax.vae.models.vae import TwoLayers
 
     latents = samples.latents
     if isinstance(latents, TwoLayers):

@@ -1,6 +1,8 @@
 """How a gradient is obtained. Every estimator has the signature of `vae_jax.typing.Estimator`."""
 
-from vae_jax.estimators.antithetic_coupling import arm, categorical_disarm, disarm
+from vae_jax.distributions import OneHotCategorical
+from vae_jax.estimators.antithetic_pairs import antithetic_pairs
+from vae_jax.estimators.arm import arm, categorical_disarm, disarm
 from vae_jax.estimators.baselines import (
     MovingAverage,
     baseline_loss,
@@ -11,18 +13,16 @@ from vae_jax.estimators.baselines import (
     no_baseline,
     update_moving_average,
 )
-from vae_jax.estimators.blocks import in_blocks
-from vae_jax.estimators.control_variates import moving_average_score, optimal_score
-from vae_jax.estimators.coupled_draws import antithetic_pairs, randomized_sobol
 from vae_jax.estimators.delta_method import delta_method_pathwise, delta_method_score
-from vae_jax.estimators.discrete import OneHotCategorical
 from vae_jax.estimators.enumeration import enumeration, rao_blackwellized
+from vae_jax.estimators.estimator_registry import ESTIMATORS, REGISTRY, Evaluations, Registered, Work, markdown_table
+from vae_jax.estimators.gumbel_softmax import gumbel_softmax, straight_through
 from vae_jax.estimators.measure_valued import coupled_measure_valued, measure_valued
+from vae_jax.estimators.pathwise import closed_form_entropy, inverse_cdf, pathwise, sticking_the_landing
 from vae_jax.estimators.rebar import rebar, relax, surrogate_loss
-from vae_jax.estimators.registry import ESTIMATORS, REGISTRY, Evaluations, Registered, Work, markdown_table
-from vae_jax.estimators.relaxation import gumbel_softmax, straight_through
-from vae_jax.estimators.reparameterization import closed_form_entropy, inverse_cdf, pathwise, sticking_the_landing
-from vae_jax.estimators.score import score_function
+from vae_jax.estimators.sample_blocks import in_blocks
+from vae_jax.estimators.score_function import moving_average_score, optimal_score, score_function
+from vae_jax.estimators.sobol import randomized_sobol
 
 __all__ = [
     "ESTIMATORS",

@@ -15,8 +15,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from vae_jax import distributions
-from vae_jax.estimators.average import values_at
 from vae_jax.estimators.differentiability import check_differentiable
+from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Objective, PRNGKey, Scalar
 
 

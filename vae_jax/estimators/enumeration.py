@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from vae_jax.distributions import is_distribution
-from vae_jax.estimators.average import values_at
-from vae_jax.estimators.discrete import DiscreteLatent, discrete_latents, is_discrete_latent, joined
-from vae_jax.estimators.score import score_function
+from vae_jax.estimators.discrete_latents import DiscreteLatent, discrete_latents, is_discrete_latent, joined
+from vae_jax.estimators.objective_values import values_at
+from vae_jax.estimators.score_function import score_function
 from vae_jax.typing import Distributions, Estimator, Latents, Objective, PRNGKey, Scalar
 
 MAX_OUTCOMES = 2**16

@@ -21,8 +21,8 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int, Num
 
 from vae_jax import distributions
-from vae_jax.estimators.average import values_at
-from vae_jax.estimators.discrete import OneHotCategorical
+from vae_jax.distributions import OneHotCategorical
+from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
 
 

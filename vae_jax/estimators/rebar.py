@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vae_jax.estimators.average import values_at
 from vae_jax.estimators.differentiability import check_differentiable
-from vae_jax.estimators.discrete import RelaxableLatent, joined, lifted, relaxable_latents
-from vae_jax.estimators.relaxation import WITHOUT_DERIVATIVE, check_temperature, noisy_logits
+from vae_jax.estimators.discrete_latents import RelaxableLatent, joined, lifted, relaxable_latents
+from vae_jax.estimators.gumbel_softmax import WITHOUT_DERIVATIVE, check_temperature, noisy_logits
+from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
 
 Surrogate: TypeAlias = Callable[[Latents], Any]

@@ -3,7 +3,10 @@
 Reference: Matousek (1998) for the scrambling; Joe & Kuo (2008) for the direction numbers.
 """
 
-from functools import lru_cache
+import math
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, UInt32
 
-from vae_jax.typing import PRNGKey
+from vae_jax import distributions
+from vae_jax.estimators.coupled_draws import NUM_PROBES, CoupledDraws, check_baselines, with_draws
+from vae_jax.estimators.quantiles import has_quantiles, midpoints, quantiles, uniform_shape
+from vae_jax.typing import Distributions, Estimator, Objective, PRNGKey, Scalar
 
 _PLACES = np.left_shift(np.uint32(1), np.arange(31, -1, -1, dtype=np.uint32))
 """The bits of a word, the first of a binary fraction first."""
@@ -49,3 +55,61 @@ def _direction_numbers(first_dimension: int, num_dimensions: int, num_bits: int)
     # In Gray code order point 2^k differs from the one before it by direction k alone.
     starts = 2 ** np.arange(num_bits)
     return points[starts] ^ points[starts - 1]
+
+
+def randomized_sobol(estimator: Estimator) -> Estimator:
+    """An estimator whose samples are the quantiles of one scrambled Sobol sequence over all of q's latents.
+
+    The sequence is scrambled by random matrices and shifted at random for each key, so that each point is uniform. For
+    a smooth integrand of few effective dimensions the variance falls faster than 1/S, nearly as 1/S^3, at S a power of
+    two; other numbers of samples are unbiased too, but lose the balance that this comes from.
+
+    All samples of an estimate depend on each other: no baseline may be made of the others' values.
+
+    Args:
+        estimator: one that draws through `distributions.sample` or `rsample`, such as `pathwise` or `score_function`.
+            The objective sees `q` itself.
+
+    Returns:
+        The estimator over one scrambled sequence. It needs distributions with a quantile function in closed form,
+        multivariate normals, or transforms of these. It is unbiased where `estimator` is for any coupling of its
+        samples. It raises TypeError for another distribution.
+
+    Raises:
+        ValueError: the estimator makes a sample's baseline of the others.
+
+    Reference: Owen (1997); Matousek (1998) for the scrambling; Joe & Kuo (2008) for the direction numbers; Buchholz,
+        Wenzel & Mandt (2018) for variational inference.
+    """
+    check_baselines(estimator, np.ones((NUM_PROBES, NUM_PROBES)), instead="no_baseline")
+
+    def coupled(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
+        return with_draws(estimator, _sobol, objective, q, key, num_samples)
+
+    return coupled
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["base"], meta_fields=["first_dimension"])
+@dataclass(frozen=True)
+class _SobolDraws(CoupledDraws):
+    first_dimension: int
+    """Of the sequence: latents share one and take dimensions in turn."""
+
+    def rsample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Any:
+        (num_samples,) = sample_shape
+        shape = uniform_shape(self.base)
+        bits = scrambled_sobol(key, num_samples, self.first_dimension, math.prod(shape))
+        return quantiles(self.base, midpoints(bits).reshape(num_samples, *shape))
+
+
+def _sobol(q: Distributions) -> Distributions:
+    coupled, first_dimension = [], 0
+    for name, leaf in distributions.named_leaves(q):
+        if not has_quantiles(leaf):
+            raise TypeError(
+                f"{name} is a {type(leaf).__name__}, which has no quantile function in closed form: randomized_sobol "
+                "expects one; use the estimator without it"
+            )
+        coupled.append(_SobolDraws(leaf, first_dimension))
+        first_dimension += math.prod(uniform_shape(leaf))
+    return jax.tree.structure(q, is_leaf=distributions.is_distribution).unflatten(coupled)

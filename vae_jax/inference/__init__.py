@@ -22,14 +22,14 @@ from vae_jax.inference.diagnostics import (
     tail_length,
     tail_shape,
 )
-from vae_jax.inference.families import Factor, FullRankNormal, LowRankNormal, MeanField, MeanFieldNormal
-from vae_jax.inference.fit import Fit, fit
-from vae_jax.inference.flows import CouplingFlow
+from vae_jax.inference.fit.coupling_flow import CouplingFlow
+from vae_jax.inference.fit.elbo_plateau import ElboPlateau
+from vae_jax.inference.fit.families import Factor, FullRankNormal, LowRankNormal, MeanField, MeanFieldNormal
+from vae_jax.inference.fit.fit import Fit, fit
+from vae_jax.inference.fit.minibatches import Minibatched
+from vae_jax.inference.fit.numpyro_models import numpyro_log_joint
 from vae_jax.inference.laplace import FactorialApproximation, LaplaceApproximation, approximate_factorial, laplace
 from vae_jax.inference.latent_space import Support
-from vae_jax.inference.minibatches import Minibatched
-from vae_jax.inference.numpyro_models import numpyro_log_joint
-from vae_jax.inference.stopping import ElboPlateau
 
 __all__ = [
     "Calibration",

@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import gaussian_kde
 
 from vae_jax import distributions
-from vae_jax.inference.fit import Fit
-from vae_jax.inference.fit_summaries import ProblemFit, RegressionFit
+from vae_jax.cli.fit.fit_summaries import ProblemFit, RegressionFit
+from vae_jax.inference.fit.fit import Fit
 from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
-from vae_jax.problems.poisson_gamma_posterior import exact_marginals
+from vae_jax.problems.poisson_gamma.poisson_gamma_posterior import exact_marginals
 
 FITTED, REFERENCE = COLOURS[2], COLOURS[0]
 

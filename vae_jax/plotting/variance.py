@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from vae_jax.plotting.style import COLOURS, MARKERS, STYLE, StyledFigure
-from vae_jax.variance import VarianceStudy
+from vae_jax.studies.variance_study import VarianceStudy
 
 
 def replicate_boxes(study: VarianceStudy) -> Figure:

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from vae_jax.problems.costs import CosineCost, ExponentialCost, SquareCost
-from vae_jax.problems.discrete_costs import BernoulliCost, BernoulliVectorCost, CategoricalCost
-from vae_jax.problems.exact import Exact, ExactMoments
+from vae_jax.problems.discrete_costs.discrete_cost import BernoulliCost, BernoulliVectorCost, CategoricalCost
+from vae_jax.problems.exact_moments import Exact, ExactMoments
 from vae_jax.problems.gamma_moment import GammaMoment
-from vae_jax.problems.linear_gaussian import LinearGaussian
-from vae_jax.problems.linear_gaussian_chain import LinearGaussianChain
-from vae_jax.problems.poisson_gamma import Gamma, PoissonGamma
+from vae_jax.problems.gaussian_costs.gaussian_cost import CosineCost, ExponentialCost, SquareCost
+from vae_jax.problems.linear_gaussian.linear_gaussian import LinearGaussian
+from vae_jax.problems.linear_gaussian.linear_gaussian_chain import LinearGaussianChain
+from vae_jax.problems.poisson_gamma.poisson_gamma import Gamma, PoissonGamma
 from vae_jax.problems.problem import Problem
 from vae_jax.problems.shifted_posterior import ShiftedPosterior
 

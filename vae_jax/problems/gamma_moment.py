@@ -10,7 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 from scipy.special import gammaln, polygamma, psi
 
-from vae_jax.problems.exact import MomentsByParameter, MomentsOfSamples, averaged, leave_one_out, mean_alone
+from vae_jax.problems.exact_moments import MomentsByParameter, MomentsOfSamples, averaged, leave_one_out, mean_alone
 from vae_jax.problems.quadrature import Moments, moments_of
 from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
 

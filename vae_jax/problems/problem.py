@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from vae_jax.problems.exact import MomentsByParameter
+from vae_jax.problems.exact_moments import MomentsByParameter
 from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
 
 

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from scipy.stats import norm
 
 from vae_jax import bounds, distributions
-from vae_jax.problems.exact import (
+from vae_jax.problems.exact_moments import (
     UNKNOWN,
     Exact,
     ExactMoments,

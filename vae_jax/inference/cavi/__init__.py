@@ -1,8 +1,9 @@
 """Coordinate-ascent variational inference: exact bounds that rise with every sweep."""
 
-from vae_jax.inference.cavi.ascent import Ascent, ConjugateModel, StepInfo, run
-from vae_jax.inference.cavi.components import Component, component_sizes, components, effective_num_components
-from vae_jax.inference.cavi.earthquakes import (
+from vae_jax.inference.cavi.component_selection import Candidate, Selection, choose_num_components, log_num_symmetries
+from vae_jax.inference.cavi.coordinate_ascent import Ascent, ConjugateModel, StepInfo, run
+from vae_jax.inference.cavi.fitted_components import Component, component_sizes, components, effective_num_components
+from vae_jax.inference.cavi.gaussian_poisson_mixture import (
     EarthquakeFactors,
     EarthquakeMixture,
     Earthquakes,
@@ -10,23 +11,17 @@ from vae_jax.inference.cavi.earthquakes import (
     earthquake_mixture,
     earthquakes,
 )
-from vae_jax.inference.cavi.normal import NormalFactors, NormalModel
-from vae_jax.inference.cavi.normal_wishart import (
+from vae_jax.inference.cavi.mixture_weights import DirichletWeights, GivenWeights, log_num_labellings
+from vae_jax.inference.cavi.normal_model import NormalFactors, NormalModel
+from vae_jax.inference.cavi.normal_wishart_mixture import (
     NormalWishartFactors,
     NormalWishartMixture,
     Points,
     normal_wishart_mixture,
     points,
 )
-from vae_jax.inference.cavi.poisson_gamma import GammaFactor, PoissonGammaFactors, PoissonGammaModel
-from vae_jax.inference.cavi.recovery import Recovery, recovery
-from vae_jax.inference.cavi.selection import (
-    Candidate,
-    Selection,
-    choose_num_components,
-    log_num_symmetries,
-)
-from vae_jax.inference.cavi.weights import DirichletWeights, GivenWeights, log_num_labellings
+from vae_jax.inference.cavi.poisson_gamma_model import GammaFactor, PoissonGammaFactors, PoissonGammaModel
+from vae_jax.inference.cavi.simulated_recovery import Recovery, recovery
 
 __all__ = [
     "Ascent",

@@ -1,16 +1,7 @@
 """Whether an approximate posterior can be believed."""
 
 from vae_jax.inference.diagnostics.calibration import calibration, calibration_one_by_one
-from vae_jax.inference.diagnostics.moments import (
-    CorrelationDifference,
-    MomentComparison,
-    MomentDifference,
-    Moments,
-    compare_moments,
-    exact_moments,
-    moments_of_chains,
-    moments_of_draws,
-)
+from vae_jax.inference.diagnostics.calibration_verdicts import Calibration, ParameterCalibration
 from vae_jax.inference.diagnostics.pareto_smoothing import (
     GeneralizedParetoTail,
     ParetoSmoothed,
@@ -20,7 +11,16 @@ from vae_jax.inference.diagnostics.pareto_smoothing import (
     tail_length,
     tail_shape,
 )
-from vae_jax.inference.diagnostics.verdicts import Calibration, ParameterCalibration
+from vae_jax.inference.diagnostics.posterior_moments import (
+    CorrelationDifference,
+    MomentComparison,
+    MomentDifference,
+    Moments,
+    compare_moments,
+    exact_moments,
+    moments_of_chains,
+    moments_of_draws,
+)
 
 __all__ = [
     "Calibration",

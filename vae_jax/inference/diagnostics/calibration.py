@@ -11,8 +11,8 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from vae_jax import distributions
-from vae_jax.inference.diagnostics.scalars import scalar_names
-from vae_jax.inference.diagnostics.verdicts import Calibration, judge
+from vae_jax.inference.diagnostics.calibration_verdicts import Calibration, judge
+from vae_jax.inference.diagnostics.scalar_names import scalar_names
 from vae_jax.typing import Latents, PRNGKey
 
 FEWEST_REPLICATES = 20

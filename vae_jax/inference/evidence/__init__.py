@@ -6,10 +6,14 @@ from vae_jax.inference.evidence.annealing import (
     annealed_importance_sampling,
     reverse_annealing,
 )
-from vae_jax.inference.evidence.comparison import ESTIMATES, Budget, compare_estimates
-from vae_jax.inference.evidence.estimate import EvidenceEstimate, estimate_from
-from vae_jax.inference.evidence.importance import importance_sampling, importance_weighted_bound, prior_sampling
-from vae_jax.inference.evidence.schedules import SCHEDULES, geometric, linear, sigmoid
+from vae_jax.inference.evidence.evidence_comparison import ESTIMATES, Budget, compare_estimates
+from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate, estimate_from
+from vae_jax.inference.evidence.importance_sampling import (
+    importance_sampling,
+    importance_weighted_bound,
+    prior_sampling,
+)
+from vae_jax.inference.evidence.temperature_schedules import SCHEDULES, geometric, linear, sigmoid
 
 __all__ = [
     "ESTIMATES",

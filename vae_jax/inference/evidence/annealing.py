@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from vae_jax import distributions
-from vae_jax.inference.evidence.chains import (
+from vae_jax.inference.evidence.annealed_chains import (
     NUM_PILOT_CHAINS,
     AnnealedChains,
     Route,
@@ -19,10 +19,10 @@ from vae_jax.inference.evidence.chains import (
     annealed_with_pilots,
     fixed_transitions,
 )
-from vae_jax.inference.evidence.estimate import EvidenceEstimate, estimate_from
-from vae_jax.inference.evidence.schedules import Schedule, sigmoid, temperatures_of
-from vae_jax.inference.evidence.unconstrained import Path, path_between
-from vae_jax.inference.minibatches import as_partial
+from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate, estimate_from
+from vae_jax.inference.evidence.geometric_path import Path, path_between
+from vae_jax.inference.evidence.temperature_schedules import Schedule, sigmoid, temperatures_of
+from vae_jax.inference.log_density import as_partial
 from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
 
 

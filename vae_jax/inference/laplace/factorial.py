@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from vae_jax.inference.laplace.approximation import laplace
+from vae_jax.inference.laplace.laplace import laplace
 from vae_jax.typing import Scalar
 
 

@@ -1,0 +1,99 @@
+"""The log weights that every bound is made of, and sums of them that lose no digits."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from vae_jax import distributions
+from vae_jax.estimators.objective_values import values_at
+from vae_jax.typing import Distributions, Latents, LogDensity, Objective, PRNGKey, Scalar
+
+
+def log_weights(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Float[Array, " S"]:
+    """log p(x, z) - log q(z) (nats) at samples of q, for bounds, evidence estimates and their diagnostics.
+
+    They are differentiable along the samples' paths where every distribution of `q` is reparameterizable.
+
+    Args:
+        log_joint: one sample to log p(x, z).
+        q: the proposal, or a pytree of independent ones.
+        key: consumed.
+        num_samples: S, how many samples are drawn.
+
+    Raises:
+        TypeError: a leaf of `q` is not a distribution.
+        ValueError: no samples, a batch shape, or a log joint that is not scalar.
+    """
+    leaves = jax.tree.leaves(q, is_leaf=distributions.is_distribution)
+    reparameterizable = all(getattr(leaf, "has_rsample", False) for leaf in leaves)
+    draw = distributions.rsample if reparameterizable else distributions.sample
+    return values_at(log_weight(log_joint), draw(q, key, num_samples), q)
+
+
+def log_weight(log_joint: LogDensity) -> Objective:
+    """log p(x, z) - log q(z) (nats) as the objective of an estimator."""
+
+    def of_sample(sample: Latents, q: Distributions) -> Any:
+        return log_joint(sample) - distributions.log_prob(q, sample)
+
+    return of_sample
+
+
+def path_log_weights(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Float[Array, " K"]:
+    """The log weights (nats) with their total derivative along the samples' paths."""
+    return values_at(log_weight(log_joint), distributions.rsample(q, key, num_samples), q)
+
+
+def slowed_log_weights(
+    log_joint: LogDensity,
+    q: Distributions,
+    key: PRNGKey,
+    num_samples: int,
+    *,
+    pace: Callable[[Float[Array, " K"]], Float[Array, " K"]],
+) -> Float[Array, " K"]:
+    """The log weights (nats) under a `q` held fixed, each sample's path slowed by a factor.
+
+    Args:
+        log_joint, q, key, num_samples: as for `log_weights`.
+        pace: the log weights [K] to the factors [K], which get no gradient.
+    """
+    held = jax.tree.map(lax.stop_gradient, q)
+    samples = distributions.rsample(q, key, num_samples)
+    ends = lax.stop_gradient(samples)
+    factors = lax.stop_gradient(pace(values_at(log_weight(log_joint), ends, held)))
+
+    def slow(sample: Array, end: Array) -> Array:
+        return end + jax.vmap(jnp.multiply)(factors.astype(end.dtype), sample - end)
+
+    return values_at(log_weight(log_joint), jax.tree.map(slow, samples, ends), held)
+
+
+def log_mean_exp(logs: Float[Array, " K"]) -> Scalar:
+    """The log of the mean of exponentials."""
+    return jax.nn.logsumexp(logs) - math.log(logs.shape[0])
+
+
+def others_log_sum_exp(logs: Float[Array, " K"]) -> Float[Array, " K"]:
+    """log sum_{j != k} exp(logs_j) for each k of at least two."""
+    is_top = jnp.arange(logs.shape[0]) == jnp.argmax(logs)
+    top = jnp.where(jnp.isfinite(logs.max()), logs.max(), 0)
+    shares = jnp.exp(logs - top)
+    # With the largest among the others their sum is at least 1, and taking one share away loses no digits. Without it,
+    # the others are summed apart.
+    rest = jnp.where(is_top, 1, shares.sum() - shares)
+    of_others_than_top = jax.nn.logsumexp(jnp.where(is_top, -jnp.inf, logs))
+    return jnp.where(is_top, of_others_than_top, top + jnp.log(rest))
+
+
+def others_mean(values: Float[Array, " K"]) -> Float[Array, " K"]:
+    """The mean of values_j over j != k for each k of at least two, where some of them may be minus infinity."""
+    infinite = jnp.isneginf(values)
+    finite = jnp.where(infinite, 0, values)
+    mean = (finite.sum() - finite) / (values.shape[0] - 1)
+    return jnp.where(infinite.sum() - infinite > 0, -jnp.inf, mean)

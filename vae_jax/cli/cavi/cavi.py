@@ -1,0 +1,247 @@
+"""`vae-jax cavi`: clusters of events by coordinate ascent, and how many there are."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import tyro
+
+from vae_jax.cli.cavi.mixture_flags import EARTHQUAKE, NORMAL_WISHART, Prior
+from vae_jax.cli.csv_columns import read_columns
+from vae_jax.cli.misuse import Misuse, refusals_are_misuse
+from vae_jax.cli.options import check_seed
+from vae_jax.cli.output_folder import staged
+from vae_jax.runtime import start_jax
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vae_jax.inference.cavi import Component, Recovery, Selection, Simulation
+
+MOST_COMPONENTS = 12
+"""Of the range that is tried by default."""
+
+TRUE_NUM_COMPONENTS = 4
+"""Of what is simulated by default."""
+
+
+class CaviResults(NamedTuple):
+    """All that is printed, drawn and saved."""
+
+    selection: "Selection"
+    data: Any
+    positions: "np.ndarray"
+    """[N, D]"""
+    counts: "np.ndarray | None"
+    """[N]"""
+    responsibilities: "np.ndarray"
+    """[K, N], of the best number of components."""
+    components: "tuple[Component, ...]"
+    recovery: "Recovery | None"
+
+
+@dataclass(frozen=True)
+class Cavi:
+    """Clusters of events by coordinate-ascent variational inference, for every number of components in a range.
+
+    The earthquake model has round clusters of one known width, and counts that are Poisson with a rate for each
+    cluster; normal-wishart has clusters with covariances of their own, and no counts. Each number of components is
+    started many times, and the numbers are compared by the best ELBO + log K!, for the K! orders of the labels. Prints
+    two tables, and saves them with the figures: cavi.json, cavi.csv, components.csv, responsibilities.npz, config.json,
+    and map, counts, elbo_by_sweep and elbo_by_num_components (.png and .pdf).
+    """
+
+    csv: tyro.conf.Positional[Path | None] = None
+    """File of events whose first line names its columns."""
+    position: tuple[str, ...] | None = None
+    """Columns that say where the events were, one or more. A map is drawn of two. The earthquake model's clusters are
+    round: their units must be the same."""
+    count: str | None = None
+    """Column of natural numbers that goes with each event in the earthquake model."""
+    simulate: int | None = None
+    """Instead of a file, this many events from the earthquake model's prior, whose truth is then shown beside."""
+    true_num_components: int | None = None
+    """Of what is simulated. By default 4, or as many as --weights."""
+    model: str = EARTHQUAKE
+    """earthquake or normal-wishart."""
+    num_components: tuple[str, ...] = ()
+    """Numbers to compare, or ranges with both ends: 6, or 2 4 8, or 1:12. By default 1:12, or as many as --weights."""
+    prior: Prior = field(default_factory=Prior)
+    """Hyperparameters."""
+    num_restarts: int = 100
+    """Starts for each number, by k-means++. The best is kept."""
+    max_steps: int = 1000
+    """The most sweeps of a start."""
+    tolerance: float = 1e-8
+    """A start ends when a sweep raises its ELBO by less than this share of it."""
+    seed: int = 0
+    """Of the starts, and of what is simulated."""
+    dtype: str = "float32"
+    """float32 or float64. The former resolves an ELBO to about a millionth of it."""
+    out: Path = Path("vae-jax-cavi")
+    """Folder for the results."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> None:
+        """Fits, prints and saves.
+
+        Raises:
+            Misuse: an argument or a file that no result can be had for.
+        """
+        check_seed(self.seed)
+        self._check()
+        columns = None if self.csv is None else self._read(self.csv)
+        start_jax(self.dtype, num_cpu_devices=1)
+        from vae_jax.cli.cavi.cavi_results import save
+        from vae_jax.cli.cavi.cavi_tables import print_results
+
+        with staged(self.out) as folder:
+            results = self._fit(columns)
+            save(results, self, folder)
+        print_results(results, self)
+
+    @property
+    def position_names(self) -> tuple[str, ...]:
+        """Of the columns, or of what is simulated."""
+        return self.position if self.position is not None else ("x", "y")
+
+    @property
+    def count_name(self) -> str | None:
+        """Of the counts, if there are any."""
+        return self.count or ("count" if self.simulate is not None else None)
+
+    def _check(self) -> None:
+        self.prior.check(self.model)
+        if (self.csv is None) == (self.simulate is None):
+            got = "neither" if self.csv is None else "both"
+            raise Misuse(f"the events must come from one CSV file or from --simulate, got {got}: name one of them")
+        if self.csv is not None and not self.position:
+            raise Misuse("--position must name the columns of the places, got none: write --position long lat")
+        if self.simulate is not None and (self.simulate < 1 or self.model != EARTHQUAKE):
+            raise Misuse(
+                f"--simulate must be at least 1 event of --model {EARTHQUAKE}, got {self.simulate} of {self.model}: "
+                "change it"
+            )
+        if self.true_num_components is not None and self.simulate is None:
+            raise Misuse("--true-num-components must go with --simulate, got a file: leave it out")
+        if self.true_num_components is not None and self.true_num_components < 1:
+            raise Misuse(f"--true-num-components must be at least 1, got {self.true_num_components}: raise it")
+        if self.model == NORMAL_WISHART and self.count is not None:
+            raise Misuse(f"--count must go with --model {EARTHQUAKE}, got --model {self.model}: leave it out")
+        if self.csv is not None and self.model == EARTHQUAKE and self.count is None:
+            raise Misuse(
+                f"--count must name the column of the counts, got none: add it, or choose --model {NORMAL_WISHART}"
+            )
+        names = [*self.position_names, *([self.count] if self.count else [])]
+        if len(set(names)) < len(names):
+            raise Misuse(f"--position and --count must name different columns, got {' '.join(names)}: name each once")
+        self._ranges()
+
+    def _read(self, path: Path) -> "dict[str, np.ndarray]":
+        counts = (self.count,) if self.count else ()
+        columns = read_columns(path, (*self.position_names, *counts), counts=counts)
+        places = {name: columns[name] for name in self.position_names}
+        self.prior.check_places(self.model, places, path)
+        return columns
+
+    def _ranges(self) -> list[range]:
+        """The numbers of components to compare, as they are written.
+
+        Raises:
+            Misuse: what is no number or range.
+        """
+        ranges = []
+        for text in self.num_components:
+            match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+            least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+            if not 1 <= least <= most:
+                raise Misuse(f"--num-components must be numbers from 1 or ranges as 1:12, got {text}: change it")
+            ranges.append(range(least, most + 1))
+        return ranges
+
+    def _numbers(self, num_events: int) -> list[int]:
+        """The numbers of components to compare, each once, in rising order.
+
+        Raises:
+            Misuse: one is above the number of events.
+        """
+        if not self.num_components:
+            weights = self.prior.weights
+            return list(range(1, min(MOST_COMPONENTS, num_events) + 1)) if weights is None else [len(weights)]
+        ranges = self._ranges()
+        most = max(each[-1] for each in ranges)
+        if most > num_events:
+            raise Misuse(f"--num-components must be at most the {num_events:,} events, got {most:,}: lower it")
+        return sorted(set().union(*ranges))
+
+    def _fit(self, columns: "dict[str, np.ndarray] | None") -> CaviResults:
+        import jax
+        import numpy as np
+
+        from vae_jax.cli.progress_bars import shown_steps
+        from vae_jax.inference import cavi
+
+        fit_key, simulation_key = jax.random.split(jax.random.key(self.seed))
+        truth, prior = None, self.prior
+        with refusals_are_misuse():
+            if columns is None:
+                truth = self._simulated(simulation_key)
+                prior = prior.filled_for_simulation(len(self.position_names))
+                positions, counts = np.asarray(truth.data.positions), np.asarray(truth.data.counts)
+            else:
+                positions = np.stack([columns[name] for name in self.position_names], 1)
+                counts = columns[self.count] if self.count else None
+            data = cavi.points(positions) if counts is None else cavi.earthquakes(positions, counts)
+            numbers = self._numbers(len(positions))
+            with shown_steps() as show:
+                selection = cavi.choose_num_components(
+                    prior.build(self.model),
+                    data,
+                    numbers,
+                    fit_key,
+                    num_restarts=self.num_restarts,
+                    max_steps=self.max_steps,
+                    tolerance=self.tolerance,
+                    on_candidate=lambda each: show(
+                        f"{self.num_restarts} restarts each of {len(numbers)} numbers of components",
+                        (numbers.index(each.num_components) + 1) / len(numbers),
+                    ),
+                )
+        best = selection.best
+        if not math.isfinite(best.elbo):
+            raise Misuse(
+                f"the ELBO must be finite, got {best.elbo} at best: choose --dtype float64, or hyperparameters nearer "
+                "to the data's scale"
+            )
+        responsibilities = np.asarray(jax.jit(best.model.responsibilities)(best.ascent.state, data))
+        return CaviResults(
+            selection,
+            data,
+            positions,
+            counts,
+            responsibilities,
+            cavi.components(best.model, best.ascent.state, responsibilities, data),
+            None if truth is None else cavi.recovery(best.model, best.ascent.state, responsibilities, truth),
+        )
+
+    def _simulated(self, key: Any) -> "Simulation":
+        weights = self.prior.weights
+        num_components = self.true_num_components or (len(weights) if weights else TRUE_NUM_COMPONENTS)
+        return self.prior.simulate(key, self.simulate or 0, num_components, len(self.position_names))
+
+    def settings(self) -> dict[str, Any]:
+        """Every flag that is not at a default of None, by its name."""
+        given = asdict(self)
+        prior, path = given.pop("prior"), given.pop("csv")
+        for name in ("out", "debug"):
+            del given[name]
+        settings = {name: value for name, value in (given | prior).items() if value not in (None, ())}
+        return ({} if path is None else {"csv": str(path)}) | settings
+
+    def command(self) -> Sequence[str]:
+        """The words before the flags."""
+        return ["cavi", *([] if self.csv is None else [str(self.csv)])]

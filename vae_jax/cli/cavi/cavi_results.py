@@ -1,0 +1,154 @@
+"""What `vae-jax cavi` saves."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vae_jax.cli.output_folder import command_line, save_figure
+from vae_jax.files import write_csv, write_json
+from vae_jax.inference.cavi import Candidate, Component, Recovery, effective_num_components
+from vae_jax.plotting import cavi as figures
+from vae_jax.runtime import environment
+
+if TYPE_CHECKING:
+    from vae_jax.cli.cavi.cavi import Cavi, CaviResults
+
+
+def save(results: "CaviResults", command: "Cavi", folder: Path) -> None:
+    """Writes the tables, the responsibilities, the figures and what repeats the run."""
+    rows = [_row(each) for each in results.selection.candidates]
+    of_components = [_component(each, command) for each in results.components]
+    best = results.selection.best
+    content: dict[str, Any] = {
+        "environment": environment(command.dtype, command.seed),
+        "num_events": len(results.positions),
+        "best_num_components": best.num_components,
+        "range_ends_at_best": results.selection.ends_at_best,
+        "hyperparameters": {
+            name: np.asarray(value, np.float64).tolist()
+            for name, value in best.model._asdict().items()
+            if name != "weights"
+        }
+        | {f"weight_{name}": np.asarray(value).tolist() for name, value in best.model.weights._asdict().items()},
+        "rows": [row | _histories(each) for row, each in zip(rows, results.selection.candidates, strict=True)],
+        "components": of_components,
+    }
+    if results.recovery is not None:
+        content["recovery"] = _recovery(results.recovery)
+        write_csv(folder / "events.csv", _events(results, results.recovery, command))
+    write_json(folder / "cavi.json", content)
+    write_csv(folder / "cavi.csv", rows)
+    write_csv(folder / "components.csv", of_components)
+    _save_responsibilities(results, folder)
+    settings = command.settings()
+    flags = {name: value for name, value in settings.items() if name != "csv"}
+    line = command_line(command.command(), flags)
+    write_json(folder / "config.json", {"command": "cavi", "settings": settings, "command_line": line})
+    _save_figures(results, command, folder)
+
+
+def _row(candidate: Candidate) -> dict[str, Any]:
+    ends = np.asarray(candidate.ascent.restart_elbos, np.float64)
+    return {
+        "num_components": candidate.num_components,
+        "elbo": candidate.elbo,
+        "log_symmetries": candidate.log_symmetries,
+        "elbo_plus_log_symmetries": candidate.score,
+        "num_empty": candidate.num_empty,
+        "num_restarts": len(ends),
+        "num_restarts_at_best": candidate.num_at_best,
+        "median_restart_elbo": float(np.median(ends)),
+        "worst_restart_elbo": float(ends.min()),
+        "num_steps": int(candidate.ascent.num_steps),
+        "converged": bool(candidate.ascent.converged),
+        "effective_num_components": effective_num_components(candidate.model, candidate.ascent.state),
+    }
+
+
+def _histories(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "elbo_history": candidate.elbo_history.tolist(),
+        "restart_elbos": np.asarray(candidate.ascent.restart_elbos).tolist(),
+    }
+
+
+def _component(component: Component, command: "Cavi") -> dict[str, Any]:
+    """A row, with the columns' own names."""
+    row: dict[str, Any] = {
+        "component": component.number,
+        "num_events": component.num_events,
+        "empty": component.is_empty,
+        "weight": component.weight,
+        "weight_sd": component.weight_sd,
+    }
+    names = command.position_names
+    for name, loc, loc_sd in zip(names, component.loc, component.loc_sd, strict=True):
+        row |= {name: loc, f"{name}_sd": loc_sd}
+    for i, first in enumerate(names):
+        row |= {f"cov_{first}_{second}": component.covariance[i][j] for j, second in enumerate(names) if j >= i}
+    if component.rate is not None:
+        row |= {"rate": component.rate, "rate_sd": component.rate_sd, "count_dispersion": component.dispersion}
+    return row
+
+
+def _recovery(found: Recovery) -> dict[str, Any]:
+    truth = found.truth
+    return {
+        "share_labelled_right": found.share_right,
+        "share_attainable": found.share_attainable,
+        "num_intervals": found.num_intervals,
+        "num_intervals_holding_truth": found.num_inside,
+        "components": [
+            {
+                "loc": np.asarray(truth.loc[k], np.float64).tolist(),
+                "rate": float(truth.rate[k]),
+                "weight": float(truth.weights[k]),
+                "num_events": int((np.asarray(truth.labels) == k).sum()),
+                "matched_component": int(match) + 1 if match >= 0 else None,
+                "loc_inside": found.loc_inside[k].tolist(),
+                "rate_inside": bool(found.rate_inside[k]),
+            }
+            for k, match in enumerate(found.matches)
+        ],
+    }
+
+
+def _events(results: "CaviResults", found: Recovery, command: "Cavi") -> list[dict[str, Any]]:
+    """The simulated events, as a file that the command reads."""
+    names = (*command.position_names, command.count_name or "count", "true_component")
+    truth = found.truth
+    columns = (*results.positions.T, np.asarray(truth.data.counts).astype(int), np.asarray(truth.labels) + 1)
+    return [dict(zip(names, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _save_responsibilities(results: "CaviResults", folder: Path) -> None:
+    arrays: dict[str, Any] = {
+        "responsibilities": results.responsibilities.T,
+        "component": results.responsibilities.argmax(0) + 1,
+        "positions": results.positions,
+    }
+    if results.counts is not None:
+        arrays["counts"] = results.counts
+    np.savez_compressed(folder / "responsibilities.npz", **arrays)
+
+
+def _save_figures(results: "CaviResults", command: "Cavi", folder: Path) -> None:
+    if results.positions.shape[1] == 2:
+        figure = figures.responsibility_map(
+            results.positions,
+            results.responsibilities,
+            results.components,
+            names=command.position_names,
+            counts=results.counts,
+            count_name=command.count_name,
+        )
+        save_figure(folder, "map", figure)
+    if results.counts is not None:
+        figure = figures.counts_by_component(
+            results.counts, results.responsibilities, results.components, name=command.count_name or "count"
+        )
+        save_figure(folder, "counts", figure)
+    save_figure(folder, "elbo_by_sweep", figures.elbo_by_sweep(results.selection))
+    if len(results.selection.candidates) > 1:
+        save_figure(folder, "elbo_by_num_components", figures.elbo_by_num_components(results.selection))

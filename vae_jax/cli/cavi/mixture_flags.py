@@ -1,0 +1,164 @@
+"""The mixtures of `vae-jax cavi` and their hyperparameters, as flags."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vae_jax.cli.misuse import Misuse
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vae_jax.inference.cavi import Simulation
+
+EARTHQUAKE, NORMAL_WISHART = "earthquake", "normal-wishart"
+MODELS = (EARTHQUAKE, NORMAL_WISHART)
+
+CLUSTERS_OF = {
+    EARTHQUAKE: ("position_precision", "prior_precision", "concentration", "rate"),
+    NORMAL_WISHART: ("prior_count", "degrees"),
+}
+"""Which hyperparameters only one of the models has."""
+
+DEPENDENT = 3e-4
+"""Standardised columns whose smallest singular value is below this share of the largest have a covariance that is
+singular in single precision."""
+
+SIMULATED = {"position_precision": 25.0, "prior_precision": 1.0, "concentration": 2.0, "mean_count": 20.0}
+"""What events are simulated under unless it is given: clusters a fifth as wide as they are spread."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Hyperparameters. Defaults are on the data's own scale: v is the positions' variance, averaged over dimensions.
+
+    None depends on the number of components, so that bounds compare.
+    """
+
+    position_precision: float | None = None
+    """tau of the earthquake model: one over the variance of events about their cluster's place, known and alike in
+    all. By default 25 / v: clusters are a fifth as wide as the data."""
+    prior_loc: tuple[float, ...] | None = None
+    """Where clusters are around, a number a position column. By default the events' mean."""
+    prior_precision: float | None = None
+    """rho of the earthquake model: one over the variance of clusters' places. By default 1 / v."""
+    concentration: float | None = None
+    """alpha of the Gamma prior of the rates. By default 1 (2 in simulations)."""
+    rate: float | None = None
+    """beta of the Gamma prior of the rates. By default alpha over the mean count (over 20 in simulations)."""
+    weights: tuple[float, ...] | None = None
+    """Given weights of the components, which sum to one. By default they are inferred."""
+    weight_concentration: float | None = None
+    """Of the weights' symmetric Dirichlet prior, where they are not given. By default 1. Smaller ones favour empty
+    components."""
+    prior_count: float | None = None
+    """How many events the prior of a place is worth in the normal-wishart model. By default 1."""
+    degrees: float | None = None
+    """Of freedom of the Wishart prior of the precisions in the normal-wishart model. By default the number of
+    position columns. Its scale is the inverse of the data's covariance."""
+
+    def check(self, model: str) -> None:
+        """Refuses what the model does not have.
+
+        Raises:
+            Misuse: an unknown model, a hyperparameter of the other one, or weights both given and inferred.
+        """
+        if model not in MODELS:
+            raise Misuse(f"--model must be one of {', '.join(MODELS)}, got {model}: choose of these")
+        for other in set(MODELS) - {model}:
+            for name in CLUSTERS_OF[other]:
+                if getattr(self, name) is not None:
+                    flag = f"--{name.replace('_', '-')}"
+                    raise Misuse(f"{flag} must go with --model {other}, got --model {model}: leave it out")
+        if self.weights is not None and self.weight_concentration is not None:
+            raise Misuse("--weights and --weight-concentration must not both be given: leave one out")
+        if self.weight_concentration is not None and not 0 < self.weight_concentration < math.inf:
+            raise Misuse(
+                f"--weight-concentration must be positive and finite, got {self.weight_concentration:g}: change it"
+            )
+
+    def check_places(self, model: str, places: "Mapping[str, np.ndarray]", path: Path) -> None:
+        """Refuses columns of places that the model's defaults cannot be had from.
+
+        Raises:
+            Misuse: all places are the same, or, in the normal-wishart model, on one line or plane.
+        """
+        import numpy as np
+
+        names = ", ".join(f"'{name}'" for name in places)
+        constant = [name for name, values in places.items() if np.ptp(values) == 0]
+        if model == EARTHQUAKE:
+            if len(constant) == len(places) and None in (self.position_precision, self.prior_precision):
+                point = ", ".join(f"{values[0]:g}" for values in places.values())
+                raise Misuse(
+                    f"{names} of {path} must differ from row to row, got {point} in all of them: give "
+                    "--position-precision and --prior-precision"
+                )
+            return
+        for name in constant[:1]:
+            raise Misuse(
+                f"column '{name}' of {path} must differ from row to row, got {places[name][0]:g} in all of them: "
+                "leave it out"
+            )
+        # Divided by the largest first, so that no square overflows.
+        centred = (values / np.abs(values).max() for values in places.values())
+        centred = (values - values.mean() for values in centred)
+        rank = np.linalg.matrix_rank(np.stack([values / values.std() for values in centred]), rtol=DEPENDENT)
+        if rank < len(places):
+            raise Misuse(
+                f"{names} of {path} must be linearly independent in the {NORMAL_WISHART} model, got rank {rank}: "
+                "leave columns out"
+            )
+
+    def build(self, model: str) -> Callable[[Any, int], Any]:
+        """Data and a number of components to the mixture."""
+        from vae_jax.inference.cavi import earthquake_mixture, normal_wishart_mixture
+
+        make = earthquake_mixture if model == EARTHQUAKE else normal_wishart_mixture
+        names = ("prior_loc", *CLUSTERS_OF[model])
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return lambda data, num_components: make(data, num_components, weights=self._weights(num_components), **given)
+
+    def simulate(self, key: Any, num_events: int, num_components: int, num_dimensions: int) -> "Simulation":
+        """A truth from the prior, and events under it.
+
+        Raises:
+            ValueError: a hyperparameter is out of its range.
+        """
+        import numpy as np
+
+        from vae_jax.inference.cavi import earthquake_mixture
+        from vae_jax.inference.cavi import gaussian_poisson_mixture as earthquakes
+
+        filled = self.filled_for_simulation(num_dimensions)
+        # The prior needs no data where every hyperparameter is given, except for their number and dimensions.
+        size = max(num_components, 1)
+        blank = earthquakes(np.zeros((size, num_dimensions)), np.zeros(size))
+        given = {name: getattr(filled, name) for name in ("prior_loc", *CLUSTERS_OF[EARTHQUAKE])}
+        weights = filled._weights(num_components)
+        return earthquake_mixture(blank, num_components, weights=weights, **given).simulate(key, num_events)
+
+    def filled_for_simulation(self, num_dimensions: int) -> "Prior":
+        """The same with every hyperparameter that events are drawn under. They are then fitted under it too."""
+        concentration = SIMULATED["concentration"] if self.concentration is None else self.concentration
+        defaults = {
+            "position_precision": SIMULATED["position_precision"],
+            "prior_loc": (0.0,) * num_dimensions,
+            "prior_precision": SIMULATED["prior_precision"],
+            "concentration": concentration,
+            "rate": concentration / SIMULATED["mean_count"],
+        }
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return Prior(**{**defaults, **given})
+
+    def _weights(self, num_components: int) -> Any:
+        import jax.numpy as jnp
+
+        from vae_jax.inference.cavi import DirichletWeights, GivenWeights
+
+        if self.weights is not None:
+            return GivenWeights(jnp.array(self.weights))
+        concentration = 1.0 if self.weight_concentration is None else self.weight_concentration
+        return DirichletWeights(jnp.full(num_components, concentration))

@@ -1,0 +1,1 @@
+"""The commands `vae-jax evidence` and `vae-jax image-evidence`."""

@@ -1,0 +1,68 @@
+"""The command `vae-jax`: parse, call, print, save. Nothing here imports JAX before a command runs."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from vae_jax.cli.commands import COMMANDS
+from vae_jax.cli.misuse import Misuse
+from vae_jax.cli.parsing import parse
+from vae_jax.cli.stop_signals import Stopped
+
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 1 failed, 2 misuse, 130 interrupted."""
+    try:
+        code = _main(list(sys.argv[1:] if arguments is None else arguments))
+        print(end="", flush=True)
+    except BrokenPipeError:
+        # Whoever read, such as `head`, has had enough. Python would complain of it again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return code
+
+
+def _main(arguments: list[str]) -> int:
+    try:
+        command = parse(arguments)
+    except Misuse as error:
+        return _report(error, MISUSED)
+    with contextlib.suppress(ValueError):
+        # A polite request to end is cleaned up after as Ctrl-C is. Only a main thread can see to that.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        command.run()
+    except Misuse as error:
+        return _report(error, MISUSED, debug=command.debug)
+    except Stopped as stop:
+        print(f"vae-jax: {stop}", file=sys.stderr)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        return _report("interrupted: what was not saved yet is lost", INTERRUPTED)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        return _report(_failure(error, command), FAILED, debug=command.debug)
+    return DONE
+
+
+def _failure(error: Exception, command: Any) -> str:
+    from vae_jax.cli.out_of_memory import is_out_of_memory, out_of_memory
+
+    if is_out_of_memory(error):
+        return out_of_memory(error, next(name for name, kind in COMMANDS.items() if isinstance(command, kind)))
+    return f"{type(error).__name__}: {error}"
+
+
+def _report(error: object, code: int, *, debug: bool = False) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print("vae-jax: error:", " ".join(str(error).split()), file=sys.stderr)
+    return code

@@ -1,0 +1,108 @@
+"""The scores of a trained model: computed for a command, and printed."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from vae_jax.cli.number_formats import with_error
+from vae_jax.vae.results.score_summary import elbo_summary, scores_of
+
+if TYPE_CHECKING:
+    from vae_jax.vae.data.image_data import ImageData
+    from vae_jax.vae.results.trained_model import Trained
+
+SCORE_SEED = 0
+"""Of the draws of a score: two models are scored with the same."""
+
+CELLS_A_ROW = 3
+
+
+def split_summary(trained: "Trained", images: "ImageData", split: str, seed: int = SCORE_SEED) -> dict[str, Any]:
+    """The ELBO of a split and what belongs to it, with what the numbers depend on."""
+    import jax
+
+    from vae_jax.vae.data.visible_images import visible_images
+
+    experiment = trained.experiment
+    pixels = visible_images(experiment, getattr(images, split), split)
+    scores = scores_of(trained, pixels, jax.random.key(seed))
+    return elbo_summary(scores, split, experiment.model.layers) | {
+        "split": split,
+        "likelihood": experiment.model.likelihood,
+        "binarization": experiment.data.binarization,
+        "binarization_seed": experiment.data.binarization_seed,
+        "step": trained.step,
+        "num_seeds": experiment.num_seeds,
+    }
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """The scores of a split, for a terminal of 80 columns."""
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("nats an image", no_wrap=True)
+    table.add_column("mean ± se", justify="right", no_wrap=True)
+    table.add_column("")
+    for row in _rows(summary):
+        table.add_row(*row)
+    console.print(table)
+    for line in _explanations(summary):
+        console.print(line, markup=False)
+
+
+def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    split = summary["split"]
+    for label, term in ((f"{split} ELBO", "elbo"), ("  reconstruction", "reconstruction"), ("  KL", "kl")):
+        name = f"{split}_{term}"
+        yield label, with_error(summary[name], summary[f"{name}_se"]), _interval(summary.get(f"{name}_interval"))
+    if "nll" in summary:
+        label = f"{split} NLL, k = {summary['num_importance_samples']:,}"
+        yield label, with_error(summary["nll"], summary["nll_se"]), _interval(summary.get("nll_interval"))
+
+
+def _interval(interval: Any) -> str:
+    return "" if interval is None else f"95% from {interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def _explanations(summary: Mapping[str, Any]) -> Iterator[str]:
+    if "nll" in summary:
+        mean, least = summary["effective_sample_size"], summary["effective_sample_size_min"]
+        yield (
+            f"The NLL is at most this on average: its Monte Carlo error is {summary['nll_monte_carlo_se']:.2g}, with "
+            f"an effective sample size of {mean:.1f} (least {least:.1f}) of {summary['num_importance_samples']:,}."
+        )
+    active = np.mean(summary["active_units"])
+    by_layer = [
+        f"{np.mean(units):g} in the {layer}" for layer, units in summary.get("active_units_by_layer", {}).items()
+    ]
+    layers = f": {', '.join(by_layer)}" if by_layer else ""
+    yield f"Active units: {active:g} of {summary['num_latents']} (Var_x E[z|x] above 0.01){layers}."
+    drawn = {
+        "none": "as they are, grey",
+        "threshold": "binarized at one half",
+        "fixed": f"binarized once, seed {summary['binarization_seed']}",
+        "stochastic": f"binarized once for scores (seed {summary['binarization_seed']}), afresh in training",
+    }
+    yield f"{summary['num_images']:,} {summary['split']} images, {drawn[summary['binarization']]}."
+    if summary["num_seeds"] > 1:
+        yield f"Means of {summary['num_seeds']} models; errors and intervals are over them."
+    if summary["likelihood"] == "grey_bernoulli":
+        yield "Grey pixels under a Bernoulli's cross-entropy: no likelihood, so that none of this bounds log p(x)."
+
+
+def print_kl_by_latent(summary: Mapping[str, Any]) -> None:
+    """KL by latent, from the largest, with standard errors."""
+    kl, error = (np.asarray(summary[name], float) for name in ("kl_by_latent", "kl_by_latent_se"))
+    title = "KL by latent (nats)"
+    if kl.ndim == 2:
+        # A latent of one seed has nothing to do with that of another.
+        kl, error, title = kl[0], error[0], f"{title} of the first of {len(kl)} models"
+    look: dict[str, Any] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False, "show_header": False}
+    table = Table(title=title, title_justify="left", title_style="bold", **look)
+    cells = [f"z{place + 1} {with_error(float(kl[place]), float(error[place]))}" for place in np.argsort(-kl)]
+    for begin in range(0, len(cells), CELLS_A_ROW):
+        table.add_row(*cells[begin : begin + CELLS_A_ROW])
+    Console(highlight=False).print(table)

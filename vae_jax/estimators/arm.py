@@ -1,0 +1,192 @@
+"""Estimators that evaluate the objective at pairs of antithetic discrete samples."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from vae_jax.estimators.discrete_latents import (
+    BernoulliLatent,
+    DiscreteLatent,
+    bernoulli_latents,
+    discrete_latents,
+    joined,
+    lifted,
+)
+from vae_jax.estimators.objective_values import values_at
+from vae_jax.typing import Distributions, Objective, PRNGKey, Scalar
+
+
+def arm(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
+    """ARM: augment, reinforce, merge.
+
+    Approximates: d/dlogits E_q[f(b)] by the mean over pairs of (f(b) - f(b')) (u - 1/2), with u uniform,
+        b = 1[u > sigmoid(-logits)] and b' = 1[u < sigmoid(logits)].
+    Needs: Bernoulli latents. The objective need not be differentiable.
+    Biased: no. First derivatives only.
+
+    Args:
+        objective: one sample and `q` to a scalar; it sees `q` with no gradient attached.
+        q: a distribution or a pytree of independent ones, each with an empty batch shape.
+        key: consumed.
+        num_samples: evaluations of the objective: an even number, two to a pair.
+
+    Returns:
+        The mean of the objective over both samples of every pair, whose gradient is the estimate.
+
+    Raises:
+        TypeError: a latent is not Bernoulli.
+        ValueError: an odd number of samples, or none, a batch shape, or an objective that is not scalar.
+
+    Reference: Yin & Zhou (2019), theorem 1.
+    """
+    return _over_bernoulli_pairs(objective, q, key, num_samples, _arm_coefficient)
+
+
+def disarm(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
+    """DisARM (unbiased uniform gradient): ARM with its uniform noise averaged out, given the pair.
+
+    Approximates: d/dlogits E_q[f(b)] by the mean over pairs of (f(b) - f(b')) (b - b') sigmoid(|logits|) / 2.
+    Needs: Bernoulli latents. The objective need not be differentiable.
+    Biased: no. Its variance is never larger than ARM's. First derivatives only.
+
+    Arguments, result and errors as for `arm`.
+
+    Reference: Dong, Mnih & Tucker (2020), section 3; Yin, Ho, Yan, Qian & Zhou (2020).
+    """
+    return _over_bernoulli_pairs(objective, q, key, num_samples, _disarm_coefficient)
+
+
+def categorical_disarm(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
+    """DisARM on the sticks of a stick-breaking construction of each categorical latent (DisARM-SB).
+
+    A categorical with probabilities p is the number of the first success among K - 1 independent Bernoulli sticks with
+    logits log p_k - log sum_{j > k} p_j, or the last category if there is none. The objective is then a function of
+    Bernoullis, for which DisARM is unbiased, and the sticks' logits are differentiable in q's. A stick behind the first
+    success of both samples of the pair reaches neither; its term has mean zero and is left out. A Bernoulli is its own
+    only stick.
+
+    Approximates: as `disarm`, in the logits of the sticks.
+    Needs: Bernoulli, Categorical or OneHotCategorical latents. The objective need not be differentiable.
+    Biased: no. The variance depends on the order of the categories. First derivatives only.
+
+    Arguments and result as for `arm`.
+
+    Raises:
+        TypeError: a latent is continuous.
+        ValueError: as for `arm`.
+
+    Reference: Dong, Mnih & Tucker (2021), section 3.
+    """
+    latents = discrete_latents(q, num_samples)
+    num_pairs = _num_pairs(num_samples)
+    sticks = [_Sticks(_stick_logits(latent)) for latent in latents]
+    pairs = _pairs(sticks, key, num_pairs)
+    first = [_first_success(pair.bits) for pair in pairs]
+    antithetic_first = [_first_success(pair.antithetic) for pair in pairs]
+    samples = [
+        latent.outcome(_outcome_number(latent, jnp.concatenate(both)))
+        for latent, *both in zip(latents, first, antithetic_first, strict=True)
+    ]
+    coefficients = [
+        _disarm_coefficient(stick.logits, pair) * _reached(pair, jnp.maximum(one, other))
+        for stick, pair, one, other in zip(sticks, pairs, first, antithetic_first, strict=True)
+    ]
+    return _paired(objective, q, samples, sticks, coefficients)
+
+
+class _Sticks(NamedTuple):
+    """Independent Bernoulli variables that a categorical is made of."""
+
+    logits: Float[Array, "... sticks"]
+
+
+class _Pair(NamedTuple):
+    """P pairs of antithetic samples of Bernoulli variables, and the uniform noise of both."""
+
+    uniform: Float[Array, "P ..."]
+    bits: Bool[Array, "P ..."]
+    antithetic: Bool[Array, "P ..."]
+
+
+def _arm_coefficient(logits: Float[Array, "..."], pair: _Pair) -> Float[Array, "P ..."]:
+    return pair.uniform - 0.5
+
+
+def _disarm_coefficient(logits: Float[Array, "..."], pair: _Pair) -> Float[Array, "P ..."]:
+    sign = pair.bits.astype(logits.dtype) - pair.antithetic.astype(logits.dtype)
+    return 0.5 * sign * jax.nn.sigmoid(jnp.abs(logits))[None]
+
+
+def _over_bernoulli_pairs(
+    objective: Objective,
+    q: Distributions,
+    key: PRNGKey,
+    num_samples: int,
+    coefficient: Callable[[Float[Array, "..."], _Pair], Float[Array, "P ..."]],
+) -> Scalar:
+    latents = bernoulli_latents(q, num_samples)
+    num_pairs = _num_pairs(num_samples)
+    pairs = _pairs(latents, key, num_pairs)
+    samples = [
+        latent.outcome(jnp.concatenate([pair.bits, pair.antithetic]).astype(int))
+        for latent, pair in zip(latents, pairs, strict=True)
+    ]
+    coefficients = [coefficient(latent.logits, pair) for latent, pair in zip(latents, pairs, strict=True)]
+    return _paired(objective, q, samples, latents, coefficients)
+
+
+def _num_pairs(num_samples: int) -> int:
+    if isinstance(num_samples, int) and (num_samples < 2 or num_samples % 2):
+        raise ValueError(f"num_samples must be even and at least 2, for antithetic pairs, got {num_samples}: change it")
+    return num_samples // 2
+
+
+def _pairs(variables: Sequence[Any], key: PRNGKey, num_pairs: int) -> list[_Pair]:
+    keys = jax.random.split(key, len(variables))
+    return [_pair(variable.logits, one, num_pairs) for variable, one in zip(variables, keys, strict=True)]
+
+
+def _pair(logits: Float[Array, "..."], key: PRNGKey, num_pairs: int) -> _Pair:
+    uniform = jax.random.uniform(key, (num_pairs, *logits.shape), logits.dtype)
+    return _Pair(uniform, uniform > jax.nn.sigmoid(-logits)[None], uniform < jax.nn.sigmoid(logits)[None])
+
+
+def _paired(
+    objective: Objective,
+    q: Distributions,
+    samples: list[Array],
+    variables: Sequence[Any],
+    coefficients: list[Float[Array, "P ..."]],
+) -> Scalar:
+    """The mean over all samples, the pairs' first halves before their second, with the gradient lifted."""
+    values = values_at(objective, joined(q, samples), jax.tree.map(lax.stop_gradient, q))
+    one, other = jnp.split(lax.stop_gradient(values), 2)
+    gradients = [
+        jax.vmap(jnp.multiply)((one - other).astype(coefficient.dtype), coefficient).mean(axis=0)
+        for coefficient in coefficients
+    ]
+    return lifted(values.mean(), list(variables), gradients)
+
+
+def _stick_logits(latent: DiscreteLatent) -> Float[Array, "... sticks"]:
+    if isinstance(latent, BernoulliLatent):
+        return latent.logits[..., None]
+    tail = lax.cumlogsumexp(latent.logits, axis=latent.logits.ndim - 1, reverse=True)
+    return latent.logits[..., :-1] - tail[..., 1:]
+
+
+def _first_success(bits: Bool[Array, "P ... sticks"]) -> Int[Array, "P ..."]:
+    """The number of the first stick that is true, or the number of sticks."""
+    return jnp.concatenate([bits, jnp.ones_like(bits[..., :1])], axis=-1).argmax(axis=-1)
+
+
+def _outcome_number(latent: DiscreteLatent, first: Int[Array, "S ..."]) -> Int[Array, "S ..."]:
+    return 1 - first if isinstance(latent, BernoulliLatent) else first
+
+
+def _reached(pair: _Pair, last: Int[Array, "P ..."]) -> Bool[Array, "P ... sticks"]:
+    return lax.broadcasted_iota(last.dtype, pair.bits.shape, pair.bits.ndim - 1) <= last[..., None]

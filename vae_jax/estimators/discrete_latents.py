@@ -1,0 +1,303 @@
+"""What the discrete latents of q are: their logits, their outcomes and how a sample of them looks."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from vae_jax.distributions import OneHotCategorical, check_latents, is_distribution, named_leaves
+from vae_jax.typing import Distributions, Latents, PRNGKey, Scalar
+
+
+@dataclass(frozen=True)
+class DiscreteLatent(ABC):
+    """One leaf of q: independent variables, each with the same number of outcomes."""
+
+    name: str
+    logits: Float[Array, "..."]
+    """A differentiable function of q's parameters: log odds, or log probabilities [..., K] that add up to one."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of the independent variables."""
+
+    @property
+    @abstractmethod
+    def num_outcomes(self) -> int:
+        """Of each variable."""
+
+    @abstractmethod
+    def outcome(self, numbers: Int[Array, "S ..."]) -> Array:
+        """Samples as q draws them, from the numbers of the outcomes."""
+
+    @abstractmethod
+    def distribution(self, logits: Float[Array, "..."]) -> dist.Distribution:
+        """Variables of the same kind with other logits."""
+
+    @property
+    @abstractmethod
+    def log_probs(self) -> Float[Array, "... K"]:
+        """Of each variable's outcomes (nats)."""
+
+    def log_prob(self, numbers: Int[Array, "S ..."]) -> Float[Array, " S"]:
+        """Joint log probability (nats) of outcomes by their numbers."""
+        picked = jax.vmap(partial(_pick, self.log_probs))(numbers)
+        return picked.reshape(numbers.shape[0], -1).sum(axis=1)
+
+    @property
+    def num_joint_outcomes(self) -> int:
+        """Of all variables together."""
+        return self.num_outcomes ** math.prod(self.shape)
+
+
+class RelaxableLatent(DiscreteLatent):
+    """A discrete latent that is the hard limit of a continuous one: noise is added to the logits."""
+
+    @abstractmethod
+    def noise(self, key: PRNGKey, num_samples: int) -> Float[Array, "S ..."]:
+        """Noise which makes `hard(logits + noise)` a sample of q."""
+
+    @abstractmethod
+    def relaxed(self, noisy: Float[Array, "S ..."], temperature: Any) -> Float[Array, "S ..."]:
+        """Samples inside the support's hull, ever closer to its corners as the temperature falls."""
+
+    @abstractmethod
+    def hard(self, noisy: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+        """The corners: samples as floats."""
+
+    @abstractmethod
+    def score(self, hard: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+        """d log q(hard) / d logits."""
+
+    @abstractmethod
+    def conditional_slope(self, noisy: Float[Array, "S ..."], hard: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+        """d noisy / d logits along the path that keeps `hard` as it is, element by element.
+
+        Given `hard`, the noisy logits are a function of the logits and of noise that is independent of `hard`; this is
+        its derivative with that noise held.
+        """
+
+    def project(self, gradient: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+        """A gradient in `logits` as one in q's own logits, which need not be normalised."""
+        return gradient
+
+
+class BernoulliLatent(RelaxableLatent):
+    """Bernoulli variables. Their logits are log odds."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the independent variables."""
+        return self.logits.shape
+
+    @property
+    def num_outcomes(self) -> int:
+        """False and true."""
+        return 2
+
+    @property
+    def log_probs(self) -> Float[Array, "... K"]:
+        """Through log_sigmoid, whose derivative is right at a logit of zero, where NumPyro's density has another."""
+        return jnp.stack([jax.nn.log_sigmoid(-self.logits), jax.nn.log_sigmoid(self.logits)], axis=-1)
+
+    def outcome(self, numbers: Int[Array, "S ..."]) -> Array:
+        """The numbers themselves."""
+        return numbers
+
+    def distribution(self, logits: Float[Array, "..."]) -> dist.Distribution:
+        """Bernoulli variables with other logits."""
+        return dist.Bernoulli(logits=logits).to_event(logits.ndim)
+
+    def noise(self, key: PRNGKey, num_samples: int) -> Float[Array, "S ..."]:
+        """Logistic noise."""
+        return jax.random.logistic(key, (num_samples, *self.shape), self.logits.dtype)
+
+    def relaxed(self, noisy: Float[Array, "S ..."], temperature: Any) -> Float[Array, "S ..."]:
+        """Binary concrete variables."""
+        return jax.nn.sigmoid(noisy / temperature)
+
+    def hard(self, noisy: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+        """1 where the noisy logit is positive."""
+        return (noisy > 0).astype(noisy.dtype)
+
+    def score(self, hard: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+        """The outcome less its probability."""
+        return hard - jax.nn.sigmoid(self.logits)[None]
+
+    def conditional_slope(self, noisy: Float[Array, "S ..."], hard: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+        """(1 - exp(-|z|)) q(hard), of z = softplus(logit v + softplus(logit)) where hard is 1, mirrored at 0."""
+        prob = jax.nn.sigmoid(self.logits)[None]
+        return -jnp.expm1(-jnp.abs(noisy)) * (hard * prob + (1 - hard) * (1 - prob))
+
+
+class _OfLogProbabilities(DiscreteLatent):
+    """Categorical variables of any form: their logits are log probabilities."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the independent variables."""
+        return self.logits.shape[:-1]
+
+    @property
+    def num_outcomes(self) -> int:
+        """The categories."""
+        return self.logits.shape[-1]
+
+    @property
+    def log_probs(self) -> Float[Array, "... K"]:
+        """The logits themselves."""
+        return self.logits
+
+
+class OneHotLatent(_OfLogProbabilities, RelaxableLatent):
+    """Categorical variables whose outcomes are one-hot vectors."""
+
+    def outcome(self, numbers: Int[Array, "S ..."]) -> Array:
+        """One-hot vectors of floats."""
+        return jax.nn.one_hot(numbers, self.num_outcomes, dtype=self.logits.dtype)
+
+    def distribution(self, logits: Float[Array, "..."]) -> dist.Distribution:
+        """One-hot categorical variables with other logits."""
+        return OneHotCategorical(logits).to_event(logits.ndim - 1)
+
+    def noise(self, key: PRNGKey, num_samples: int) -> Float[Array, "S ..."]:
+        """Gumbel noise."""
+        return jax.random.gumbel(key, (num_samples, *self.logits.shape), self.logits.dtype)
+
+    def relaxed(self, noisy: Float[Array, "S ..."], temperature: Any) -> Float[Array, "S ..."]:
+        """Concrete (Gumbel-softmax) variables."""
+        return jax.nn.softmax(noisy / temperature)
+
+    def hard(self, noisy: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+        """1 at the largest noisy logit."""
+        return self.outcome(noisy.argmax(axis=-1))
+
+    def score(self, hard: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+        """The outcome less its probabilities."""
+        return hard - jnp.exp(self.logits)[None]
+
+    def conditional_slope(self, noisy: Float[Array, "S ..."], hard: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+        """1 - exp(z - max z), of z_max = -log(-log v_max) and other z_i = -log(-log(v_i) / p_i - log v_max)."""
+        return -jnp.expm1(noisy - noisy.max(axis=-1, keepdims=True))
+
+    def project(self, gradient: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+        """Through the normalisation of the logits."""
+        return gradient - jnp.exp(self.logits)[None] * gradient.sum(axis=-1, keepdims=True)
+
+
+class CategoricalLatent(_OfLogProbabilities):
+    """Categorical variables whose outcomes are integers."""
+
+    def outcome(self, numbers: Int[Array, "S ..."]) -> Array:
+        """The numbers themselves."""
+        return numbers
+
+    def distribution(self, logits: Float[Array, "..."]) -> dist.Distribution:
+        """Categorical variables with other logits."""
+        return dist.CategoricalLogits(logits).to_event(logits.ndim - 1)
+
+
+def discrete_latents(q: Distributions, num_samples: int = 1) -> list[DiscreteLatent]:
+    """The leaves of q in their order.
+
+    Raises:
+        TypeError: one of them is continuous, or has no list of outcomes.
+        ValueError: one has a batch shape, or there is none, or fewer than one sample.
+    """
+    check_latents(q, num_samples)
+    return [_latent(name, leaf) for name, leaf in named_leaves(q)]
+
+
+def relaxable_latents(q: Distributions, num_samples: int = 1) -> list[RelaxableLatent]:
+    """The same where each of them can be relaxed.
+
+    Raises:
+        TypeError: as `discrete_latents`, or one is a Categorical.
+        ValueError: as `discrete_latents`.
+    """
+    latents = discrete_latents(q, num_samples)
+    for latent in latents:
+        if not isinstance(latent, RelaxableLatent):
+            raise TypeError(
+                f"{latent.name} must have samples that can be relaxed, got a Categorical of integers: use "
+                "vae_jax.OneHotCategorical"
+            )
+    return [latent for latent in latents if isinstance(latent, RelaxableLatent)]
+
+
+def bernoulli_latents(q: Distributions, num_samples: int = 1) -> list[BernoulliLatent]:
+    """The same where each of them is Bernoulli.
+
+    Raises:
+        TypeError: as `discrete_latents`, or one is categorical.
+        ValueError: as `discrete_latents`.
+    """
+    latents = discrete_latents(q, num_samples)
+    for latent in latents:
+        if not isinstance(latent, BernoulliLatent):
+            raise TypeError(f"{latent.name} must be a Bernoulli, got a categorical latent: use categorical_disarm")
+    return [latent for latent in latents if isinstance(latent, BernoulliLatent)]
+
+
+def is_discrete_latent(leaf: Any) -> bool:
+    """Whether a distribution is one of those that `discrete_latents` describes."""
+    return isinstance(_base(leaf), _KINDS)
+
+
+def joined(q: Distributions, leaves: list[Any]) -> Latents:
+    """One value for each leaf of q, as a pytree with the structure of q."""
+    return jax.tree.unflatten(jax.tree.structure(q, is_leaf=is_distribution), leaves)
+
+
+def lifted(value: Scalar, latents: list[Any], gradients: list[Any]) -> Scalar:
+    """`value`, with gradients in the latents' logits added to its own."""
+    for latent, gradient in zip(latents, gradients, strict=True):
+        # Zero in value, one in its derivative.
+        step = latent.logits - lax.stop_gradient(latent.logits)
+        value = value + (lax.stop_gradient(gradient) * step).sum()
+    return value
+
+
+_BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)
+_CATEGORICAL = (dist.CategoricalLogits, dist.CategoricalProbs)
+_KINDS = (*_BERNOULLI, *_CATEGORICAL, OneHotCategorical)
+
+
+def _pick(log_probs: Float[Array, "... K"], numbers: Int[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.take_along_axis(log_probs, numbers[..., None], axis=-1)[..., 0]
+
+
+def _base(leaf: Any) -> Any:
+    while isinstance(leaf, (dist.Independent, dist.ExpandedDistribution)):
+        leaf = leaf.base_dist
+    return leaf
+
+
+def _latent(name: str, leaf: Any) -> DiscreteLatent:
+    base = _base(leaf)
+    if isinstance(base, _BERNOULLI):
+        return BernoulliLatent(name, jnp.broadcast_to(_floats(base.logits), leaf.event_shape))
+    if isinstance(base, (*_CATEGORICAL, OneHotCategorical)):
+        log_probs = jax.nn.log_softmax(_floats(base.logits))
+        if isinstance(base, OneHotCategorical):
+            return OneHotLatent(name, jnp.broadcast_to(log_probs, leaf.event_shape))
+        return CategoricalLatent(name, jnp.broadcast_to(log_probs, (*leaf.event_shape, log_probs.shape[-1])))
+    if getattr(base, "is_discrete", False):
+        reason, remedy = "which has no finite list of outcomes here", "use score_function"
+    else:
+        reason, remedy = "which is continuous", "use pathwise or score_function"
+    raise TypeError(
+        f"{name} must be a Bernoulli, Categorical or OneHotCategorical, got a {type(base).__name__}, {reason}: {remedy}"
+    )
+
+
+def _floats(logits: Any) -> Array:
+    return jnp.asarray(logits, jnp.result_type(logits, float))

@@ -1,0 +1,188 @@
+"""Every estimator by name, with what it needs, whether it is biased, what it costs and where it is from."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vae_jax.distributions import named_leaves
+from vae_jax.estimators.antithetic_pairs import antithetic_pairs
+from vae_jax.estimators.arm import arm, categorical_disarm, disarm
+from vae_jax.estimators.baselines import leave_one_out
+from vae_jax.estimators.delta_method import delta_method_pathwise, delta_method_score
+from vae_jax.estimators.discrete_latents import discrete_latents, is_discrete_latent
+from vae_jax.estimators.enumeration import enumeration, rao_blackwellized
+from vae_jax.estimators.gumbel_softmax import gumbel_softmax, straight_through
+from vae_jax.estimators.measure_valued import coupled_measure_valued, measure_valued
+from vae_jax.estimators.pathwise import closed_form_entropy, inverse_cdf, pathwise, sticking_the_landing
+from vae_jax.estimators.rebar import rebar, relax
+from vae_jax.estimators.score_function import optimal_score, score_function
+from vae_jax.estimators.sobol import randomized_sobol
+from vae_jax.typing import Distributions, Estimator, Latents, Scalar
+
+
+class Work(NamedTuple):
+    """What the cost of an estimate depends on."""
+
+    samples: int
+    parameters: int
+    """Elements of q's parameters."""
+    outcomes: int
+    """Joint ones of the discrete latents; 1 without any."""
+    first_outcomes: int
+    """Of the latent that `rao_blackwellized` enumerates by itself, or of the first entry of a single one."""
+    others: int
+    """Latents, or entries of a single one, that are left to be sampled then."""
+
+    @classmethod
+    def of(cls, q: Distributions, samples: int, parameters: int) -> "Work":
+        """Of an estimate under `q`."""
+        leaves = [leaf for _, leaf in named_leaves(q)]
+        latents = [discrete_latents(leaf)[0] for leaf in leaves if is_discrete_latent(leaf)]
+        if not latents:
+            return cls(samples, parameters, 1, 1, len(leaves))
+        outcomes = math.prod(latent.num_joint_outcomes for latent in latents)
+        first = latents[0]
+        if len(leaves) > 1:
+            return cls(samples, parameters, outcomes, first.num_joint_outcomes, len(leaves) - 1)
+        # Of a single latent the first entry along its first axis is enumerated apart.
+        entries, apart = math.prod(first.shape), math.prod(first.shape[1:])
+        return cls(samples, parameters, outcomes, first.num_outcomes**apart, entries - apart)
+
+
+class Evaluations(NamedTuple):
+    """How often the objective is evaluated for one estimate, its derivative aside."""
+
+    formula: str
+    """In S samples, P elements of parameters and K outcomes."""
+    number: Callable[[Work], int]
+
+
+class Registered(NamedTuple):
+    """An estimator and what is known of it."""
+
+    estimator: Estimator
+    latents: str
+    """Which it takes."""
+    differentiable: bool
+    """Whether the objective must be."""
+    unbiased: bool
+    evaluations: Evaluations
+    source: str
+
+    @property
+    def discrete(self) -> str:
+        """Whether its latents may be discrete: "only", "also" or "no"."""
+        return "only" if self.latents in _ONLY_DISCRETE else "also" if self.latents in _ALSO_DISCRETE else "no"
+
+
+def sum_of_entries(relaxed: Latents) -> Scalar:
+    """The surrogate that RELAX is registered with: the sum of the relaxed latents."""
+    return jnp.stack([leaf.sum() for leaf in jax.tree.leaves(relaxed)]).sum()
+
+
+_ONCE = Evaluations("S", lambda work: work.samples)
+_AND_AT_LOC = Evaluations("S + 1, and D products with its Hessian", lambda work: work.samples + 1)
+_TWICE = Evaluations("2 S", lambda work: 2 * work.samples)
+
+_PATH = "reparameterizable"
+_DENSITY = "any with a density"
+_GAUSSIAN = "Gaussian"
+_RELAXABLE = "Bernoulli, one-hot"
+_MEASURED = "Normal, Gamma (its rate), Exponential, Poisson, Bernoulli, categorical"
+_ONLY_DISCRETE = ("discrete", "one discrete", "Bernoulli", _RELAXABLE)
+_ALSO_DISCRETE = (_DENSITY, _MEASURED)
+
+REGISTRY: dict[str, Registered] = {
+    "pathwise": Registered(pathwise, _PATH, True, True, _ONCE, "Kingma & Welling (2014)"),
+    "sticking_the_landing": Registered(sticking_the_landing, _PATH, True, True, _ONCE, "Roeder, Wu & Duvenaud (2017)"),
+    "closed_form_entropy": Registered(
+        closed_form_entropy, f"{_PATH}, with an entropy", True, True, _ONCE, "Kucukelbir et al. (2017)"
+    ),
+    "inverse_cdf": Registered(inverse_cdf, "with a quantile function", True, True, _ONCE, "Devroye (1986)"),
+    "score_function": Registered(score_function, _DENSITY, False, True, _ONCE, "Williams (1992)"),
+    "score_function+leave_one_out": Registered(
+        partial(score_function, baseline=leave_one_out), _DENSITY, False, True, _ONCE, "Kool et al. (2019)"
+    ),
+    "score_function+optimal_score": Registered(
+        optimal_score, _DENSITY, False, True, _ONCE, "Ranganath, Gerrish & Blei (2014)"
+    ),
+    "score_function+delta_method": Registered(
+        delta_method_score, _GAUSSIAN, True, True, _AND_AT_LOC, "Paisley, Blei & Jordan (2012)"
+    ),
+    "pathwise+delta_method": Registered(
+        delta_method_pathwise, _GAUSSIAN, True, True, _AND_AT_LOC, "Miller, Foti, D'Amour & Adams (2017)"
+    ),
+    "score_function+antithetic_pairs": Registered(
+        antithetic_pairs(score_function), "symmetric, or with a quantile function", False, True, _ONCE, "Owen (2013)"
+    ),
+    "pathwise+antithetic_pairs": Registered(
+        antithetic_pairs(pathwise), "symmetric, or with a quantile function", True, True, _ONCE, "Owen (2013)"
+    ),
+    "score_function+sobol": Registered(
+        randomized_sobol(score_function), "with a quantile function", False, True, _ONCE, "Buchholz et al. (2018)"
+    ),
+    "pathwise+sobol": Registered(
+        randomized_sobol(pathwise), "with a quantile function", True, True, _ONCE, "Buchholz et al. (2018)"
+    ),
+    "measure_valued": Registered(
+        measure_valued,
+        _MEASURED,
+        False,
+        True,
+        Evaluations("(1 + 2 P) S", lambda work: (1 + 2 * work.parameters) * work.samples),
+        "Pflug (1989)",
+    ),
+    "coupled_measure_valued": Registered(
+        coupled_measure_valued,
+        _MEASURED,
+        False,
+        True,
+        Evaluations("(1 + 2 P) S", lambda work: (1 + 2 * work.parameters) * work.samples),
+        "Mohamed et al. (2020)",
+    ),
+    "enumeration": Registered(
+        enumeration, "discrete", False, True, Evaluations("K", lambda work: work.outcomes), "the definition"
+    ),
+    "rao_blackwellized": Registered(
+        rao_blackwellized,
+        "one discrete",
+        False,
+        True,
+        Evaluations("K S, K of one latent", lambda work: work.first_outcomes * (work.samples if work.others else 1)),
+        "Casella & Robert (1996)",
+    ),
+    "gumbel_softmax": Registered(gumbel_softmax, _RELAXABLE, True, False, _ONCE, "Jang et al. (2017)"),
+    "straight_through": Registered(straight_through, _RELAXABLE, True, False, _ONCE, "Bengio et al. (2013)"),
+    "rebar": Registered(rebar, _RELAXABLE, True, True, _TWICE, "Tucker et al. (2017)"),
+    "relax": Registered(
+        partial(relax, surrogate=sum_of_entries), _RELAXABLE, False, True, _ONCE, "Grathwohl et al. (2018)"
+    ),
+    "arm": Registered(arm, "Bernoulli", False, True, _ONCE, "Yin & Zhou (2019)"),
+    "disarm": Registered(disarm, "Bernoulli", False, True, _ONCE, "Dong, Mnih & Tucker (2020)"),
+    "categorical_disarm": Registered(categorical_disarm, "discrete", False, True, _ONCE, "Dong, Mnih & Tucker (2021)"),
+}
+"""The estimators by the names that commands and tables use: a baseline or a control variate stands after a plus."""
+
+ESTIMATORS: dict[str, Estimator] = {name: registered.estimator for name, registered in REGISTRY.items()}
+
+
+def markdown_table() -> str:
+    """The registry as the README shows it."""
+    header = ("estimator", "latents", "discrete", "differentiable objective", "unbiased", "evaluations", "source")
+    rows = [
+        (
+            f"`{name}`",
+            entry.latents,
+            entry.discrete,
+            "needed" if entry.differentiable else "-",
+            "yes" if entry.unbiased else "no",
+            entry.evaluations.formula,
+            entry.source,
+        )
+        for name, entry in REGISTRY.items()
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)) + "\n"

@@ -1,0 +1,90 @@
+"""Estimators that differentiate along a continuous relaxation of the discrete latents. Both are biased."""
+
+import jax
+from jax import lax
+
+from vae_jax.estimators.differentiability import check_differentiable
+from vae_jax.estimators.discrete_latents import RelaxableLatent, joined, relaxable_latents
+from vae_jax.estimators.objective_values import values_at
+from vae_jax.typing import Distributions, Objective, PRNGKey, Scalar
+
+WITHOUT_DERIVATIVE = "relax, or disarm or categorical_disarm"
+"""Estimators for discrete latents whose objective has no derivative between the outcomes."""
+
+
+def gumbel_softmax(
+    objective: Objective, q: Distributions, key: PRNGKey, num_samples: int, *, temperature: float | Scalar = 0.5
+) -> Scalar:
+    """The pathwise gradient of the relaxed objective (Gumbel-softmax, concrete; binary concrete for a Bernoulli).
+
+    Approximates: d/dtheta E_q[f(z)] by the mean of df(r)/dtheta at relaxed samples r.
+    Needs: Bernoulli or OneHotCategorical latents; an objective defined and differentiable between the outcomes.
+    Biased: yes, value and gradient: they are those of the relaxed objective. The bias falls with the temperature while
+        the variance grows.
+
+    Args:
+        objective: one sample and `q` to a scalar; it sees relaxed samples, floats, and `q` itself.
+        q: a distribution or a pytree of independent ones, each with an empty batch shape.
+        key: consumed.
+        num_samples: S, how many samples are averaged.
+        temperature: positive.
+
+    Returns:
+        The mean of the relaxed objective, whose gradient is the estimate.
+
+    Raises:
+        TypeError: a latent is continuous, or a Categorical of integers, or the objective uses one without a derivative.
+        ValueError: a temperature that is not positive, no samples, a batch shape, or an objective that is not scalar.
+
+    Reference: Jang, Gu & Poole (2017), section 2; Maddison, Mnih & Teh (2017), section 3.
+    """
+    check_temperature(temperature)
+    latents = relaxable_latents(q, num_samples)
+    relaxed = [
+        latent.relaxed(noisy, temperature)
+        for latent, noisy in zip(latents, noisy_logits(latents, key, num_samples), strict=True)
+    ]
+    samples = joined(q, relaxed)
+    check_differentiable(objective, samples, q, instead=WITHOUT_DERIVATIVE)
+    return values_at(objective, samples, q).mean()
+
+
+def straight_through(
+    objective: Objective, q: Distributions, key: PRNGKey, num_samples: int, *, temperature: float | Scalar = 0.5
+) -> Scalar:
+    """Hard samples whose gradient is that of relaxed ones (straight-through Gumbel-softmax).
+
+    Approximates: d/dtheta E_q[f(z)] by the mean of df(z)/dz dr/dtheta, z the hard sample and r the relaxed one.
+    Needs: Bernoulli or OneHotCategorical latents; an objective differentiable at the outcomes.
+    Biased: the gradient in q's parameters is; the value and the gradient in model parameters are not.
+
+    Arguments and errors as for `gumbel_softmax`; the objective sees hard samples, as floats.
+
+    Returns:
+        The mean of the objective, whose gradient is the estimate.
+
+    Reference: Jang, Gu & Poole (2017), section 2.2; Bengio, Leonard & Courville (2013).
+    """
+    check_temperature(temperature)
+    latents = relaxable_latents(q, num_samples)
+    samples = []
+    for latent, noisy in zip(latents, noisy_logits(latents, key, num_samples), strict=True):
+        relaxed = latent.relaxed(noisy, temperature)
+        samples.append(lax.stop_gradient(latent.hard(noisy)) + (relaxed - lax.stop_gradient(relaxed)))
+    check_differentiable(objective, joined(q, samples), q, instead=WITHOUT_DERIVATIVE)
+    return values_at(objective, joined(q, samples), q).mean()
+
+
+def noisy_logits(latents: list[RelaxableLatent], key: PRNGKey, num_samples: int) -> list[jax.Array]:
+    """The logits of each latent with S draws of its noise added, [S, ...]."""
+    latent_keys = jax.random.split(key, len(latents))
+    return [
+        latent.logits[None] + latent.noise(latent_key, num_samples)
+        for latent, latent_key in zip(latents, latent_keys, strict=True)
+    ]
+
+
+def check_temperature(temperature: float | Scalar) -> None:
+    """Raises ValueError for a number that is not positive. What is traced has no number yet."""
+    if isinstance(temperature, int | float) and not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}: raise it")

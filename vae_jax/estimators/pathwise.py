@@ -1,0 +1,123 @@
+"""Estimators that differentiate along the samples' paths."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from vae_jax import distributions
+from vae_jax.estimators.differentiability import check_differentiable
+from vae_jax.estimators.objective_values import values_at
+from vae_jax.estimators.quantiles import has_quantiles, midpoints, quantiles, uniform_shape
+from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
+
+
+def pathwise(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
+    """The total derivative along reparameterized samples.
+
+    Approximates: d/dtheta E_q[f(z; theta)] by the mean of df/dz dz/dtheta + df/dtheta.
+    Needs: reparameterizable distributions; an objective differentiable in the sample.
+    Biased: no.
+
+    Args:
+        objective: one sample and `q` to a scalar.
+        q: a distribution or a pytree of independent ones, each with an empty batch shape.
+        key: consumed.
+        num_samples: S, how many samples are averaged.
+
+    Returns:
+        The mean of the objective, whose gradient is the estimate.
+
+    Raises:
+        TypeError: a distribution is not reparameterizable, or the objective uses a latent without a derivative.
+        ValueError: no samples, a batch shape, or an objective that is not scalar.
+
+    Reference: Kingma & Welling (2014), eq. 6; Mohamed, Rosca, Figurnov & Mnih (2020), section 5.
+    """
+    samples = distributions.rsample(q, key, num_samples)
+    check_differentiable(objective, samples, q)
+    return values_at(objective, samples, q).mean()
+
+
+def sticking_the_landing(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
+    """The path derivative alone: the objective sees `q` with its parameters held fixed.
+
+    Where the objective is log p - log q this drops the score of q, whose mean is zero, and the variance vanishes as q
+    reaches the posterior.
+
+    Approximates: d/dtheta E_q[log p(z) - log q(z; theta)] by the mean of d(log p - log q)/dz dz/dtheta.
+    Needs: reparameterizable distributions; an objective differentiable in the sample that depends on q through
+        log q(z) alone.
+    Biased: no.
+
+    Arguments, result and errors as for `pathwise`.
+
+    Reference: Roeder, Wu & Duvenaud (2017), eq. 6.
+    """
+    samples = distributions.rsample(q, key, num_samples)
+    check_differentiable(objective, samples, q)
+    return values_at(objective, samples, jax.tree.map(lax.stop_gradient, q)).mean()
+
+
+def closed_form_entropy(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
+    """The total derivative with the sampled -log q of the objective replaced by the entropy of q.
+
+    Where the objective is log p - log q this leaves log p alone to be sampled. Any other objective gets log q added and
+    the entropy, which on average is nothing.
+
+    Approximates: d/dtheta E_q[log p(z) - log q(z; theta)] by the mean of d log p/dz dz/dtheta, plus d entropy/dtheta.
+    Needs: reparameterizable distributions with an entropy in closed form; an objective differentiable in the sample.
+    Biased: no.
+
+    Arguments, result and errors as for `pathwise`.
+
+    Raises:
+        TypeError: a distribution has no entropy in closed form.
+
+    Reference: Kucukelbir, Tran, Ranganath, Gelman & Blei (2017), eq. 7; Roeder, Wu & Duvenaud (2017), eq. 4.
+    """
+
+    def without_log_q(sample: Latents, q: Distributions) -> Any:
+        return objective(sample, q) + distributions.log_prob(q, sample)
+
+    entropy = distributions.entropy(q)
+    samples = distributions.rsample(q, key, num_samples)
+    check_differentiable(objective, samples, q)
+    return values_at(without_log_q, samples, q).mean() + entropy
+
+
+def inverse_cdf(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
+    """The total derivative along samples that are quantiles of uniform draws.
+
+    Approximates: d/dtheta E_q[f(z; theta)] by the mean of df/dz dz/dtheta + df/dtheta, z = F^-1(u; theta).
+    Needs: continuous distributions with a quantile function in closed form; an objective differentiable in the sample.
+    Biased: no.
+
+    Arguments, result and errors as for `pathwise`.
+
+    Raises:
+        TypeError: a distribution has no quantile function.
+
+    Reference: Devroye (1986), section 2.1; Mohamed, Rosca, Figurnov & Mnih (2020), section 5.1.
+    """
+    distributions.check_latents(q, num_samples)
+    leaves = distributions.named_leaves(q)
+    keys = jax.random.split(key, len(leaves))
+    draws = [_quantiles(name, leaf, key, num_samples) for (name, leaf), key in zip(leaves, keys, strict=True)]
+    samples = jax.tree.structure(q, is_leaf=distributions.is_distribution).unflatten(draws)
+    check_differentiable(objective, samples, q)
+    return values_at(objective, samples, q).mean()
+
+
+def _quantiles(name: str, leaf: Any, key: PRNGKey, num_samples: int) -> Array:
+    if not has_quantiles(leaf):
+        instead = "pathwise" if getattr(leaf, "has_rsample", False) else "score_function"
+        raise TypeError(
+            f"{name} must be continuous with a quantile function in closed form, got {type(leaf).__name__}: use "
+            f"{instead} instead"
+        )
+    bits = jax.random.bits(key, (num_samples, *uniform_shape(leaf)), jnp.uint32)
+    with jax.numpy_rank_promotion("allow"):
+        return quantiles(leaf, midpoints(bits))

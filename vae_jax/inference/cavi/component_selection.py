@@ -1,0 +1,155 @@
+"""How many components a mixture has, by its bounds.
+
+**The criterion.** The bound of one optimum is compared after log K! is added to it: each of the K! orders of the labels
+is an optimum of its own, and the equal mixture of all of them is a better q, whose bound is higher by log K! where they
+do not overlap. Where only some components have the same prior weight, only those may change places. Empty components
+are all at their prior, and changing their places leads to the same q: with E of them there are K! / E! orders. Without
+that the empty ones would each gain more by log K! than they cost.
+
+**What it can tell.** The bound weighs fit against the priors, so that components that explain nothing lower it. It
+chooses among the mixtures that it is given: where no mixture of the family fits, as with clusters that are not round or
+counts that vary more than a Poisson's, more components approximate the truth ever better and the bound rises for long.
+The number is then one of pieces in an approximation, and not one of clusters.
+
+**One program.** All mixtures are padded with absent components to the largest, so that the ascent is compiled once.
+
+Reference: Bishop (2006), section 10.2.4.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vae_jax.inference.cavi.coordinate_ascent import Ascent, run
+from vae_jax.inference.cavi.fitted_components import EMPTY_BELOW, component_sizes
+from vae_jax.inference.cavi.mixture_weights import Weights, padded
+from vae_jax.typing import PRNGKey
+
+AT_BEST = 0.1
+"""Restarts that end this close to the best (nats) count as having reached it. Optima differ by more."""
+
+
+class Candidate(NamedTuple):
+    """A mixture and the best of its restarts."""
+
+    num_components: int
+    """K."""
+    model: Any
+    ascent: Ascent
+    log_symmetries: float
+    """The log of the number of optima that differ in the order of the labels only, see `log_num_symmetries`."""
+    num_empty: int
+    """Components without events."""
+
+    @property
+    def elbo(self) -> float:
+        """The best bound (nats)."""
+        return float(self.ascent.elbo)
+
+    @property
+    def score(self) -> float:
+        """What numbers of components are compared by: the bound with the symmetry of its labels (nats)."""
+        return self.elbo + self.log_symmetries
+
+    @property
+    def rounding(self) -> float:
+        """Nats up to which bounds of this size may differ by rounding."""
+        return 32 * float(np.finfo(np.asarray(self.ascent.elbo).dtype).eps) * abs(self.elbo)
+
+    @property
+    def elbo_history(self) -> Float[np.ndarray, " T"]:
+        """The bound after each sweep of the best restart."""
+        return np.asarray(self.ascent.elbo_history)[: int(self.ascent.num_steps)]
+
+    @property
+    def num_at_best(self) -> int:
+        """How many restarts ended at the best bound, up to `AT_BEST` and rounding."""
+        ends = np.asarray(self.ascent.restart_elbos)
+        return int((ends >= self.elbo - AT_BEST - self.rounding).sum())
+
+
+class Selection(NamedTuple):
+    """Mixtures of several numbers of components."""
+
+    candidates: tuple[Candidate, ...]
+    """In rising order of the number."""
+
+    @property
+    def best(self) -> Candidate:
+        """The one with the highest score."""
+        return max(self.candidates, key=lambda each: -math.inf if math.isnan(each.score) else each.score)
+
+    @property
+    def ends_at_best(self) -> bool:
+        """Whether the best of several numbers is the largest: a larger one may be better still."""
+        return len(self.candidates) > 1 and self.best is self.candidates[-1]
+
+
+def choose_num_components(
+    build: Callable[[Any, int], Any],
+    data: Any,
+    num_components: Sequence[int],
+    key: PRNGKey,
+    *,
+    num_restarts: int = 100,
+    max_steps: int = 1000,
+    tolerance: float = 1e-8,
+    on_candidate: Callable[[Candidate], None] | None = None,
+) -> Selection:
+    """The mixture of each number of components at its best restart, and the number that scores highest.
+
+    The result for a number does not depend on the others.
+
+    Args:
+        build: data and a number of components to a mixture with `weights`, as `earthquake_mixture` does.
+        data: what the mixtures are fitted to.
+        num_components: which numbers. They are sorted.
+        key: consumed; each number has its own.
+        num_restarts: see `run`, as for all that follow.
+        max_steps: the most sweeps.
+        tolerance: relative, of the bound.
+        on_candidate: told of each mixture when it is fitted.
+
+    Raises:
+        ValueError: no number, one twice, or one that `build` refuses; then nothing has been fitted.
+    """
+    numbers = sorted(num_components)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"num_components must be different numbers, got {list(num_components)}: name each once")
+    # The largest first, for it is the one to be refused.
+    models = {number: build(data, number) for number in reversed(numbers)}
+    candidates = []
+    for number in numbers:
+        model = models[number]
+        ascent = run(
+            model._replace(weights=padded(model.weights, numbers[-1])),
+            data,
+            jax.random.fold_in(key, number),
+            num_restarts=num_restarts,
+            max_steps=max_steps,
+            tolerance=tolerance,
+        )
+        ascent = ascent._replace(state=jax.tree.map(lambda leaf, size=number: leaf[:size], ascent.state))
+        is_empty = component_sizes(model, ascent.state) < EMPTY_BELOW
+        symmetries = log_num_symmetries(model.weights, is_empty)
+        candidates.append(Candidate(number, model, ascent, symmetries, int(is_empty.sum())))
+        if on_candidate is not None:
+            on_candidate(candidates[-1])
+    return Selection(tuple(candidates))
+
+
+def log_num_symmetries(weights: Weights, is_empty: Bool[np.ndarray, " K"]) -> float:
+    """The log of the number of orders of the components that the prior cannot tell apart and q can.
+
+    It is log K! where all have the same prior weight and at most one is empty.
+    """
+    total = 0.0
+    prior = np.asarray(weights.by_component)
+    for weight in np.unique(prior):
+        alike = prior == weight
+        total += math.lgamma(alike.sum() + 1) - math.lgamma((alike & is_empty).sum() + 1)
+    return total

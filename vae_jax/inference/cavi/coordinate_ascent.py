@@ -1,0 +1,195 @@
+"""Coordinate ascent on an exact evidence lower bound: what a model provides, and the compiled loop over it."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from vae_jax.runtime import wide_vectors
+from vae_jax.typing import PRNGKey, Scalar
+
+SAME = PartitionSpec()
+"""On every device."""
+
+ELEMENTS_OF_STARTS = 2**22
+"""Of data that starts are made from at once. A start takes memory for every event and component."""
+
+
+class StepInfo(NamedTuple):
+    """What one sweep over the factors reports."""
+
+    elbo: Scalar
+    """The exact bound (nats) of all factors as the sweep leaves them."""
+
+
+@runtime_checkable
+class ConjugateModel(Protocol):
+    """A model whose mean-field factors each have their optimum in closed form: a pytree of its hyperparameters.
+
+    A state is a pytree of the factors' parameters, of one structure, shape and dtype throughout.
+    """
+
+    def init(self, key: PRNGKey, data: Any, /) -> Any:
+        """Factors to start from; different keys may lead to different optima."""
+        ...
+
+    def step(self, state: Any, data: Any, /) -> tuple[Any, StepInfo]:
+        """Every factor once to its optimum given the others."""
+        ...
+
+    def canonical(self, state: Any, /) -> Any:
+        """The same factors under the one order of labels that is reported."""
+        ...
+
+
+class Ascent(NamedTuple):
+    """The best of some restarts."""
+
+    state: Any
+    """Its factors, under their canonical labels."""
+    elbo: Scalar
+    """Its bound (nats)."""
+    elbo_history: Float[Array, " T"]
+    """The bound after each of at most T sweeps, and NaN after the last."""
+    num_steps: Int[Array, ""]
+    """How many sweeps it took."""
+    converged: Bool[Array, ""]
+    """Whether it stopped by the tolerance, at a finite bound."""
+    restart_elbos: Float[Array, " R"]
+    """The bound that each restart ended at."""
+    restart_histories: Float[Array, "R T"]
+    """The bound of each restart after each sweep, and NaN after its last."""
+
+
+def run(
+    model: Any,
+    data: Any,
+    key: PRNGKey,
+    *,
+    num_restarts: int = 1,
+    max_steps: int = 1000,
+    tolerance: float = 1e-8,
+    mesh: Mesh | None = None,
+) -> Ascent:
+    """Ascends from several starts at once, in one compiled loop, and keeps the start that ends highest.
+
+    A start stops once a sweep raises its bound by no more than `tolerance` times the larger of 1 and the bound's size.
+    Compiled once for a model's type, the shapes, `num_restarts` and `max_steps`.
+
+    Args:
+        model: a `ConjugateModel`.
+        data: what the model's `init` and `step` take.
+        key: consumed; each start has its own split of it.
+        num_restarts: R, how many starts.
+        max_steps: T, the most sweeps of a start.
+        tolerance: relative, not negative. At 0 the bound rises until rounding stops it, as it does in single precision
+            by default. The bound is flat at its top: factors are known to about the square root of its tolerance.
+        mesh: the devices that a mixture's events are sharded over, in one dimension; by default the current one alone.
+            The starts are made on one.
+
+    Raises:
+        TypeError: the model lacks a method, or there is a mesh and the data have no events.
+        ValueError: no starts, no sweeps, a tolerance that is negative or NaN, or a mesh of several dimensions.
+
+    Reference: Bishop (2006), section 10.1.1; Blei, Kucukelbir & McAuliffe (2017), algorithm 1.
+    """
+    if not isinstance(model, ConjugateModel):
+        raise TypeError(f"model must have init, step and canonical, got {type(model).__name__}: see ConjugateModel")
+    for name, number in (("num_restarts", num_restarts), ("max_steps", max_steps)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}: raise it")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be 0 or more, got {tolerance}: at 0 the bound rises as far as it can")
+    if mesh is not None and len(mesh.axis_names) != 1:
+        raise ValueError(f"mesh must have one dimension, got {mesh.axis_names}: make one with replicate_mesh()")
+    if mesh is not None and not hasattr(data, "features"):
+        raise TypeError(f"mesh must be left out with {type(data).__name__} for data, got one: only events are sharded")
+    starts = _starts(model, data, key, num_restarts)
+    if mesh is not None:
+        data, model, starts = _over_devices(data, mesh), *jax.device_put((model, starts), NamedSharding(mesh, SAME))
+    return _best_of(max_steps, mesh)(model, data, starts, tolerance)
+
+
+@partial(jax.jit, static_argnames="num_restarts")
+def _starts(model: Any, data: Any, key: PRNGKey, num_restarts: int) -> Any:
+    keys = jax.random.split(key, num_restarts)
+    at_once = max(1, ELEMENTS_OF_STARTS // max(leaf.size for leaf in jax.tree.leaves(data)))
+    if at_once >= num_restarts:
+        return jax.vmap(lambda key: model.init(key, data))(keys)
+    return lax.map(lambda key: model.init(key, data), keys, batch_size=at_once)
+
+
+def _over_devices(data: Any, mesh: Mesh) -> Any:
+    """The data with their events shared out. Events of zeros, which weigh nothing, make the shares equal."""
+    missing = -data.features.shape[1] % mesh.size
+    filled = data._replace(features=jnp.pad(data.features, ((0, 0), (0, missing))))
+    return jax.device_put(filled, jax.tree.map(partial(NamedSharding, mesh), _specs_of(data, mesh)))
+
+
+def _specs_of(data: Any, mesh: Mesh) -> Any:
+    return jax.tree.map(lambda _: SAME, data)._replace(features=PartitionSpec(None, *mesh.axis_names))
+
+
+@cache
+def _best_of(max_steps: int, mesh: Mesh | None) -> Callable[..., Ascent]:
+    """The program that ascends from all starts and keeps the best end."""
+
+    def best_of(model: Any, data: Any, starts: Any, tolerance: Any) -> Ascent:
+        ascend = partial(_ascend_all, max_steps=max_steps)
+        if mesh is not None:
+            # Starts are made before and elsewhere: parallel loops of theirs, which wait for the threads that other
+            # devices wait in, would end in deadlock.
+            in_specs = (SAME, _specs_of(data, mesh), SAME, SAME)
+            ascend = jax.shard_map(ascend, mesh=mesh, in_specs=in_specs, out_specs=SAME)
+        ends = ascend(model, data, starts, tolerance)
+        best = jnp.argmax(jnp.where(jnp.isnan(ends.elbo), -jnp.inf, ends.elbo))
+        kept = jax.tree.map(lambda leaf: leaf[best], ends)
+        converged = kept.settled & jnp.isfinite(kept.elbo)
+        state = model.canonical(kept.state)
+        return Ascent(state, kept.elbo, kept.history, kept.num_steps, converged, ends.elbo, ends.history)
+
+    return jax.jit(best_of, compiler_options=wide_vectors())
+
+
+class _Progress(NamedTuple):
+    state: Any
+    elbo: Scalar
+    history: Float[Array, " T"]
+    num_steps: Int[Array, ""]
+    settled: Bool[Array, ""]
+
+
+def _ascend_all(model: Any, data: Any, starts: Any, tolerance: Any, *, max_steps: int) -> _Progress:
+    def ascend(start: Any) -> _Progress:
+        return _ascend(model, data, start, tolerance, max_steps)
+
+    if len(jax.tree.leaves(starts)[0]) > 1:
+        return jax.vmap(ascend)(starts)
+    # The products of a batch of one would take a fifth longer.
+    end = ascend(jax.tree.map(lambda leaf: leaf[0], starts))
+    return jax.tree.map(lambda leaf: leaf[None], end)
+
+
+def _ascend(model: Any, data: Any, state: Any, tolerance: Any, max_steps: int) -> _Progress:
+    def unsettled(now: _Progress) -> Bool[Array, ""]:
+        return ~now.settled & (now.num_steps < max_steps)
+
+    def sweep(now: _Progress) -> _Progress:
+        state, info = model.step(now.state, data)
+        least = tolerance * jnp.maximum(1, jnp.abs(info.elbo))
+        # A bound that is NaN settles too.
+        settled = ~(info.elbo - now.elbo > least)
+        history = now.history.at[now.num_steps].set(info.elbo)
+        return _Progress(state, info.elbo, history, now.num_steps + 1, settled)
+
+    dtype = jax.eval_shape(model.step, state, data)[1].elbo.dtype
+    history = jnp.full(max_steps, jnp.nan, dtype)
+    start = _Progress(state, jnp.array(-jnp.inf, dtype), history, jnp.zeros((), int), jnp.zeros((), bool))
+    end = lax.while_loop(unsettled, sweep, start)
+    # The compiler may sum the bound twice, in different orders: the one in the history is reported.
+    return end._replace(elbo=end.history[end.num_steps - 1])

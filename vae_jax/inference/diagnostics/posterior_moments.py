@@ -1,0 +1,254 @@
+"""The moments of an approximate posterior beside those of a reference."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import ArrayLike, Float
+from numpyro.diagnostics import effective_sample_size
+
+from vae_jax.inference.diagnostics.scalar_names import scalar_names
+from vae_jax.typing import Latents
+
+Vector = Float[np.ndarray, " P"]
+Matrix = Float[np.ndarray, "P P"]
+
+
+FEWEST_DRAWS = 100
+"""That a standard error of a standard deviation can be had from."""
+
+
+class Moments(NamedTuple):
+    """Means, standard deviations and correlations of P scalar parameters, each with its Monte Carlo standard error."""
+
+    names: tuple[str, ...]
+    mean: Vector
+    mean_se: Vector
+    sd: Vector
+    sd_se: Vector
+    correlation: Matrix
+    correlation_se: Matrix
+
+
+class MomentDifference(NamedTuple):
+    """Approximation less reference for one parameter, in standard deviations of the reference.
+
+    Each z score is a difference over its standard error, NaN where both moments are exact.
+    """
+
+    name: str
+    mean: float
+    mean_se: float
+    mean_z: float
+    sd: float
+    """-0.4 says that the approximation's standard deviation is 60% of the reference's."""
+    sd_se: float
+    sd_z: float
+
+
+class CorrelationDifference(NamedTuple):
+    """The correlation of one pair of parameters in both posteriors."""
+
+    names: tuple[str, str]
+    approximation: float
+    reference: float
+    difference: float
+    difference_se: float
+    z_score: float
+
+
+class MomentComparison(NamedTuple):
+    """How an approximation's first two moments differ from a reference's."""
+
+    parameters: tuple[MomentDifference, ...]
+    correlations: tuple[CorrelationDifference, ...]
+    """Of every pair, the largest absolute difference first."""
+
+
+def compare_moments(approximation: Moments, reference: Moments) -> MomentComparison:
+    """Compares means, standard deviations and correlations, with the noise of both sides.
+
+    Args:
+        approximation: the moments of q, from `moments_of_draws` or `exact_moments`.
+        reference: those of the posterior, from long Markov chains (`moments_of_chains`) or exact.
+
+    Raises:
+        ValueError: they are of different parameters, or a parameter of the reference does not vary.
+    """
+    if approximation.names != reference.names:
+        raise ValueError(
+            f"approximation must have the reference's parameters {_listed(reference.names)}, got "
+            f"{_listed(approximation.names)}: match the two"
+        )
+    for name, sd in zip(reference.names, reference.sd, strict=True):
+        if not 0 < sd < math.inf:
+            raise ValueError(
+                f"the reference's standard deviation of {name} must be positive and finite, got {sd}: leave out "
+                "what does not vary"
+            )
+    return MomentComparison(_parameter_differences(approximation, reference), _correlations(approximation, reference))
+
+
+def moments_of_draws(draws: Latents) -> Moments:
+    """Moments of independent draws, such as those from a variational posterior.
+
+    Args:
+        draws: pytree of arrays [S, ...] with at least 100 draws.
+
+    Raises:
+        ValueError: fewer draws, leaves with different numbers of them, or a draw that is not finite.
+
+    Reference: for the standard errors, the delta method with the draws' own fourth moments.
+    """
+    names, values = _flattened(draws, num_axes=1)
+    return _moments(names, values[None], _independent)
+
+
+def moments_of_chains(draws: Latents) -> Moments:
+    """Moments of Markov chains' draws, whose standard errors allow for autocorrelation and disagreeing chains.
+
+    Args:
+        draws: pytree of arrays [C, S, ...], such as NumPyro's `mcmc.get_samples(group_by_chain=True)`.
+
+    Raises:
+        ValueError: fewer than 100 draws a chain, leaves with different numbers of them, or a draw that is not finite.
+
+    Reference: Vehtari, Gelman, Simpson, Carpenter & Burkner (2021), eqs. 10 to 13, for the effective sample size.
+    """
+    names, values = _flattened(draws, num_axes=2)
+    return _moments(names, values, effective_sample_size)
+
+
+def exact_moments(mean: Latents, covariance: Float[ArrayLike, "P P"]) -> Moments:
+    """Moments that are known.
+
+    Args:
+        mean: pytree of arrays that names the P parameters.
+        covariance: in the order of `jax.flatten_util.ravel_pytree`.
+
+    Raises:
+        ValueError: the covariance has another size, or a negative diagonal.
+    """
+    names = scalar_names(mean)
+    covariance = np.asarray(covariance, float)
+    if covariance.shape != (len(names), len(names)):
+        raise ValueError(f"covariance must be {len(names)} by {len(names)}, got {covariance.shape}: match the mean")
+    if (np.diagonal(covariance) < 0).any():
+        raise ValueError(f"variances must not be negative, got {np.diagonal(covariance).min()}: correct the covariance")
+    sd = np.sqrt(np.diagonal(covariance))
+    vector = np.concatenate([np.ravel(np.asarray(leaf, float)) for leaf in jax.tree.leaves(mean)])
+    return Moments(
+        names=names,
+        mean=vector,
+        mean_se=np.zeros_like(vector),
+        sd=sd,
+        sd_se=np.zeros_like(sd),
+        correlation=_normalised(covariance, sd),
+        correlation_se=np.zeros_like(covariance),
+    )
+
+
+def _flattened(draws: Latents, *, num_axes: int) -> tuple[tuple[str, ...], Float[np.ndarray, "*S P"]]:
+    """Names of the parameters, and their draws with the axes of chains and draws first."""
+    leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(draws)]
+    kind = ("[S, ...]", "[C, S, ...]")[num_axes - 1]
+    shapes = {leaf.shape[:num_axes] for leaf in leaves}
+    if len(shapes) != 1 or any(leaf.ndim < num_axes for leaf in leaves):
+        raise ValueError(
+            f"draws must be arrays {kind} of one number of draws, got {_listed(sorted(shapes))}: match them"
+        )
+    (shape,) = shapes
+    if shape[-1] < FEWEST_DRAWS:
+        raise ValueError(f"draws must be at least {FEWEST_DRAWS}, got {shape[-1]}: draw more")
+    one = jax.tree.map(lambda leaf: np.asarray(leaf)[(0,) * num_axes], draws)
+    names = scalar_names(one)
+    values = np.concatenate([leaf.reshape(*shape, -1) for leaf in leaves], axis=-1)
+    for name, value in zip(names, np.moveaxis(values, -1, 0), strict=True):
+        if not np.isfinite(value).all():
+            raise ValueError(f"draws of {name} must be finite, got {value[~np.isfinite(value)][0]}: see why")
+    return names, values
+
+
+def _independent(values: Float[np.ndarray, "1 S P"]) -> Vector:
+    return np.full(values.shape[2:], float(values.shape[1]))
+
+
+def _moments(names: tuple[str, ...], values: Float[np.ndarray, "C S P"], effective_size: Any) -> Moments:
+    mean = values.mean(axis=(0, 1))
+    centered = values - mean
+    sd = np.sqrt((centered**2).mean(axis=(0, 1)))
+    standard = centered / np.where(sd > 0, sd, 1)
+    num_parameters = len(names)
+    correlation = np.eye(num_parameters)
+    correlation_se = np.zeros_like(correlation)
+    squares = standard**2
+    for first in range(num_parameters):
+        # One row at a time: all products at once would take P times the memory of the draws.
+        row = correlation[first] = (standard[..., first, None] * standard).mean(axis=(0, 1))
+        influence = standard[..., first, None] * standard - row * (squares[..., first, None] + squares) / 2
+        correlation_se[first] = _standard_error(influence, effective_size)
+    return Moments(
+        names=names,
+        mean=mean,
+        mean_se=_standard_error(values, effective_size),
+        sd=sd,
+        sd_se=sd / 2 * _standard_error(squares, effective_size),
+        correlation=correlation,
+        correlation_se=correlation_se,
+    )
+
+
+def _standard_error(terms: Float[np.ndarray, "C S P"], effective_size: Any) -> Vector:
+    """Of the terms' mean."""
+    spread = terms.std(axis=(0, 1))
+    # A constant has no autocorrelation to be measured, and no error.
+    varies = spread > 1e-12 * np.abs(terms).max(axis=(0, 1))
+    error = np.zeros_like(spread)
+    if varies.any():
+        size = np.asarray(effective_size(terms[..., varies]), float)
+        error[varies] = spread[varies] / np.sqrt(size)
+    return error
+
+
+def _parameter_differences(approximation: Moments, reference: Moments) -> tuple[MomentDifference, ...]:
+    unit = reference.sd
+    mean = (approximation.mean - reference.mean) / unit
+    relative_error = reference.sd_se / unit
+    mean_se = np.hypot(np.hypot(approximation.mean_se, reference.mean_se) / unit, mean * relative_error)
+    ratio = approximation.sd / unit
+    sd_se = np.hypot(approximation.sd_se / unit, ratio * relative_error)
+    columns = (mean, mean_se, _z_scores(mean, mean_se), ratio - 1, sd_se, _z_scores(ratio - 1, sd_se))
+    rows = zip(reference.names, *(column.tolist() for column in columns), strict=True)
+    return tuple(MomentDifference(*row) for row in rows)
+
+
+def _correlations(approximation: Moments, reference: Moments) -> tuple[CorrelationDifference, ...]:
+    pairs = np.triu_indices(len(reference.names), 1)
+    difference = (approximation.correlation - reference.correlation)[pairs]
+    error = np.hypot(approximation.correlation_se, reference.correlation_se)[pairs]
+    columns = (approximation.correlation[pairs], reference.correlation[pairs], difference, error)
+    rows = zip(*pairs, *columns, _z_scores(difference, error), strict=True)
+    found = [
+        CorrelationDifference((reference.names[first], reference.names[second]), *map(float, numbers))
+        for first, second, *numbers in rows
+    ]
+    return tuple(sorted(found, key=lambda pair: -abs(pair.difference)))
+
+
+def _z_scores(difference: np.ndarray, error: np.ndarray) -> np.ndarray:
+    return np.where(error > 0, difference / np.where(error > 0, error, 1), np.nan)
+
+
+def _normalised(covariance: Matrix, sd: Vector) -> Matrix:
+    """The correlation: zero with what does not vary."""
+    scale = np.where(sd > 0, sd, 1)
+    correlation = covariance / np.outer(scale, scale)
+    np.fill_diagonal(correlation, 1)
+    return correlation
+
+
+def _listed(names: Any) -> str:
+    """The first few."""
+    shown = ", ".join(str(name) for name in list(names)[:4])
+    return shown + (", ..." if len(names) > 4 else "")

@@ -1,0 +1,194 @@
+"""The evidence as a mean of weights: over samples of the prior, or of a proposal that is close to the posterior."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
+
+from vae_jax import bounds, distributions
+from vae_jax.bounds.log_weights import log_mean_exp
+from vae_jax.estimators.objective_values import values_at
+from vae_jax.inference.evidence.evidence_estimate import (
+    EvidenceEstimate,
+    WeightSums,
+    effective_sample_size,
+    estimate_of,
+    no_weights,
+    shape_of,
+    with_weights,
+)
+from vae_jax.inference.log_density import as_partial
+from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
+
+CHUNK_SIZE = 4096
+"""Samples at once, which stay in cache."""
+
+FEWEST_REPLICATES = 10
+"""Of a bound. With fewer its standard error is itself not known to a quarter."""
+
+
+def prior_sampling(
+    log_likelihood: LogDensity, prior: Distributions, key: PRNGKey, num_samples: int, *, chunk_size: int = CHUNK_SIZE
+) -> EvidenceEstimate:
+    """log p(x) as the log of the mean likelihood of samples of the prior.
+
+    Approximates: log p(x), from below on average; the mean likelihood itself is unbiased.
+    Needs: a likelihood that is not much narrower than the prior. The number of samples grows as the exponential of the
+        divergence of the posterior from the prior, which grows with the number of latents.
+
+    The weights are summed in chunks, and only the largest 3 sqrt(S) of them are kept, for the Pareto k. The function is
+    compiled once for the same `log_likelihood`, as by `jax.jit`: data that change go into a `jax.tree_util.Partial`.
+
+    Args:
+        log_likelihood: one sample to log p(x | z) (nats, scalar).
+        prior: a distribution or a pytree of independent ones.
+        key: consumed.
+        num_samples: S, at least 2.
+        chunk_size: samples that are drawn at once.
+
+    Raises:
+        TypeError: a leaf of `prior` is not a distribution.
+        ValueError: fewer than 2 samples, an empty chunk, a batch shape, or a likelihood that is not scalar.
+    """
+    _check_sizes(num_samples, chunk_size)
+    sums = _from_prior(as_partial(log_likelihood), prior, key, num_samples=num_samples, chunk_size=chunk_size)
+    return estimate_of(sums, num_samples)
+
+
+def importance_sampling(
+    log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int, *, chunk_size: int = CHUNK_SIZE
+) -> EvidenceEstimate:
+    """log p(x) as the log of the mean of p(x, z) / q(z) over samples of a proposal, such as a fit's posterior.
+
+    Approximates: log p(x), from below on average; the mean weight itself is unbiased.
+    Needs: a proposal with heavier tails than the posterior. A Pareto k above 0.7 says that it has not.
+
+    Memory and compilation as for `prior_sampling`.
+
+    Args:
+        log_joint: one sample to log p(x, z) (nats, scalar), normalised in x and z.
+        q: the proposal: a distribution or a pytree of independent ones.
+        key: consumed.
+        num_samples: S, at least 2.
+        chunk_size: samples that are drawn at once.
+
+    Raises:
+        TypeError: a leaf of `q` is not a distribution.
+        ValueError: fewer than 2 samples, an empty chunk, a batch shape, or a log joint that is not scalar.
+    """
+    _check_sizes(num_samples, chunk_size)
+    sums = _from_proposal(as_partial(log_joint), q, key, num_samples=num_samples, chunk_size=chunk_size)
+    return estimate_of(sums, num_samples)
+
+
+def importance_weighted_bound(
+    log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int, *, num_replicates: int = 100
+) -> EvidenceEstimate:
+    """The importance-weighted bound of K samples, a lower bound on log p(x), from the mean of independent replicates.
+
+    It is below log p(x) by about half the relative variance of the mean of K weights, however many the replicates. Its
+    standard error is over them, and says nothing of that gap. `reliable` says that there are enough for the error.
+
+    Each replicate is `vae_jax.bounds.importance_weighted` at its own split of the key. Compilation as for
+    `prior_sampling`.
+
+    Args:
+        log_joint: one sample to log p(x, z) (nats, scalar), normalised in x and z.
+        q: the proposal: a distribution or a pytree of independent ones.
+        key: consumed.
+        num_samples: K.
+        num_replicates: R, at least 2.
+
+    Returns:
+        The bound as `log_evidence`; the mean effective sample size of K; the Pareto k of all K R weights; K.
+
+    Raises:
+        TypeError: a leaf of `q` is not a distribution.
+        ValueError: no samples, fewer than 2 replicates, a batch shape, or a log joint that is not scalar.
+
+    Reference: Burda, Grosse & Salakhutdinov (2016), theorem 1.
+    """
+    if num_replicates < 2:
+        raise ValueError(f"num_replicates must be at least 2, got {num_replicates}: an error needs two")
+    return _bound(_replicates(as_partial(log_joint), q, key, num_samples=num_samples, num_replicates=num_replicates))
+
+
+@partial(jax.jit, static_argnames=("num_samples", "chunk_size"))
+def _from_prior(
+    log_likelihood: Partial, prior: Distributions, key: PRNGKey, *, num_samples: int, chunk_size: int
+) -> WeightSums:
+    def of_sample(sample: Latents, _: Distributions) -> Scalar:
+        return log_likelihood(sample)
+
+    def of_chunk(chunk_key: PRNGKey, size: int) -> Float[Array, " c"]:
+        return values_at(of_sample, distributions.sample(prior, chunk_key, size), prior)
+
+    return _in_chunks(of_chunk, key, num_samples, chunk_size)
+
+
+@partial(jax.jit, static_argnames=("num_samples", "chunk_size"))
+def _from_proposal(
+    log_joint: Partial, q: Distributions, key: PRNGKey, *, num_samples: int, chunk_size: int
+) -> WeightSums:
+    def of_chunk(chunk_key: PRNGKey, size: int) -> Float[Array, " c"]:
+        return bounds.log_weights(log_joint, q, chunk_key, size)
+
+    return _in_chunks(of_chunk, key, num_samples, chunk_size)
+
+
+@partial(jax.jit, static_argnames=("num_samples", "num_replicates"))
+def _replicates(
+    log_joint: Partial, q: Distributions, key: PRNGKey, *, num_samples: int, num_replicates: int
+) -> Float[Array, "R K"]:
+    def of_replicate(replicate_key: PRNGKey) -> Float[Array, " K"]:
+        return bounds.log_weights(log_joint, q, replicate_key, num_samples)
+
+    at_once = min(max(CHUNK_SIZE // num_samples, 1), num_replicates)
+    keys = jax.random.split(key, num_replicates)
+    # The last group is filled up with keys of the first, whose weights are dropped.
+    groups = jnp.resize(keys, (-(-num_replicates // at_once), at_once))
+    return lax.map(jax.vmap(of_replicate), groups).reshape(-1, num_samples)[:num_replicates]
+
+
+@jax.jit
+def _bound(log_weights: Float[Array, "R K"]) -> EvidenceEstimate:
+    num_replicates, num_samples = log_weights.shape
+    values = jax.vmap(log_mean_exp)(log_weights)
+    effective_size = jax.vmap(effective_sample_size)(log_weights).mean()
+    return EvidenceEstimate(
+        log_evidence=values.mean(),
+        standard_error=values.std(ddof=1) / jnp.sqrt(jnp.asarray(num_replicates, values.dtype)),
+        effective_sample_size=effective_size,
+        pareto_k=shape_of(log_weights.ravel(), log_weights.size),
+        num_samples=jnp.asarray(num_samples),
+        reliable=jnp.isfinite(values).all() & (num_replicates >= FEWEST_REPLICATES),
+        acceptance_rate=jnp.full_like(effective_size, jnp.nan),
+    )
+
+
+def _in_chunks(
+    of_chunk: Callable[[PRNGKey, int], Float[Array, " c"]], key: PRNGKey, num_samples: int, chunk_size: int
+) -> WeightSums:
+    """The sums of weights of which only a chunk is held at a time."""
+    size = min(chunk_size, num_samples)
+
+    def add(sums: WeightSums, number: Array) -> tuple[WeightSums, None]:
+        log_weights = of_chunk(jax.random.fold_in(key, number), size)
+        # The last chunk may hold more samples than are asked for.
+        is_asked_for = number * size + jnp.arange(size) < num_samples
+        return with_weights(sums, jnp.where(is_asked_for, log_weights, -jnp.inf)), None
+
+    dtype = jax.eval_shape(lambda: of_chunk(key, size)).dtype
+    sums, _ = lax.scan(add, no_weights(num_samples, dtype), jnp.arange(-(-num_samples // size)))
+    return sums
+
+
+def _check_sizes(num_samples: int, chunk_size: int) -> None:
+    if num_samples < 2:
+        raise ValueError(f"num_samples must be at least 2, got {num_samples}: an error needs two")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}: raise it")

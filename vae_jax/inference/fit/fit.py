@@ -1,0 +1,239 @@
+"""Stochastic variational inference: a family fitted to any log joint, in one compiled loop."""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from vae_jax import bounds, distributions
+from vae_jax.estimators import pathwise
+from vae_jax.inference.diagnostics import pareto_smoothed
+from vae_jax.inference.fit.elbo_plateau import ElboPlateau, rise_of
+from vae_jax.inference.fit.families import Family
+from vae_jax.inference.fit.minibatches import Minibatched
+from vae_jax.inference.fit.stochastic_ascent import Step, climb_all
+from vae_jax.inference.log_density import as_partial
+from vae_jax.typing import Distributions, Estimator, Latents, LogDensity, Parameters, PRNGKey, Scalar
+
+ADAM = optax.adam(1e-2)
+DEFAULT_CRITERION = ElboPlateau()
+
+DRAWN_TOGETHER = 100
+"""Samples whose log joints are held in memory at once when the fit is judged."""
+
+
+class Fit(NamedTuple):
+    """The best of some restarts, and what is known of it."""
+
+    posterior: Distributions
+    """The family at `params`: a distribution, or a pytree of independent ones."""
+    params: Parameters
+    """Means over the steps of the last window, without constraints."""
+    elbo: float
+    """Of the posterior (nats), from fresh samples and all data."""
+    elbo_se: float
+    """Its standard error."""
+    pareto_k: float
+    """Shape of the tail of the fresh samples' weights p / q: up to 0.7 the posterior is close enough to the exact one
+    for importance sampling to correct it."""
+    elbo_history: Float[np.ndarray, " T"]
+    """The estimate (nats) that each step made."""
+    window_means: Float[np.ndarray, " W"]
+    """Of the history, window by window."""
+    window_errors: Float[np.ndarray, " W"]
+    """Standard errors of those."""
+    num_steps: int
+    """T."""
+    converged: bool
+    """Whether the rise of the ELBO was over, by the rule."""
+    rise: float
+    """Of the ELBO from the last window but one to the last (nats)."""
+    rise_se: float
+    """Its standard error: a smaller rise a window would not be seen."""
+    restart_elbos: Float[np.ndarray, " R"]
+    """Of every restart (nats), all from the same fresh samples' noise. NaN where one failed."""
+    restart_elbo_ses: Float[np.ndarray, " R"]
+    """Their standard errors."""
+    restart_params: Parameters
+    """Of every restart: `params` with an axis [R] before the others."""
+    best_restart: int
+    """The number of the one that was kept."""
+
+    def sample(self, key: PRNGKey, num_samples: int) -> Latents:
+        """Draws from the posterior: the structure of a sample, each leaf [S, ...]."""
+        return distributions.sample(self.posterior, key, num_samples)
+
+    def log_prob(self, value: Latents) -> Scalar:
+        """Log density (nats) of the posterior at one sample."""
+        return distributions.log_prob(self.posterior, value)
+
+    def mean(self) -> Latents:
+        """The posterior's mean.
+
+        Raises:
+            TypeError: a distribution has none in closed form.
+        """
+        return jax.tree.map(_mean, self.posterior, is_leaf=distributions.is_distribution)
+
+
+def _mean(leaf: Any) -> Any:
+    try:
+        return leaf.mean
+    except (AttributeError, NotImplementedError) as error:
+        raise TypeError(
+            f"the posterior must have a mean in closed form, got {type(leaf).__name__}, which has none: average samples"
+        ) from error
+
+
+def fit(
+    log_joint: LogDensity | Minibatched,
+    family: Any,
+    key: PRNGKey,
+    *,
+    optimizer: optax.GradientTransformation = ADAM,
+    num_steps: int = 10_000,
+    num_samples: int = 8,
+    estimator: Estimator = pathwise,
+    num_restarts: int = 1,
+    window: int = 500,
+    stopping: ElboPlateau | None = None,
+    criterion: ElboPlateau = DEFAULT_CRITERION,
+    num_final_samples: int = 10_000,
+) -> Fit:
+    """Fits a family to a log joint by stochastic ascent on the ELBO.
+
+    Each step makes one estimate of the ELBO and its gradient, from samples of its own and, if the log joint is
+    `Minibatched`, a batch of its own. The parameters returned are the means over the last window of steps, whose noise
+    is far smaller than the last step's; while the ELBO still rises they lag behind by half a window. Of several
+    restarts the one with the highest ELBO is kept, and its ELBO is estimated again, from other samples than those that
+    chose it.
+
+    The optimisation is one compiled loop, and restarts run side by side in it. It is compiled once for the same
+    function, family, optimiser, estimator and sizes: objects, not equal ones. Data that a function closes over are read
+    at its first call; those in a `jax.tree_util.Partial` or a `Minibatched` may change from call to call.
+
+    Args:
+        log_joint: one sample to log p(x, z), normalised in x and z or not (nats, scalar), or `Minibatched`.
+        family: how the posterior may look, a `Family`; see `families`.
+        key: consumed.
+        optimizer: of optax, with any schedule of step sizes.
+        num_steps: at most so many steps, a multiple of `window`.
+        num_samples: of q, that the estimate of each step averages.
+        estimator: how the gradient is obtained. It may need more than one sample.
+        num_restarts: R. They start where the family's `init` puts them by different keys.
+        window: steps over which the history is averaged, for the parameters and for the rule.
+        stopping: the rule by which to stop early, and that `converged` goes by. Without one all steps are made.
+        criterion: the rule that `converged` goes by where none stops. Under a schedule of falling step sizes the ELBO
+            rises to the end, as its steps become less noisy: raise the tolerance there.
+        num_final_samples: fresh ones that the ELBO is estimated from at the end, rounded up to a multiple of 100.
+
+    Raises:
+        TypeError: `family` is none, the call is inside of a transformation of JAX, or as the estimator.
+        ValueError: a number is out of range, the log joint is not scalar, or as the estimator.
+        RuntimeError: no restart ends at a finite ELBO.
+
+    Reference: Hoffman, Blei, Wang & Paisley (2013), for mini-batches; Ranganath, Gerrish & Blei (2014); Kucukelbir,
+    Tran, Ranganath, Gelman & Blei (2017); Dhaka et al. (2020), section 3, for averaging the parameters.
+    """
+    _check_arguments(family, key, num_steps, window)
+    for name, number in (("num_restarts", num_restarts), ("num_final_samples", num_final_samples)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}: raise it")
+    target = log_joint if isinstance(log_joint, Minibatched) else as_partial(log_joint)
+    key_steps, key_choice, key_final = jax.random.split(key, 3)
+    rule = criterion if stopping is None else stopping
+    climbs = climb_all(
+        target,
+        jax.random.split(key_steps, num_restarts),
+        family=family,
+        step=Step(optimizer, num_samples, estimator),
+        num_windows=num_steps // window,
+        window=window,
+        rule=rule,
+        stops=stopping is not None,
+    )
+    num_groups = -(-num_final_samples // DRAWN_TOGETHER)
+    judge = partial(_log_weights, target, family=family, num_groups=num_groups)
+    logs = np.array(judge(climbs.average, key_choice), np.float64)
+    logs[~np.isfinite(logs).all(1)] = np.nan
+    restart_elbos, restart_ses = logs.mean(1), _standard_error(logs)
+    best = int(np.argmax(np.where(np.isfinite(restart_elbos), restart_elbos, -np.inf)))
+    kept = jax.tree.map(lambda leaf: leaf[best], climbs)
+    logs = np.asarray(judge(jax.tree.map(lambda leaf: leaf[None], kept.average), key_final)[0], np.float64)
+    history = np.asarray(kept.history)[: int(kept.num_windows)]
+    _check_finite(history.ravel(), logs)
+    rise, rise_se = rise_of(kept.before, kept.now)
+    return Fit(
+        posterior=family.distribution(kept.average),
+        params=kept.average,
+        elbo=float(logs.mean()),
+        elbo_se=float(_standard_error(logs)),
+        pareto_k=float(pareto_smoothed(jnp.asarray(logs)).k),
+        elbo_history=history.ravel(),
+        window_means=np.asarray(kept.means)[: len(history)],
+        window_errors=np.asarray(kept.errors)[: len(history)],
+        num_steps=history.size,
+        converged=bool(rule.is_over(kept.num_flat)),
+        rise=float(rise),
+        rise_se=float(rise_se),
+        restart_elbos=restart_elbos,
+        restart_elbo_ses=restart_ses,
+        restart_params=climbs.average,
+        best_restart=best,
+    )
+
+
+def _check_arguments(family: Any, key: Any, num_steps: int, window: int) -> None:
+    if not isinstance(family, Family) or isinstance(family, type):
+        raise TypeError(
+            f"family must have init and distribution, got {family!r}: use one of vae_jax.inference.fit.families"
+        )
+    if isinstance(key, Tracer):
+        raise TypeError("fit must be called outside of jit, vmap and grad, got a traced key: call it before them")
+    if window < 2:
+        raise ValueError(f"window must be at least 2 steps, got {window}: raise it")
+    if num_steps < 2 * window or num_steps % window:
+        nearest = max(2, math.ceil(num_steps / window)) * window
+        raise ValueError(
+            f"num_steps must be a multiple of the window of {window} steps, two at least, got {num_steps}: use "
+            f"{nearest}, or another window"
+        )
+
+
+@partial(jax.jit, static_argnames=("family", "num_groups"))
+def _log_weights(target: Any, params: Parameters, key: PRNGKey, *, family: Family, num_groups: int) -> Any:
+    """log p - log q (nats) at fresh samples for each of R parameters, [R, S]."""
+    keys = jax.random.split(key, num_groups)
+
+    def of_restart(params: Parameters) -> Float[Array, " S"]:
+        q = family.distribution(params)
+        return lax.map(lambda key: bounds.log_weights(target, q, key, DRAWN_TOGETHER), keys).ravel()
+
+    return lax.map(of_restart, params)
+
+
+def _standard_error(logs: Float[np.ndarray, "*R S"]) -> Any:
+    return logs.std(-1, ddof=1) / math.sqrt(logs.shape[-1])
+
+
+def _check_finite(history: Float[np.ndarray, " T"], logs: Float[np.ndarray, " S"]) -> None:
+    if np.isfinite(logs).all():
+        return
+    lost = np.flatnonzero(~np.isfinite(history))
+    if lost.size:
+        raise RuntimeError(
+            f"fit must keep the ELBO finite, got {history[lost[0]]} in step {lost[0] + 1} of the best restart: lower "
+            "the learning rate, raise num_samples, or start where the density is positive"
+        )
+    share = np.mean(~np.isfinite(logs))
+    raise RuntimeError(
+        f"the log joint must be finite wherever the posterior has samples, got {share:.2%} where it is not: choose a "
+        "family over the latents' support"
+    )

@@ -1,0 +1,80 @@
+"""A log joint whose likelihood is a sum over examples, and its unbiased estimate from a few of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vae_jax.inference.log_density import as_partial
+from vae_jax.typing import Latents, LogDensity, PRNGKey, Scalar
+
+
+@jax.tree_util.register_pytree_node_class
+class Minibatched:
+    """log p(z) + sum_n log p(x_n | z), of which each step sees B of the N examples.
+
+    The step's log joint is log p(z) + N/B times the sum over its batch. The batch is drawn uniformly with replacement,
+    so that each of its examples is any of the N with probability 1/N, and the log joint and its gradient are right on
+    average at every step, whatever came before. A batch of N is no draw but the data themselves.
+
+    Args:
+        log_prior: one sample to log p(z) (nats, scalar).
+        log_likelihood: one sample and one example to log p(x_n | z) (nats, scalar). It is vmapped over examples.
+        data: pytree of arrays [N, ...].
+        batch_size: B.
+
+    Raises:
+        ValueError: no data, arrays of different lengths, or a batch that is empty or larger than the data.
+    """
+
+    def __init__(
+        self, log_prior: LogDensity, log_likelihood: Callable[[Latents, Any], Any], data: Any, *, batch_size: int
+    ) -> None:
+        lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
+        if len(lengths) != 1 or lengths & {(), (0,)}:
+            raise ValueError(
+                f"data must be arrays of one length, with an example a row, got lengths {sorted(lengths)}: mend them"
+            )
+        ((length,),) = lengths
+        if not 1 <= batch_size <= length:
+            raise ValueError(f"batch_size must be from 1 to the {length} examples, got {batch_size}: change it")
+        self.log_prior, self.log_likelihood = as_partial(log_prior), as_partial(log_likelihood)
+        self.data = jax.tree.map(jnp.asarray, data)
+        self.batch_size = batch_size
+
+    @property
+    def num_examples(self) -> int:
+        """N."""
+        return jax.tree.leaves(self.data)[0].shape[0]
+
+    def __call__(self, sample: Latents) -> Scalar:
+        """The log joint of all data (nats)."""
+        return self._log_joint(sample, self.data, self.num_examples)
+
+    def of_batch(self, key: PRNGKey) -> LogDensity:
+        """The log joint's estimate (nats) from a batch that the key draws, as a function of a sample."""
+        if self.batch_size == self.num_examples:
+            return self
+        numbers = jax.random.randint(key, (self.batch_size,), 0, self.num_examples)
+        batch = jax.tree.map(lambda leaf: leaf[numbers], self.data)
+        return lambda sample: self._log_joint(sample, batch, self.batch_size)
+
+    def _log_joint(self, sample: Latents, examples: Any, number: int) -> Scalar:
+        likelihoods = jax.vmap(self.log_likelihood, in_axes=(None, 0))(sample, examples)
+        if jnp.shape(likelihoods) != (number,):
+            raise ValueError(
+                f"log_likelihood must return a scalar for one example, got shape {jnp.shape(likelihoods)[1:]}: sum it"
+            )
+        return self.log_prior(sample) + self.num_examples / number * likelihoods.sum()
+
+    def tree_flatten(self) -> tuple[Any, int]:
+        return (self.log_prior, self.log_likelihood, self.data), self.batch_size
+
+    @classmethod
+    def tree_unflatten(cls, batch_size: int, children: Any) -> "Minibatched":
+        # Not checked again: JAX puts other things than arrays in their places.
+        made = object.__new__(cls)
+        made.log_prior, made.log_likelihood, made.data = children
+        made.batch_size = batch_size
+        return made

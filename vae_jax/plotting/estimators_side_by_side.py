@@ -1,0 +1,90 @@
+"""Figures of many estimators side by side, at one number of samples."""
+
+from collections.abc import Callable
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
+from vae_jax.plotting.variance import title_of
+from vae_jax.studies.variance_study import Row, VarianceStudy, is_rounding
+
+
+def std_by_estimator(study: VarianceStudy) -> Figure:
+    """Standard deviation of each estimator at the largest number of samples, measured points on exact ticks.
+
+    Bars are two standard errors. An arrow stands for an estimator without variance.
+    """
+
+    def draw(axes: Axes, rows: list[Row], places: np.ndarray) -> None:
+        stds = np.array([row.std for row in rows])
+        shown = np.array([not is_rounding(row) for row in rows])
+        axes.errorbar(
+            stds[shown], places[shown], xerr=2 * np.array([row.std_se for row in rows])[shown], fmt="o", markersize=3.5,
+            elinewidth=0.8, capsize=2, color=COLOURS[0], label="measured", zorder=3,
+        )  # fmt: skip
+        exact = [(row.exact_std, place) for row, place, is_shown in zip(rows, places, shown, strict=True) if is_shown]
+        known = [(std, place) for std, place in exact if std]
+        if known:
+            axes.plot(*zip(*known, strict=True), "|", markersize=9, color="black", label="exact")
+        axes.set_xscale("log")
+        edge = axes.get_xlim()[0]
+        if not shown.all():
+            axes.plot(np.full((~shown).sum(), edge), places[~shown], "<", markersize=5, color=COLOURS[2], label="none")
+            axes.set_xlim(left=edge)
+        axes.set_xlabel("std of one estimate")
+
+    return _side_by_side(study, draw)
+
+
+def boxes_by_estimator(study: VarianceStudy) -> Figure:
+    """Box plots of the replicates about the exact value by estimator, at the largest number of samples.
+
+    Boxes hold the middle half and whiskers the middle 98%.
+    """
+
+    def draw(axes: Axes, rows: list[Row], places: np.ndarray) -> None:
+        centre = next((row.exact_mean for row in rows if row.exact_mean is not None), rows[0].mean)
+        errors = [study.replicates_of(row.estimator, row.parameter, row.num_samples) - centre for row in rows]
+        finite = [error[np.isfinite(error)] for error in errors]
+        drawn = axes.boxplot(
+            finite, positions=places, widths=0.6, whis=(1, 99), showfliers=False, patch_artist=True,
+            manage_ticks=False, orientation="horizontal",
+        )  # fmt: skip
+        for box in drawn["boxes"]:
+            box.set(facecolor=COLOURS[0], edgecolor=COLOURS[0], alpha=0.75, linewidth=0.6)
+        for line in (*drawn["whiskers"], *drawn["caps"]):
+            line.set(color=COLOURS[0], linewidth=0.7)
+        for line in drawn["medians"]:
+            line.set(color="white", linewidth=0.9)
+        axes.axvline(0, color="black", linewidth=0.8, zorder=3, label="exact")
+        axes.set_xlabel("estimate − exact")
+
+    return _side_by_side(study, draw)
+
+
+def _side_by_side(study: VarianceStudy, draw: Callable[[Axes, list[Row], np.ndarray], None]) -> Figure:
+    """A panel for each parameter, with the estimators from top to bottom."""
+    size = study.num_samples[-1]
+    places = np.arange(len(study.estimators))[::-1]
+    with mpl.rc_context(STYLE):
+        figure = StyledFigure(
+            figsize=(2.2 + 1.7 * len(study.parameters), 1.2 + 0.19 * len(study.estimators)), layout="constrained"
+        )
+        panels = np.ravel(figure.subplots(1, len(study.parameters), sharey=True))
+        for axes, parameter in zip(panels, study.parameters, strict=True):
+            draw(axes, [study.row(name, parameter, size) for name in study.estimators], places)
+            axes.set_title(title_of(study, parameter))
+            axes.grid(axis="y", linewidth=0.3, color="#dddddd")
+            axes.set_axisbelow(True)
+        panels[0].set_yticks(places, study.estimators)
+        by_label = {
+            label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(
+            by_label.values(), by_label.keys(), loc="outside upper right", ncols=len(by_label),
+            title=f"{size:,} samples of one estimate", alignment="right",
+        )  # fmt: skip
+    return figure

@@ -1,0 +1,1 @@
+"""Costs of discrete latents, and the exact moments of their gradient estimators."""

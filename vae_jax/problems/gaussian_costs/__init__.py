@@ -1,0 +1,1 @@
+"""Costs of one Gaussian latent, and the exact moments of their gradient estimators."""

@@ -1,0 +1,1 @@
+"""Linear-Gaussian models, whose posterior and evidence are exact."""

@@ -1,0 +1,168 @@
+"""Poisson counts whose rate is the product of two Gamma latents, under a mean-field family of two factors."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from vae_jax import bounds, distributions
+from vae_jax.distributions import LOWEST_LOC, PositiveNormal
+from vae_jax.problems.exact_moments import MomentsByParameter
+from vae_jax.problems.poisson_gamma import poisson_gamma_moments as poisson_gamma_exact
+from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
+
+PUBLISHED_COUNTS = (3, 4, 3, 9, 10, 3, 2, 3, 3, 2)
+
+PUBLISHED_PARAMS = {"loc_u": 5.0, "scale_u": 0.5, "loc_v": 1.0, "scale_v": 0.2}
+
+LARGEST_COUNT = 10**9
+
+RESOLVED_STEPS = 1_000
+"""Representable numbers that a scale must span at loc: fewer, and rounding shapes the draws."""
+
+
+class Gamma(NamedTuple):
+    """A Gamma prior, of mean concentration / rate."""
+
+    concentration: float
+    rate: float
+
+
+PUBLISHED_PRIOR_U = Gamma(5.0, 1.0)
+PUBLISHED_PRIOR_V = Gamma(4.0, 4.0)
+
+
+@dataclass(frozen=True)
+class PoissonGamma:
+    """x_i ~ Poisson(u v), u ~ Gamma(5, rate 1), v ~ Gamma(4, rate 4), with q(u, v) = q(u) q(v).
+
+    Parameters are the dict loc_u, scale_u, loc_v, scale_v. Under the "normal" family q(u) and q(v) are normals given
+    that they are positive (`vae_jax.distributions.PositiveNormal`): where a plain normal puts mass below zero the model
+    has no density. Under the "log_normal" family they are the loc and scale of log u and log v.
+
+    Args:
+        counts: the data.
+        prior_u, prior_v: the priors.
+        family: "normal" or "log_normal".
+
+    Raises:
+        ValueError: no counts, one that is not a natural number, a prior that is not positive, an unknown family.
+    """
+
+    counts: Sequence[int | float] | np.ndarray = PUBLISHED_COUNTS
+    prior_u: Gamma = PUBLISHED_PRIOR_U
+    prior_v: Gamma = PUBLISHED_PRIOR_V
+    family: str = "normal"
+
+    name: ClassVar[str] = "poisson-gamma"
+    value_name: ClassVar[str] = "elbo"
+    families: ClassVar[Mapping[str, Callable[[Any, Any], Any]]] = {
+        "normal": PositiveNormal,
+        "log_normal": dist.LogNormal,
+    }
+
+    def __post_init__(self) -> None:
+        if len(self.counts) == 0:
+            raise ValueError("counts must have at least one value, got none: give some, or leave them out")
+        for number, count in enumerate(self.counts, start=1):
+            if not (0 <= count <= LARGEST_COUNT and float(count).is_integer()):
+                raise ValueError(
+                    f"counts must be integers from 0 to {LARGEST_COUNT:,}, got {count} as value {number}: mend the data"
+                )
+        for name, prior in (("prior_u", self.prior_u), ("prior_v", self.prior_v)):
+            for field, value in zip(Gamma._fields, prior, strict=True):
+                if not 0 < value < math.inf:
+                    raise ValueError(f"{name} must have a positive, finite {field}, got {value}: change it")
+        # Any sequences are taken, and kept as what can be hashed.
+        object.__setattr__(self, "counts", tuple(int(count) for count in self.counts))
+        object.__setattr__(self, "prior_u", Gamma(*self.prior_u))
+        object.__setattr__(self, "prior_v", Gamma(*self.prior_v))
+        if self.family not in self.families:
+            raise ValueError(f"family must be one of {', '.join(self.families)}, got {self.family}")
+
+    @property
+    def power_u(self) -> float:
+        """The power of u in the joint density: the sum of the counts and the prior's concentration, less one."""
+        return sum(self.counts) + self.prior_u.concentration - 1
+
+    @property
+    def power_v(self) -> float:
+        """The power of v in the joint density."""
+        return sum(self.counts) + self.prior_v.concentration - 1
+
+    @property
+    def log_constant(self) -> float:
+        """The part of the log joint density that depends on neither latent (nats)."""
+        priors = (self.prior_u, self.prior_v)
+        return sum(p.concentration * math.log(p.rate) - math.lgamma(p.concentration) for p in priors) - sum(
+            math.lgamma(count + 1) for count in self.counts
+        )
+
+    @property
+    def default_params(self) -> dict[str, float]:
+        """The published q(u) = Normal(5, 0.5), q(v) = Normal(1, 0.2), or the log-normals of equal mean and variance."""
+        if self.family == "normal":
+            return dict(PUBLISHED_PARAMS)
+        params = {}
+        for latent in ("u", "v"):
+            mean, std = PUBLISHED_PARAMS[f"loc_{latent}"], PUBLISHED_PARAMS[f"scale_{latent}"]
+            squared_scale = math.log1p((std / mean) ** 2)
+            params[f"loc_{latent}"] = math.log(mean) - squared_scale / 2
+            params[f"scale_{latent}"] = math.sqrt(squared_scale)
+        return params
+
+    def check_params(self, params: Mapping[str, float]) -> None:
+        """Raises ValueError for missing or unknown names, and for values that the family or the precision refuses."""
+        if set(params) != set(PUBLISHED_PARAMS):
+            raise ValueError(f"params must be {', '.join(PUBLISHED_PARAMS)}, got {', '.join(params) or 'none'}")
+        for name, value in params.items():
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}: change it")
+        precision = jnp.finfo(jnp.result_type(float))
+        for latent in ("u", "v"):
+            loc, scale = params[f"loc_{latent}"], params[f"scale_{latent}"]
+            if scale <= 0:
+                raise ValueError(f"scale_{latent} must be positive, got {scale}: raise it")
+            if scale < RESOLVED_STEPS * precision.eps * abs(loc):
+                raise ValueError(
+                    f"scale_{latent} must be at least {RESOLVED_STEPS * precision.eps:.1g} of loc_{latent} in "
+                    f"{precision.dtype}, got {scale}: raise it, or use float64"
+                )
+            if self.family == "normal" and loc < LOWEST_LOC * scale:
+                raise ValueError(
+                    f"loc_{latent} must be at least {LOWEST_LOC:g} scale_{latent} = {LOWEST_LOC * scale:g} for a "
+                    f"normal truncated at zero, got {loc}: raise it, or use the log_normal family"
+                )
+
+    def q(self, params: Mapping[str, Any]) -> Distributions:
+        """The mean-field family at `params`: independent distributions of u and v."""
+        distribution = self.families[self.family]
+        return {latent: distribution(params[f"loc_{latent}"], params[f"scale_{latent}"]) for latent in ("u", "v")}
+
+    def log_joint(self, latents: Latents) -> Scalar:
+        """log p(x, u, v) in nats, through the sum and the number of the counts: two logarithms a sample."""
+        u, v = latents["u"], latents["v"]
+        return (
+            self.power_u * jnp.log(u)
+            + self.power_v * jnp.log(v)
+            - self.prior_u.rate * u
+            - self.prior_v.rate * v
+            - len(self.counts) * u * v
+            + self.log_constant
+        )
+
+    def objective(self, latents: Latents, q: Distributions) -> Scalar:
+        """log p(x, u, v) - log q(u, v) (nats)."""
+        return self.log_joint(latents) - distributions.log_prob(q, latents)
+
+    def estimate(self, params: Mapping[str, Any], key: PRNGKey, num_samples: int, *, estimator: Estimator) -> Scalar:
+        """The evidence lower bound of `q(params)` as a stochastic loss of its parameters."""
+        return bounds.elbo(self.log_joint, self.q(params), key, num_samples, estimator=estimator)
+
+    def exact(self, params: Mapping[str, float], estimator: str) -> MomentsByParameter:
+        """The exact moments of the ELBO and its gradient; see `poisson_gamma_exact.exact_moments`."""
+        return poisson_gamma_exact.exact_moments(self, params, estimator)

@@ -1,0 +1,144 @@
+"""What a process needs before JAX starts: XLA flags, devices, the compilation cache, versions.
+
+Importing this file does not import JAX.
+"""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+FUSION_FLAG = "xla_cpu_experimental_ynn_fusion_type"
+
+WITHOUT_REDUCTIONS = f"--{FUSION_FLAG}=-reduce"
+
+Precision: TypeAlias = Literal["float32", "float64"]
+
+PACKAGES = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpyro", "numpy", "scipy")
+
+
+def has_faulty_reductions(version: str) -> bool:
+    """Whether this jaxlib may sum wrong numbers on CPUs: observed in 0.11.2 and 0.12.0.
+
+    A later one may no longer know the flag, which would end the process.
+    """
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return (0, 11) <= (major, minor) < (0, 13)
+
+
+def keep_reductions_right() -> None:
+    """Keeps XLA from handing reductions on CPUs to YNNPACK, which is known to sum wrong numbers.
+
+    In x -> sum(log(u) - u, axis=1) with u = reshape(c x), the last u comes out as x: what was done before the reshape
+    is lost where a value is used twice. A mean of an ELBO over samples has this form. XLA reads its flags at the first
+    computation; a user's own setting of this flag is kept.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if FUSION_FLAG in flags or not has_faulty_reductions(importlib.metadata.version("jaxlib")):
+        return
+    os.environ["XLA_FLAGS"] = f"{flags} {WITHOUT_REDUCTIONS}".strip()
+    if _has_started():
+        warnings.warn(
+            f"vae_jax must be imported before JAX's first computation, got a JAX at work, whose sums may be wrong on "
+            f"CPUs in this version: import vae_jax first, or set XLA_FLAGS={WITHOUT_REDUCTIONS}",
+            stacklevel=3,
+        )
+
+
+def _has_started() -> bool:
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    return bridge is not None and bridge.backends_are_initialized()
+
+
+def start_jax(dtype: str = "float32", *, num_cpu_devices: int | None = None) -> None:
+    """Configures JAX before its first use: the CPU devices, a private compilation cache and the precision.
+
+    Args:
+        dtype: float32 or float64.
+        num_cpu_devices: by default one for each core, among which replicates are shared. Work for a single device has
+            all cores only where there is no other.
+
+    Raises:
+        ValueError: an unknown dtype.
+    """
+    if dtype not in get_args(Precision):
+        raise ValueError(f"dtype must be one of {', '.join(get_args(Precision))}, got {dtype}: use one of these")
+    import jax
+
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    jax.config.update("jax_num_cpu_devices", num_cpu_devices or num_cores())
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        _use_private_cache()
+
+
+def num_cores() -> int:
+    """The number of cores that this process may use, where the system reports it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def _use_private_cache() -> None:
+    """Keeps compiled programs between processes.
+
+    They are native code: the cache belongs to the user alone, or there is none.
+    """
+    import jax
+
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vae_jax"
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if cache.stat().st_uid != os.getuid() or cache.stat().st_mode & 0o022:
+            return
+    except (OSError, RuntimeError):
+        # RuntimeError: the user has no home.
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    # By default only what takes over a second is kept, which is none of the small programs around the large one.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def wide_vectors() -> dict[str, int] | None:
+    """Options of `jax.jit` for a program whose time goes into arithmetic by element.
+
+    XLA keeps to vectors of 256 bits on CPUs that have 512: a step of Adam then takes 1.6 times as long. Narrower
+    CPUs use what they have.
+    """
+    import jax
+
+    return {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else None
+
+
+def environment(dtype: str, seed: int) -> dict[str, Any]:
+    """The versions, devices, precision, seed and source revision that results are saved with."""
+    import jax
+
+    devices = jax.devices()
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "dtype": dtype,
+        "seed": seed,
+        "git_revision": _git_revision(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _git_revision() -> str | None:
+    """The revision of the checkout that the package lies in, if it does."""
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / ".git").exists():
+        return None
+    try:
+        git = subprocess.run(
+            ["git", "-C", checkout, "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True, text=True, timeout=5, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return git.stdout.strip()

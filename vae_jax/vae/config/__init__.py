@@ -1,0 +1,1 @@
+"""Experiments, presets and settings: plain data that imports no JAX."""

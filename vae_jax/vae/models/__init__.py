@@ -1,0 +1,1 @@
+"""Models: networks, likelihoods and the VAEs made of them."""

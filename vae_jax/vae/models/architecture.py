@@ -1,0 +1,63 @@
+"""A model without its parameters: how they are initialised, and the model that they are bound to."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from vae_jax.typing import PRNGKey
+from vae_jax.vae.config.experiment import ModelConfig, Precision
+from vae_jax.vae.models.vae import VAE, HierarchicalVAE, Params
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model without its parameters, for images of one shape."""
+
+    config: ModelConfig
+    shape: tuple[int, ...]
+    precision: Precision = "float32"
+
+    def init(self, key: PRNGKey, mean_image: Float[Array, " X"] | None = None) -> Params:
+        """Initial parameters.
+
+        Args:
+            key: consumed.
+            mean_image: of the training images, from 0 to 1, for an output bias that starts at its logit.
+
+        Raises:
+            ValueError: `output_bias` is data_mean and there is no mean image.
+        """
+        params = nnx.to_pure_dict(nnx.state(self._make(nnx.Rngs(key)), nnx.Param))
+        if self.config.output_bias == "data_mean":
+            if mean_image is None:
+                raise ValueError("mean_image must be given with output_bias data_mean, got None: average the images")
+            params["decoder"]["head"]["bias"] = _logits_of_mean(mean_image)
+        return params
+
+    def bind(self, params: Params) -> VAE:
+        """The model with its parameters, to be used within one traced function."""
+        graph, places = _split(self)
+        state = jax.tree.map(lambda leaf: leaf, places)
+        nnx.replace_by_pure_dict(state, params)
+        return nnx.merge(graph, state)
+
+    def _make(self, rngs: nnx.Rngs) -> VAE:
+        kind = HierarchicalVAE if self.config.network == "hierarchical" else VAE
+        return kind(self.config, self.shape, self.precision, rngs)
+
+
+@lru_cache
+def _split(architecture: Architecture) -> Any:
+    """The graph of a model and the places of its parameters."""
+    return nnx.split(nnx.eval_shape(lambda: architecture._make(nnx.Rngs(0))), nnx.Param)
+
+
+def _logits_of_mean(mean_image: Float[Array, " X"]) -> Float[Array, " X"]:
+    """Burda et al.'s start of the last bias: the logit of the mean training image, whose extremes are clipped."""
+    mean = jnp.clip(mean_image, 0.001, 0.999)
+    return jnp.log(mean) - jnp.log1p(-mean)

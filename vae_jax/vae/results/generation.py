@@ -1,0 +1,238 @@
+"""What a trained model makes: samples, reconstructions, codes, its manifold and paths between images.
+
+Images come out as [N, *shape] on a scale from 0 (black) to 1, which a Gaussian likelihood may leave. They go in as
+`vae_jax.vae.data.visible_images.visible_images` gives them: as the model sees them, flat, times 255.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.special import ndtri
+from jaxtyping import Array, Float, UInt8
+
+from vae_jax.typing import PRNGKey
+from vae_jax.vae.data.binarization import WHITE
+from vae_jax.vae.models.architecture import Architecture
+from vae_jax.vae.models.likelihoods import Outputs, PixelLikelihood, Pixels
+from vae_jax.vae.models.vae import VAE, HierarchicalVAE, Params, TwoLayers
+from vae_jax.vae.results.trained_model import Trained
+from vae_jax.vae.training.image_scores import IMAGES_AT_ONCE
+
+PixelRule: TypeAlias = Callable[[PixelLikelihood, Outputs, PRNGKey], Pixels]
+"""The pixels of one image from what the decoder puts out."""
+
+
+def mean_pixels(likelihood: PixelLikelihood, outputs: Outputs, key: PRNGKey) -> Pixels:
+    """E[x|z]."""
+    del key
+    return likelihood.mean(outputs)
+
+
+def sampled_pixels(likelihood: PixelLikelihood, outputs: Outputs, key: PRNGKey) -> Pixels:
+    """A draw of p(x|z)."""
+    return likelihood.sample(outputs, key)
+
+
+class Samples(NamedTuple):
+    """Draws of a model."""
+
+    images: Float[Array, "N ..."]
+    latents: Any
+    """As the model has them: [N, D], or `TwoLayers` of a hierarchical one."""
+
+
+def sample_images(trained: Trained, key: PRNGKey, num_images: int, *, pixels: PixelRule = mean_pixels) -> Samples:
+    """Ancestral samples: latents from the prior, then images. The first of more are the same as of fewer.
+
+    Args:
+        trained: of one seed.
+        key: consumed.
+        num_images: N.
+        pixels: `mean_pixels` or `sampled_pixels`.
+
+    Raises:
+        ValueError: a model of several seeds, or no image.
+    """
+    if num_images < 1:
+        raise ValueError(f"num_images must be at least 1, got {num_images}: raise it")
+    return _sampled(*_of_one_seed(trained), key, num_images=num_images, pixels=pixels)
+
+
+def decode_images(trained: Trained, latents: Float[Array | np.ndarray, "N D"]) -> Float[Array, "N ..."]:
+    """The mean image of each row of latents, which are those of the lower layer in a hierarchical model.
+
+    Raises:
+        ValueError: a model of several seeds, or of another number of latents.
+    """
+    num_latents = trained.experiment.model.latent_size
+    if latents.shape[1] != num_latents:
+        raise ValueError(f"latents must be [N, {num_latents}], got shape {latents.shape}: hand in all that it decodes")
+    return _decoded(*_of_one_seed(trained), jnp.asarray(latents))
+
+
+class Codes(NamedTuple):
+    """q(z|x) of images; of its lower layer in a hierarchical model."""
+
+    means: Float[Array, "N D"]
+    """E_q[z|x]."""
+    scales: Float[Array, "N D"]
+    """Standard deviations of q(z|x)."""
+    upper_means: Float[Array, "N U"]
+    """E_q[upper|lower] at one draw of the lower layer. U is 0 without a second layer."""
+
+
+def encode_images(trained: Trained, images: UInt8[np.ndarray, "N X"], key: PRNGKey) -> Codes:
+    """The codes of any number of images, a few at a time.
+
+    Args:
+        trained: of one seed.
+        images: as the model sees them, times 255.
+        key: consumed by the draws of a hierarchical model; the means and scales do not depend on it.
+
+    Raises:
+        ValueError: a model of several seeds.
+    """
+    return _encoded(*_of_one_seed(trained), images, key)
+
+
+def reconstruct_images(trained: Trained, images: UInt8[np.ndarray, "N X"]) -> Float[Array, "N ..."]:
+    """The mean image at the mean of q(z|x), of its lower layer in a hierarchical model: nothing is drawn.
+
+    Args:
+        trained: of one seed.
+        images: as the model sees them, times 255.
+
+    Raises:
+        ValueError: a model of several seeds.
+    """
+    return decode_images(trained, _means(trained, images))
+
+
+def decode_manifold(trained: Trained, num_per_side: int) -> Float[Array, "R C ..."]:
+    """Mean images over a grid of latents at the midpoint quantiles of the prior, as `plotting.manifold` has them.
+
+    Args:
+        trained: of one seed, with 2 latents.
+        num_per_side: R and C. The image [r, c] is decoded from z_1 of quantile (c + 1/2) / C and z_2 of (r + 1/2) / R.
+
+    Raises:
+        ValueError: a model of several seeds, of another number of latents or of two layers, or no image.
+    """
+    if num_per_side < 1:
+        raise ValueError(f"num_per_side must be at least 1, got {num_per_side}: raise it")
+    if not has_manifold(trained):
+        model = trained.experiment.model
+        raise ValueError(
+            f"a manifold is of a model with one layer of 2 latents, got a {model.network} with {model.latent_size}: "
+            "train one with latent_size 2"
+        )
+    quantiles = ndtri((jnp.arange(num_per_side) + 0.5) / num_per_side)
+    z1, z2 = jnp.meshgrid(quantiles, quantiles)
+    images = decode_images(trained, jnp.stack([z1.ravel(), z2.ravel()], axis=1))
+    return images.reshape(num_per_side, num_per_side, *trained.shape)
+
+
+def has_manifold(trained: Trained) -> bool:
+    """Whether all that the model can make lies over two latents with a standard normal prior."""
+    return trained.experiment.model.latent_size == 2 and trained.experiment.model.network != "hierarchical"
+
+
+def interpolate(
+    trained: Trained, first: UInt8[np.ndarray, "R X"], second: UInt8[np.ndarray, "_ X"], num_steps: int
+) -> Float[Array, "R S ..."]:
+    """From each first image to its second one: the original, a straight path of latents, the other original.
+
+    The path is of mean images and goes from the mean of q(z|first) to that of q(z|second), so that the second and the
+    last but one are the reconstructions.
+
+    Args:
+        trained: of one seed.
+        first: as the model sees them, times 255.
+        second: as many, at the other ends.
+        num_steps: S, images in a row with both originals.
+
+    Raises:
+        ValueError: a model of several seeds, ends of different numbers, or fewer than 4 steps.
+    """
+    if num_steps < 4:
+        raise ValueError(f"num_steps must be at least 4, got {num_steps}: two originals and their reconstructions")
+    if first.shape != second.shape:
+        raise ValueError(f"first and second must have one shape, got {first.shape} and {second.shape}: pair them up")
+    begin, end = (_means(trained, images)[:, None] for images in (first, second))
+    share = jnp.linspace(0, 1, num_steps - 2)[None, :, None]
+    latents = (1 - share) * begin + share * end
+    path = decode_images(trained, latents.reshape(-1, latents.shape[-1]))
+    path = path.reshape(len(first), num_steps - 2, *trained.shape)
+    originals = [on_unit_scale(images, trained.shape)[:, None] for images in (first, second)]
+    return jnp.concatenate([originals[0], path, originals[1]], axis=1)
+
+
+def on_unit_scale(images: UInt8[np.ndarray, "N X"], shape: tuple[int, ...]) -> Float[np.ndarray, "N ..."]:
+    """Images as they come out, from images as they go in."""
+    return images.reshape(-1, *shape).astype(np.float32) / WHITE
+
+
+def _of_one_seed(trained: Trained) -> tuple[Architecture, Params]:
+    num_seeds = trained.experiment.num_seeds
+    if num_seeds > 1:
+        raise ValueError(f"trained must be a model of one seed, got {num_seeds}: choose one with of_seed")
+    return trained.architecture, trained.params
+
+
+def _means(trained: Trained, images: UInt8[np.ndarray, "N X"]) -> Float[Array, "N D"]:
+    return encode_images(trained, images, jax.random.key(0)).means
+
+
+@partial(jax.jit, static_argnames=("architecture", "num_images", "pixels"))
+def _sampled(
+    architecture: Architecture, params: Params, key: PRNGKey, *, num_images: int, pixels: PixelRule
+) -> Samples:
+    model = architecture.bind(params)
+
+    def draw(number: Array) -> Samples:
+        latents_key, pixels_key = jax.random.split(jax.random.fold_in(key, number))
+        z = model.sample_prior(latents_key)
+        image = pixels(model.likelihood, model.decode(z), pixels_key)
+        return Samples(image.reshape(architecture.shape), z)
+
+    return _a_few_at_a_time(draw, jnp.arange(num_images))
+
+
+@partial(jax.jit, static_argnames="architecture")
+def _decoded(architecture: Architecture, params: Params, latents: Float[Array, "N D"]) -> Float[Array, "N ..."]:
+    model = architecture.bind(params)
+
+    def decode(z: Float[Array, " D"]) -> Float[Array, "..."]:
+        return model.likelihood.mean(model.decode(_with_lower(model, z))).reshape(architecture.shape)
+
+    return _a_few_at_a_time(decode, latents)
+
+
+@partial(jax.jit, static_argnames="architecture")
+def _encoded(architecture: Architecture, params: Params, images: UInt8[Array, "N X"], key: PRNGKey) -> Codes:
+    model = architecture.bind(params)
+
+    def encode(arguments: tuple[UInt8[Array, " X"], Array]) -> tuple[Array, Array]:
+        image, number = arguments
+        code = model.encode(image.astype(jnp.float32) / WHITE)
+        return model.latent_means(code, jax.random.fold_in(key, number)), jnp.exp(code.log_scale)
+
+    means, scales = _a_few_at_a_time(encode, (images, jnp.arange(len(images))))
+    # The lower layer's come first.
+    num_lower = scales.shape[1]
+    return Codes(means[:, :num_lower], scales, means[:, num_lower:])
+
+
+def _a_few_at_a_time(function: Callable[[Any], Any], arrays: Any) -> Any:
+    """The function over the leading axis of arrays, in memory that does not grow with it."""
+    return lax.map(function, arrays, batch_size=IMAGES_AT_ONCE)
+
+
+def _with_lower(model: VAE, lower: Float[Array, " D"]) -> Any:
+    """A sample of the model as its decoder needs it, which sees the lower layer alone."""
+    return TwoLayers(lower, jnp.empty(0)) if isinstance(model, HierarchicalVAE) else lower

@@ -1,0 +1,191 @@
+"""What summary.json says of a trained model: every number with its error, its split and its binarization."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from scipy import stats
+
+from vae_jax.files import plain
+from vae_jax.vae.results.image_likelihood import SAMPLES_AT_ONCE, LogMarginals, log_marginals
+from vae_jax.vae.results.trained_model import Trained
+from vae_jax.vae.runs.run_folder import RunFolder
+from vae_jax.vae.training.image_scores import Scores, make_score
+from vae_jax.vae.training.many_seeds import seed_keys
+
+IMAGES_A_CALL = 100
+"""Images of a call of `log_marginals`, after which progress is told."""
+
+CONFIDENCE = 0.95
+"""Of the intervals over seeds."""
+
+TIMED_SECONDS, TIMED_SHARE = 0.5, 0.1
+"""At which of the two the part of a likelihood ends that the time of the whole is told from: a share is of that."""
+
+SCORED = ("split", "likelihood", "binarization", "binarization_seed", "num_images", "num_seeds", "step", "checkpoint")
+"""What scores are of: which model on which images."""
+
+LIKELIHOOD = (
+    "nll", "nll_se", "nll_interval", "nll_by_seed", "nll_monte_carlo_se", "effective_sample_size",
+    "effective_sample_size_min", "num_importance_samples", "evaluation",
+)  # fmt: skip
+"""What only an evaluation finds out, and where it ran."""
+
+
+def scores_of(trained: Trained, images: np.ndarray, key: Any) -> Scores:
+    """Scores of a model, or of each seed's, on images as the model sees them times 255 [N, X]."""
+    num_seeds = trained.experiment.num_seeds
+    score = make_score(trained.architecture, images, num_seeds=num_seeds)
+    return jax.device_get(score(seed_keys(key, num_seeds), trained.params))
+
+
+def elbo_summary(scores: Scores, split: str, layers: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """The ELBO, its terms and the active units, named after the split.
+
+    The standard error is over images for one model, and over seeds for several.
+
+    Args:
+        scores: of the images.
+        split: that they are of.
+        layers: how many latents each layer has, where there are several.
+    """
+    terms = {"elbo": scores.elbo, "reconstruction": scores.reconstruction, "kl": scores.kl}
+    return {
+        **{
+            name: value
+            for term, of_images in terms.items()
+            for name, value in _with_error(f"{split}_{term}", np.asarray(of_images, float)).items()
+        },
+        "active_units": _plain(np.asarray(scores.active).sum(-1)),
+        **({"active_units_by_layer": _active_by_layer(scores, layers)} if layers else {}),
+        "num_latents": scores.kl_by_latent.shape[-1],
+        "kl_by_latent": np.asarray(scores.kl_by_latent, float).tolist(),
+        "kl_by_latent_se": np.asarray(scores.kl_by_latent_se, float).tolist(),
+        "num_images": scores.elbo.shape[-1],
+    }
+
+
+def _active_by_layer(scores: Scores, layers: Mapping[str, int]) -> dict[str, Any]:
+    ends = np.cumsum(list(layers.values()))[:-1]
+    parts = np.split(np.asarray(scores.active), ends, axis=-1)
+    return {name: _plain(part.sum(-1)) for name, part in zip(layers, parts, strict=True)}
+
+
+def nll_summary(results: list[LogMarginals]) -> dict[str, Any]:
+    """The negative log-likelihood from the log marginals of each seed's model."""
+    log_marginal = np.stack([np.asarray(result.log_marginal, float) for result in results])
+    errors = np.stack([np.asarray(result.standard_error, float) for result in results])
+    effective = np.stack([np.asarray(result.effective_sample_size, float) for result in results])
+    return {
+        **_with_error("nll", -(log_marginal if len(results) > 1 else log_marginal[0])),
+        "nll_monte_carlo_se": float(np.sqrt((errors**2).sum(-1)).mean() / errors.shape[-1]),
+        "effective_sample_size": float(effective.mean()),
+        "effective_sample_size_min": float(effective.min()),
+    }
+
+
+def _with_error(name: str, of_images: np.ndarray) -> dict[str, Any]:
+    """The mean over images [N] and its error; of several seeds [S, N], each seed's mean and the interval too."""
+    means = of_images.mean(-1)
+    if of_images.ndim == 1:
+        return {name: float(means), f"{name}_se": float(of_images.std(ddof=1) / math.sqrt(of_images.size))}
+    error = means.std(ddof=1) / math.sqrt(len(means))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * error
+    return {
+        name: float(means.mean()),
+        f"{name}_se": float(error),
+        f"{name}_interval": [float(means.mean() - half), float(means.mean() + half)],
+        f"{name}_by_seed": means.tolist(),
+    }
+
+
+def _plain(counts: np.ndarray | np.integer) -> Any:
+    return int(counts) if counts.ndim == 0 else counts.tolist()
+
+
+def importance_sampled(
+    trained: Trained,
+    images: np.ndarray,
+    key: Any,
+    *,
+    num_importance_samples: int,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> LogMarginals:
+    """`log_marginals` of one seed's model on any number of images, in calls of equal size.
+
+    Args:
+        trained: of one seed.
+        images: as the model sees them times 255 [N, X].
+        key: consumed.
+        num_importance_samples: k.
+        on_progress: is told the share that is done.
+    """
+    size = min(IMAGES_A_CALL, len(images))
+    parts = []
+    for begin in range(0, len(images), size):
+        part = images[begin : begin + size]
+        padded = np.concatenate([part, np.zeros((size - len(part), images.shape[1]), np.uint8)])
+        result = log_marginals(
+            trained.architecture, trained.params, padded, jax.random.fold_in(key, begin),
+            num_importance_samples=num_importance_samples, num_images=len(part),
+        )  # fmt: skip
+        parts.append([leaf[: len(part)] for leaf in jax.device_get(result)])
+        on_progress((begin + len(part)) / len(images))
+    joined: list[Any] = [np.concatenate(leaves) for leaves in zip(*parts, strict=True)]
+    return LogMarginals(*joined)
+
+
+def importance_sampling_seconds(trained: Trained, images: np.ndarray, *, num_importance_samples: int) -> float:
+    """About how long `importance_sampled` will take, from a chunk of samples of a few images.
+
+    The program that it will run is compiled before, which is not counted.
+    """
+    size = min(IMAGES_A_CALL, len(images))
+    chunk = min(SAMPLES_AT_ONCE, num_importance_samples)
+    num_chunks = len(images) * math.ceil(num_importance_samples / chunk)
+
+    def seconds_of(num_images: int) -> float:
+        begin = time.perf_counter()
+        result = log_marginals(
+            trained.architecture, trained.params, images[:size], jax.random.key(0),
+            num_importance_samples=chunk, num_images=num_images,
+        )  # fmt: skip
+        jax.block_until_ready(result)
+        return time.perf_counter() - begin
+
+    seconds_of(0)
+    seconds, num_timed, num_images = 0.0, 0, min(10, size)
+    while seconds < TIMED_SECONDS and num_timed < TIMED_SHARE * num_chunks:
+        seconds += seconds_of(num_images)
+        num_timed += num_images
+        num_images = min(2 * num_images, size)
+    return seconds / num_timed * num_chunks
+
+
+def likelihood_before(folder: RunFolder, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The likelihood that a run's summary of a split holds already, if it is of what this one's scores are of.
+
+    Args:
+        folder: of the run.
+        summary: of a split, with the name of its checkpoint.
+    """
+    try:
+        before = json.loads(folder.summary_path(summary["split"]).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    if "nll" not in before or any(before.get(field) != summary[field] for field in SCORED):
+        return {}
+    return {field: before[field] for field in LIKELIHOOD if field in before}
+
+
+def add_evaluation(folder: RunFolder, summary: Mapping[str, Any]) -> None:
+    """Adds a line to a run's evaluations.jsonl: scores that are not those of a whole split as the run trained on it."""
+    with (folder.path / "evaluations.jsonl").open("a") as file:
+        file.write(json.dumps(plain(summary), allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

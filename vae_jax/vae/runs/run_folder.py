@@ -1,0 +1,135 @@
+"""The folder of a training run: its configuration, its metrics by epoch, its summary and where the rest lies."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from vae_jax.files import plain, replacing, write_csv, write_json
+from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
+
+Row: TypeAlias = dict[str, Any]
+"""The metrics of an epoch by name. With several seeds a metric of each is a list."""
+
+
+class NoRun(ValueError):
+    """A folder that holds no run, or one that cannot be read. One line."""
+
+
+class RunFolder:
+    """The files of one run. What is written replaces what was there as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.figures = path / "figures"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run has been started here."""
+        return (self.path / "config.json").exists()
+
+    def write_config(self, experiment: Experiment, more: Mapping[str, Any]) -> None:
+        """Writes config.json: the experiment, and whatever else tells what the run is."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "config.json", {**more, "experiment": asdict(experiment)})
+
+    def read_config(self) -> dict[str, Any]:
+        """What config.json holds.
+
+        Raises:
+            NoRun: there is none, or it is damaged.
+        """
+        return self._read_json("config.json")
+
+    def experiment(self) -> Experiment:
+        """The configured experiment.
+
+        Raises:
+            NoRun: as `read_config`, or the configuration is of another version.
+        """
+        return experiment_from(self.read_config().get("experiment", {}), self.path)
+
+    def summary_path(self, split: str) -> Path:
+        """The scores of a split: summary.json for the test images, else summary_validation.json and so on."""
+        return self.path / ("summary.json" if split == "test" else f"summary_{split}.json")
+
+    def write_summary(self, summary: Mapping[str, Any], split: str = "test") -> None:
+        """Writes the scores of a split."""
+        write_json(self.summary_path(split), {"num_epochs": len(self.rows()), **summary})
+
+    def append_row(self, row: Row) -> None:
+        """Adds an epoch to metrics.jsonl, so that it outlives the process."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(plain(row), allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rows(self) -> list[Row]:
+        """The epochs of metrics.jsonl. The last is left out if it was cut short in writing.
+
+        Raises:
+            NoRun: another line is damaged.
+        """
+        try:
+            lines = (self.path / "metrics.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                if number == len(lines):
+                    break
+                raise NoRun(f"{self.path / 'metrics.jsonl'} must be JSON lines, got {error} in {number}") from error
+        return rows
+
+    def keep_rows(self, rows: Sequence[Row]) -> None:
+        """Makes these the epochs of metrics.jsonl."""
+        with replacing(self.path / "metrics.jsonl") as file:
+            file.writelines(json.dumps(plain(row)) + "\n" for row in rows)
+
+    def write_csv(self) -> None:
+        """Writes metrics.csv from metrics.jsonl, a line for each epoch and seed."""
+        lines = [line for row in self.rows() for line in _by_seed(row)]
+        if lines:
+            write_csv(self.path / "metrics.csv", lines)
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            raise NoRun(f"{self.path} must be the folder of a run, got one without {name}: train it first") from None
+        except (OSError, ValueError) as error:
+            raise NoRun(f"{self.path / name} must be JSON, got {error}: the run cannot be used without it") from error
+
+
+def _by_seed(row: Row) -> list[Row]:
+    seeds = max((len(value) for value in row.values() if isinstance(value, list)), default=1)
+    return [
+        {"epoch": row["epoch"], "seed": seed}
+        | {name: value[seed] if isinstance(value, list) else value for name, value in row.items()}
+        for seed in range(seeds)
+    ]
+
+
+def experiment_from(content: Mapping[str, Any], where: object) -> Experiment:
+    """An experiment from its JSON form.
+
+    Raises:
+        NoRun: fields that are missing or unknown.
+    """
+    sections = {"data": DataConfig, "model": ModelConfig, "objective": ObjectiveConfig, "training": TrainingConfig}
+    try:
+        parts = {name: _section(kind, content[name]) for name, kind in sections.items()}
+        return Experiment(**{**content, **parts})
+    except (KeyError, TypeError) as error:
+        raise NoRun(f"{where} must hold a run of this version, got another: {error}") from error
+
+
+def _section(kind: Any, content: Mapping[str, Any]) -> Any:
+    # JSON has no tuples.
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
