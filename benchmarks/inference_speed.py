@@ -118,19 +118,19 @@ def _ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]
     return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
 
 
-def _simulated(num_events: int) -> cavi.Earthquakes:
+def _simulated(num_events: int) -> cavi.LocatedCounts:
     """Overlapping clusters, so that no responsibility is 0 or 1 throughout."""
     generator = np.random.default_rng(0)
     loc = 3 * generator.normal(size=(NUM_COMPONENTS, NUM_DIMENSIONS))
     rate = generator.gamma(3, 10, NUM_COMPONENTS)
     labels = generator.integers(0, NUM_COMPONENTS, num_events)
     positions = loc[labels] + generator.normal(size=(num_events, NUM_DIMENSIONS))
-    return cavi.earthquakes(positions, generator.poisson(rate[labels]))
+    return cavi.located_counts(positions, generator.poisson(rate[labels]))
 
 
 def _cavi(size: dict[str, int], rounds: int) -> dict[str, Any]:
     data = _simulated(size["events"])
-    model = cavi.earthquake_mixture(data, NUM_COMPONENTS)
+    model = cavi.gaussian_poisson_mixture(data, NUM_COMPONENTS)
     sweeps = size["sweeps"]
 
     def ascend(num_sweeps: int, mesh: Any = None) -> int:
@@ -170,7 +170,7 @@ def _cavi(size: dict[str, int], rounds: int) -> dict[str, Any]:
 
 
 def _hand_fused(
-    model: Any, state: Any, data: cavi.Earthquakes, folder: Path, cores: int
+    model: Any, state: Any, data: cavi.LocatedCounts, folder: Path, cores: int
 ) -> Callable[[int], float] | None:
     """A number of passes by the C loop, or None without a compiler. Its sums are checked against the mixture's."""
     from vae_jax.inference.cavi.optimal_assignment import assign
@@ -212,7 +212,7 @@ def _bytes_an_event(num_events: int, ascend: Callable[[int], Any]) -> float:
 
 def _restarts(size: dict[str, int], rounds: int) -> dict[str, Any]:
     data = _simulated(1_000)
-    model = cavi.earthquake_mixture(data, 8)
+    model = cavi.gaussian_poisson_mixture(data, 8)
 
     def restart(mesh: Any = None) -> None:
         jax.block_until_ready(cavi.run(model, data, jax.random.key(0), num_restarts=100, mesh=mesh))

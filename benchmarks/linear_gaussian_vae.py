@@ -30,7 +30,7 @@ from vae_jax.runtime import environment
 from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, TrainingConfig
 from vae_jax.vae.data.datasets import load_images
 from vae_jax.vae.data.visible_images import visible_images
-from vae_jax.vae.results.trained_model import Trained, load_trained
+from vae_jax.vae.results.trained_model import TrainedModel, load_trained
 from vae_jax.vae.runs.run_folder import RunFolder
 from vae_jax.vae.runs.training_run import Run
 from vae_jax.vae.training.image_scores import make_score
@@ -73,7 +73,7 @@ def main(options: argparse.Namespace) -> None:
 class Exact:
     """The Gaussians of a linear model, in double precision: x = W z + b + noise."""
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: TrainedModel) -> None:
         head = trained.params["decoder"]["head"]
         self.weights = np.asarray(head["kernel"], float).T
         self.loc = np.asarray(head["bias"], float)
@@ -102,7 +102,7 @@ class Exact:
         return float(kl_gaussian(*map(jnp.asarray, (loc, np.diag(scale), self.posterior_mean(x), tril))))
 
 
-def compared(trained: Trained, model: Exact, pixels: np.ndarray) -> dict[str, float]:
+def compared(trained: TrainedModel, model: Exact, pixels: np.ndarray) -> dict[str, float]:
     """The model's ELBO and its exact log p(x), averaged over images."""
     scores = make_score(trained.architecture, pixels, num_samples=100)(jax.random.key(0), trained.params)
     exact = model.log_evidence(pixels / 255.0)

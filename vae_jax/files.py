@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[IO[str]]:
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON, with null for what is not finite: JSON has no NaN."""
     with replacing(path) as file:
-        file.write(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
+        file.write(json.dumps(json_ready(content), indent=1, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -38,12 +38,12 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def plain(content: Any) -> Any:
+def json_ready(content: Any) -> Any:
     """The content as JSON can hold it: null for floats that are not finite, text for paths."""
     if isinstance(content, Mapping):
-        return {key: plain(value) for key, value in content.items()}
+        return {key: json_ready(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [plain(value) for value in content]
+        return [json_ready(value) for value in content]
     if isinstance(content, float) and not math.isfinite(content):
         return None
     return str(content) if isinstance(content, Path) else content

@@ -43,7 +43,7 @@ def exact_bound(params: Mapping[str, float], num_samples: int) -> float:
     t = np.exp(np.arange(-20.0, math.log(num_samples) + 40, log_step))
     # Less one, so that no digit is lost where t is small.
     power = num_samples * np.log1p(np.maximum(np.expm1(-np.outer(t / num_samples, weights)) @ mass, -1 + 1e-15))
-    return problem.log_marginal + float((np.expm1(-t) - np.expm1(power)).sum() * log_step)
+    return problem.log_evidence + float((np.expm1(-t) - np.expm1(power)).sum() * log_step)
 
 
 def _importance_weights(problem: LinearGaussian, params: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:

@@ -48,7 +48,7 @@ def test_the_exact_bound_is_the_elbo_of_one_sample_and_tends_to_the_evidence():
 
     np.testing.assert_allclose(bounds[0], of_one["elbo"].mean.value, atol=1e-9)
     assert bounds == sorted(bounds)
-    np.testing.assert_allclose(bounds[-1], PROBLEM.log_marginal, atol=1e-4)
+    np.testing.assert_allclose(bounds[-1], PROBLEM.log_evidence, atol=1e-4)
     means = exact_means(1)
     np.testing.assert_allclose(means["loc"], of_one["loc"].mean.value, atol=1e-5)
     np.testing.assert_allclose(means["scale"], of_one["scale"].mean.value, atol=1e-5)

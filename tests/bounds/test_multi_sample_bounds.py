@@ -346,7 +346,7 @@ def shifted_values(bound, num_samples, num_replicates):
 
 
 def test_the_bounds_enclose_the_evidence_in_order():
-    num_samples, evidence = 500, SHIFTED.log_marginal
+    num_samples, evidence = 500, SHIFTED.log_evidence
     kinds = {2.0: partial(renyi, alpha=2.0), 1.0: elbo, 0.5: partial(renyi, alpha=0.5), 0.0: importance_weighted}
     kinds |= {-1.0: chi, -2.0: partial(chi, order=3)}
     found = {alpha: shifted_values(bound, num_samples, 2_000) for alpha, bound in kinds.items()}
@@ -372,7 +372,7 @@ def test_the_mean_of_the_jackknife_is_exact(num_samples, order):
 
 
 def test_the_jackknife_is_less_biased_than_the_bound():
-    evidence = SHIFTED.log_marginal
+    evidence = SHIFTED.log_evidence
     bound, corrected = (shifted_values(kind, 4, 200_000) for kind in (importance_weighted, jackknife))
     assert is_biased(*bound, evidence)
     assert abs(corrected[0] - evidence) + 6 * corrected[1] < abs(bound[0] - evidence) / 2
@@ -380,7 +380,7 @@ def test_the_jackknife_is_less_biased_than_the_bound():
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_the_jackknife_s_bias_falls_with_its_order(order):
-    biases = [abs(exact_jackknife(k, order) - SHIFTED.log_marginal) for k in (20, 40, 80)]
+    biases = [abs(exact_jackknife(k, order) - SHIFTED.log_evidence) for k in (20, 40, 80)]
     slopes = np.diff(np.log(biases)) / math.log(2)
     assert slopes[-1] == pytest.approx(-(order + 1), abs=0.15)
 

@@ -64,7 +64,7 @@ def test_a_run_prints_and_saves_its_results(felt):
         "<- highest",
         "Components at K = 2",
         "Empty components coincide",
-        "rate ± sd",
+        "rate ± std",
         "Saved in results",
     ):
         assert word in process.stdout
@@ -133,7 +133,7 @@ def test_a_simulated_truth_is_recovered(tmp_path):
     for each in found["components"]:
         fitted = saved["components"][each["matched_component"] - 1]
         for name, true in (("x", each["loc"][0]), ("y", each["loc"][1]), ("rate", each["rate"])):
-            assert abs(fitted[name] - true) < 4.5 * fitted[f"{name}_sd"]
+            assert abs(fitted[name] - true) < 4.5 * fitted[f"{name}_std"]
     assert max(map(len, process.stdout.splitlines())) <= 80
     assert "labelled right" in process.stdout
     columns = read_columns(tmp_path / "results/events.csv", ("x", "y", "count"), counts=("count",))
@@ -261,9 +261,9 @@ MISUSES = {
     "GOOD --num-components 3:1": "got 3:1",
     "GOOD --num-components many": "got many",
     "GOOD --weights 0.5 0.5 --weight-concentration 1": "must not both be given",
-    "GOOD --degrees 3": "--degrees must go with --model normal-wishart, got --model earthquake",
-    "GOOD --model gaussian": "--model must be one of earthquake, normal-wishart, got gaussian",
-    "GOOD --model normal-wishart": "--count must go with --model earthquake",
+    "GOOD --degrees 3": "--degrees must go with --model normal-wishart, got --model gaussian-poisson",
+    "GOOD --model gaussian": "--model must be one of gaussian-poisson, normal-wishart, got gaussian",
+    "GOOD --model normal-wishart": "--count must go with --model gaussian-poisson",
     "GOOD --seed -1": "--seed must be from 0",
     "--simulate 0": "--simulate must be at least 1 event",
     "--simulate 9 --true-num-components 0": "--true-num-components must be at least 1, got 0",

@@ -18,7 +18,7 @@ from vae_jax.vae.data.datasets import load_images
 from vae_jax.vae.results import score_summary as summary
 from vae_jax.vae.results.image_likelihood import log_marginals
 from vae_jax.vae.results.score_summary import importance_sampled, importance_sampling_seconds, scores_of
-from vae_jax.vae.results.trained_model import Trained, load_trained
+from vae_jax.vae.results.trained_model import TrainedModel, load_trained
 from vae_jax.vae.runs.checkpoints import Checkpoints
 from vae_jax.vae.runs.run_folder import RunFolder
 from vae_jax.vae.training import image_scores as evaluation
@@ -187,7 +187,7 @@ def test_the_likelihood_is_that_of_the_test_images(evaluated):
     trained = load_trained(RunFolder(Path("run")), on_damage=pytest.fail)
     pixels = prepared(load_images("digits").test.images, "fixed", 0, stream=2)
     other = log_marginals(trained.architecture, trained.params, pixels, jax.random.key(9), num_importance_samples=200)
-    difference = summary["nll"] + float(np.mean(other.log_marginal))
+    difference = summary["nll"] + float(np.mean(other.log_evidence))
     assert abs(difference) < 6 * summary["nll_monte_carlo_se"]
     assert summary["nll_monte_carlo_se"] < 0.1
 
@@ -214,7 +214,7 @@ def test_the_time_is_told_from_a_small_part_at_the_speed_of_that(num_images, siz
 
     monkeypatch.setattr(summary, "log_marginals", log_marginals)
     monkeypatch.setattr(summary.time, "perf_counter", lambda: now[0])
-    model = Trained(Experiment(), (2, 2), 0, Learned({}, None))
+    model = TrainedModel(Experiment(), (2, 2), 0, Learned({}, None))
     pixels = np.zeros((num_images, 4), np.uint8)
     for seconds_a_sample in (1.0, 1e-9):
         calls.clear()

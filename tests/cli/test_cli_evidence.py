@@ -77,7 +77,7 @@ def test_a_problem_is_printed_and_saved_beside_its_exact_answer(call, folder):
         assert row["error"] == pytest.approx(row["log_evidence"] - row["exact"])
         assert (row["acceptance_rate"] is None) == (row["estimator"] != "annealed_importance_sampling")
         if row["reliable"]:
-            assert abs(row["error"]) < 8 * row["standard_error"] + 0.4 * row["is_lower_bound"] + 1e-4
+            assert abs(row["error"]) < 8 * row["log_evidence_se"] + 0.4 * row["is_lower_bound"] + 1e-4
     with (folder / "problem/evidence.csv").open() as file:
         assert [float(row["log_evidence"]) for row in csv.DictReader(file)] == [
             row["log_evidence"] for row in content["rows"]
@@ -104,7 +104,7 @@ def test_a_trained_model_is_scored_image_by_image(call, folder, run):
     assert (content["split"], content["num_bound_samples"], content["binarization"]) == ("test", 20, "stochastic")
     assert len(content["rows"]) == 3 * len(ESTIMATORS)
     values = np.array([row["log_evidence"] for row in content["rows"]]).reshape(3, 4)
-    errors = np.array([row["standard_error"] for row in content["rows"]]).reshape(3, 4)
+    errors = np.array([row["log_evidence_se"] for row in content["rows"]]).reshape(3, 4)
     # Three ways to the same number, and a bound that is close to it.
     for one, other in ((1, 0), (1, 2)):
         difference = np.abs(values[:, one] - values[:, other])

@@ -82,12 +82,12 @@ def test_a_regression_agrees_with_laplace(data_folder, tmp_path):
     assert content["fit"]["converged"]
     assert [row["coefficient"] for row in content["rows"]] == ["(intercept)", "mag", "depth"]
     for row in content["rows"]:
-        assert abs(row["mean"] - row["laplace_mean"]) < 0.2 * row["laplace_sd"]
-        assert row["sd"] == pytest.approx(row["laplace_sd"], rel=0.1)
+        assert abs(row["mean"] - row["laplace_mean"]) < 0.2 * row["laplace_std"]
+        assert row["std"] == pytest.approx(row["laplace_std"], rel=0.1)
     magnitude = content["rows"][1]
-    scale = content["fit"]["standardised_by"]["mag"]["sd"]
+    scale = content["fit"]["standardised_by"]["mag"]["std"]
     assert magnitude["own_scale_mean"] == pytest.approx(magnitude["mean"] / scale, rel=1e-6)
-    assert magnitude["own_scale_sd"] == pytest.approx(magnitude["sd"] / scale, rel=1e-3)
+    assert magnitude["own_scale_std"] == pytest.approx(magnitude["std"] / scale, rel=1e-3)
 
 
 def test_batches_of_a_table(tmp_path):
@@ -98,7 +98,7 @@ def test_batches_of_a_table(tmp_path):
     process = run(*table, "--family", "normal", *SHORT, "--out", "results", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     row = json.loads((tmp_path / "results/fit.json").read_text())["rows"][1]
-    assert row["mean"] == pytest.approx(row["laplace_mean"], abs=2 * row["laplace_sd"])
+    assert row["mean"] == pytest.approx(row["laplace_mean"], abs=2 * row["laplace_std"])
 
 
 TABLE = "--csv data.csv --response count --predictors x"

@@ -17,7 +17,7 @@ from vae_jax.vae.data.image_data import ImageData, Split
 from vae_jax.vae.data.visible_images import training_images
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.results.generation import encode_images, reconstruct_images, sample_images
-from vae_jax.vae.results.trained_model import Trained, load_trained
+from vae_jax.vae.results.trained_model import TrainedModel, load_trained
 from vae_jax.vae.runs.checkpoints import Checkpoints
 from vae_jax.vae.runs.run_folder import RunFolder
 from vae_jax.vae.runs.training_run import Run
@@ -226,7 +226,7 @@ def test_several_runs_are_drawn_together(runs, tmp_path):
 
 def untrained(shape, latent_size):
     config = ModelConfig(latent_size=latent_size, hidden_sizes=(4,))
-    return Trained(Experiment(model=config), shape, 0, Learned(Architecture(config, shape).init(KEY), None))
+    return TrainedModel(Experiment(model=config), shape, 0, Learned(Architecture(config, shape).init(KEY), None))
 
 
 def some_images(shape, num_test, labels=None):

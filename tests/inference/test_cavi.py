@@ -31,7 +31,7 @@ def random_events(seed, num_events, num_dimensions):
     labels = generator.integers(3, size=num_events)
     positions = clumps[labels] + generator.normal(size=(num_events, num_dimensions))
     positions[1] = positions[0]
-    return cavi.earthquakes(positions, generator.poisson(generator.gamma(1, 20, 3)[labels]))
+    return cavi.located_counts(positions, generator.poisson(generator.gamma(1, 20, 3)[labels]))
 
 
 def random_weights(generator, kind, num_components):
@@ -44,7 +44,7 @@ def random_mixture(seed, num_events, num_components, num_dimensions, kind):
     generator = np.random.default_rng(1000 + seed)
     data = random_events(seed, num_events, num_dimensions)
     alpha, beta, tau, rho = np.exp(generator.uniform(-2, 2, 4))
-    model = cavi.earthquake_mixture(
+    model = cavi.gaussian_poisson_mixture(
         data,
         num_components,
         position_precision=tau,
@@ -351,7 +351,7 @@ def test_the_poisson_gamma_s_bound_is_that_of_draws_under_the_problem_s_log_join
 
 
 def test_the_simulated_truth_is_recovered(float64):
-    prior = cavi.EarthquakeMixture(
+    prior = cavi.GaussianPoissonMixture(
         position_precision=jnp.array(4.0),
         prior_loc=jnp.array([100.0, -20.0]),
         prior_precision=jnp.array(0.01),
@@ -377,7 +377,7 @@ def model_labels(model, state, data):
 
 def test_restarts_keep_the_best_and_labels_are_canonical(float64):
     data = random_events(1, 50, 2)
-    model = cavi.earthquake_mixture(data, 5, position_precision=30.0)
+    model = cavi.gaussian_poisson_mixture(data, 5, position_precision=30.0)
     ascent = cavi.run(model, data, jax.random.key(0), num_restarts=20, max_steps=200)
     assert ascent.elbo == ascent.restart_elbos.max()
     assert len(np.unique(np.round(ascent.restart_elbos, 6))) > 1
@@ -390,7 +390,7 @@ def test_restarts_keep_the_best_and_labels_are_canonical(float64):
 def test_starts_that_are_made_one_after_the_other_are_the_same(float64, monkeypatch):
     """As with so many events that all starts at once would not fit in memory."""
     data = random_events(1, 50, 2)
-    model = cavi.earthquake_mixture(data, 5)
+    model = cavi.gaussian_poisson_mixture(data, 5)
     at_once = ascent._starts(model, data, jax.random.key(0), 5)
     monkeypatch.setattr(ascent, "ELEMENTS_OF_STARTS", 2 * data.features.size)
     ascent._starts.clear_cache()
@@ -414,16 +414,16 @@ def test_a_sweep_has_no_array_of_events_and_components(float64):
 def test_components_of_different_given_weights_keep_their_places(float64):
     data = random_events(1, 30, 2)
     weights = cavi.GivenWeights(jnp.array([0.4, 0.2, 0.2, 0.2]))
-    model = cavi.earthquake_mixture(data, 4, weights=weights)
-    state = cavi.EarthquakeFactors(
+    model = cavi.gaussian_poisson_mixture(data, 4, weights=weights)
+    state = cavi.GaussianPoissonFactors(
         jnp.arange(8.0).reshape(4, 2), jnp.array([1.0, 2.0, 4.0, 3.0]), jnp.ones(4), jnp.ones(4), None
     )
     np.testing.assert_array_equal(model.canonical(state).precision, [1, 4, 3, 2])
 
 
 def test_empty_components_are_at_their_prior(float64):
-    data = cavi.earthquakes(np.repeat([[0.0, 0.0], [5.0, 5.0]], 4, axis=0), np.array([1] * 4 + [9] * 4))
-    model = cavi.earthquake_mixture(data, 6, position_precision=100.0)
+    data = cavi.located_counts(np.repeat([[0.0, 0.0], [5.0, 5.0]], 4, axis=0), np.array([1] * 4 + [9] * 4))
+    model = cavi.gaussian_poisson_mixture(data, 6, position_precision=100.0)
     ascent = cavi.run(model, data, jax.random.key(0), tolerance=0.0)
     state = start(model, data)
     assert np.isfinite(ascent.elbo)
@@ -435,8 +435,8 @@ def test_empty_components_are_at_their_prior(float64):
 
 
 def test_identical_points_with_given_precisions_are_one_cluster(float64):
-    data = cavi.earthquakes(np.ones((5, 2)), np.full(5, 3))
-    model = cavi.earthquake_mixture(data, 2, position_precision=1.0, prior_precision=1.0)
+    data = cavi.located_counts(np.ones((5, 2)), np.full(5, 3))
+    model = cavi.gaussian_poisson_mixture(data, 2, position_precision=1.0, prior_precision=1.0)
     ascent = cavi.run(model, data, jax.random.key(0))
     assert np.isfinite(ascent.elbo)
     np.testing.assert_allclose(ascent.state.loc, 1.0)
@@ -473,9 +473,10 @@ def test_the_predictive_density_integrates_to_one_and_is_the_mean_of_draws(float
 def test_scaling_the_positions_scales_the_answer(float64):
     generator = np.random.default_rng(0)
     positions, counts = generator.normal(size=(40, 2)), generator.poisson(5, 40)
-    plain, scaled = cavi.earthquakes(positions, counts), cavi.earthquakes(7 * positions + 100, counts)
+    plain, scaled = cavi.located_counts(positions, counts), cavi.located_counts(7 * positions + 100, counts)
     ends = [
-        cavi.run(cavi.earthquake_mixture(data, 3), data, jax.random.key(0), tolerance=0.0) for data in (plain, scaled)
+        cavi.run(cavi.gaussian_poisson_mixture(data, 3), data, jax.random.key(0), tolerance=0.0)
+        for data in (plain, scaled)
     ]
     np.testing.assert_allclose(ends[1].state.loc, 7 * ends[0].state.loc + 100, rtol=1e-6)
     # Densities of positions are in units of the positions.
@@ -487,8 +488,8 @@ def test_single_precision_far_from_the_origin_agrees_with_double():
     positions, counts = 1e4 + generator.normal(size=(200, 2)), generator.poisson(5, 200)
 
     def bound():
-        data = cavi.earthquakes(positions, counts)
-        model = cavi.earthquake_mixture(data, 1)
+        data = cavi.located_counts(positions, counts)
+        model = cavi.gaussian_poisson_mixture(data, 1)
         return float(cavi.run(model, data, jax.random.key(0)).elbo)
 
     single = bound()
@@ -498,10 +499,10 @@ def test_single_precision_far_from_the_origin_agrees_with_double():
 
 def test_the_quakes_of_fiji_have_several_clusters(data_folder):
     table = np.genfromtxt(data_folder / "quakes.csv", delimiter=",", names=True)
-    data = cavi.earthquakes(np.stack([table["long"], table["lat"]], 1), table["stations"])
+    data = cavi.located_counts(np.stack([table["long"], table["lat"]], 1), table["stations"])
     bounds = {}
     for num_components in (1, 6):
-        model = cavi.earthquake_mixture(data, num_components)
+        model = cavi.gaussian_poisson_mixture(data, num_components)
         ascent = cavi.run(model, data, jax.random.key(0), num_restarts=4, max_steps=300)
         bounds[num_components] = float(ascent.elbo) + cavi.log_num_labellings(num_components)
     assert bounds[1] < bounds[6]
@@ -511,7 +512,7 @@ def test_a_run_is_traced_once(float64):
     _, data = random_mixture(0, 30, 3, 2, "given")
     traces = []
 
-    class Counted(cavi.EarthquakeMixture):
+    class Counted(cavi.GaussianPoissonMixture):
         def step(self, state, data):
             traces.append(1)
             return super().step(state, data)
@@ -595,7 +596,7 @@ POSITIONS = np.arange(6.0).reshape(3, 2)
 )
 def test_wrong_events_are_named(positions, counts, message):
     with pytest.raises(ValueError, match=message):
-        cavi.earthquakes(np.asarray(positions), np.asarray(counts))
+        cavi.located_counts(np.asarray(positions), np.asarray(counts))
 
 
 @pytest.mark.parametrize(
@@ -612,14 +613,14 @@ def test_wrong_events_are_named(positions, counts, message):
     ],
 )
 def test_wrong_mixtures_are_named(num_components, options, message):
-    data = cavi.earthquakes(POSITIONS, np.array([1, 2, 3]))
+    data = cavi.located_counts(POSITIONS, np.array([1, 2, 3]))
     with pytest.raises(ValueError, match=message):
-        cavi.earthquake_mixture(data, num_components, **options)
+        cavi.gaussian_poisson_mixture(data, num_components, **options)
 
 
 def test_identical_points_are_named():
     with pytest.raises(ValueError, match="positions must differ, got 3 identical"):
-        cavi.earthquake_mixture(cavi.earthquakes(np.ones((3, 2)), np.array([1, 2, 3])), 2)
+        cavi.gaussian_poisson_mixture(cavi.located_counts(np.ones((3, 2)), np.array([1, 2, 3])), 2)
 
 
 @pytest.mark.parametrize(

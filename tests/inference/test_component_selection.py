@@ -17,7 +17,7 @@ from vae_jax.inference.cavi import mixture_weights as cavi_weights
 
 def clusters(num_components=3, num_events=150, seed=0):
     """Well apart."""
-    prior = cavi.EarthquakeMixture(
+    prior = cavi.GaussianPoissonMixture(
         position_precision=jnp.array(4.0),
         prior_loc=jnp.array([10.0, -20.0]),
         prior_precision=jnp.array(0.01),
@@ -30,7 +30,7 @@ def clusters(num_components=3, num_events=150, seed=0):
 
 def choose(data, numbers, **options):
     settings = {"num_restarts": 6, "max_steps": 200} | options
-    return cavi.choose_num_components(cavi.earthquake_mixture, data, numbers, jax.random.key(1), **settings)
+    return cavi.choose_num_components(cavi.gaussian_poisson_mixture, data, numbers, jax.random.key(1), **settings)
 
 
 def test_the_true_number_scores_highest(float64):
@@ -63,7 +63,7 @@ def test_a_padded_mixture_is_the_same_mixture(float64, kind):
     """Absent components change neither the starts nor the bounds nor the factors."""
     events = clusters()[1].data
     data = cavi.points(events.positions) if kind == "normal-wishart" else events
-    build = cavi.normal_wishart_mixture if kind == "normal-wishart" else cavi.earthquake_mixture
+    build = cavi.normal_wishart_mixture if kind == "normal-wishart" else cavi.gaussian_poisson_mixture
     weights = cavi.GivenWeights(jnp.array([0.2, 0.3, 0.5])) if kind == "given" else None
     model = build(data, 3, weights=weights)
     padded = model._replace(weights=cavi_weights.padded(model.weights, 7))
@@ -97,13 +97,13 @@ def test_all_numbers_are_traced_once(float64):
     data = clusters()[1].data
     traces = []
 
-    class Counted(cavi.EarthquakeMixture):
+    class Counted(cavi.GaussianPoissonMixture):
         def step(self, state, data):
             traces.append(1)
             return super().step(state, data)
 
     def build(data, num_components):
-        return Counted(*cavi.earthquake_mixture(data, num_components))
+        return Counted(*cavi.gaussian_poisson_mixture(data, num_components))
 
     def traced(numbers):
         traces.clear()
@@ -143,8 +143,8 @@ def test_empty_components_that_coincide_have_fewer_orders(float64):
 
 def test_the_mixture_of_all_orders_has_a_higher_bound_by_the_symmetry(float64):
     """By draws of q's labels and parameters, for two clusters and two empty components: 4! / 2! orders."""
-    data = cavi.earthquakes(np.repeat([[0.0], [8.0]], 3, axis=0), np.repeat([2, 40], 3))
-    model = cavi.earthquake_mixture(data, 4, position_precision=1.0, weights=cavi.GivenWeights(jnp.full(4, 0.25)))
+    data = cavi.located_counts(np.repeat([[0.0], [8.0]], 3, axis=0), np.repeat([2, 40], 3))
+    model = cavi.gaussian_poisson_mixture(data, 4, position_precision=1.0, weights=cavi.GivenWeights(jnp.full(4, 0.25)))
     kept = state = cavi.run(model, data, jax.random.key(0), num_restarts=5).state
     responsibilities = np.asarray(model.responsibilities(state, data))
     is_empty = cavi.component_sizes(model, state) < 0.5
@@ -200,13 +200,13 @@ def test_components_are_those_of_the_factors(float64):
     for k, each in enumerate(rows):
         assert each.num_events == pytest.approx(shares[k].sum())
         assert each.rate == pytest.approx(float(posterior["rate"].mean[k]))
-        assert each.rate_sd == pytest.approx(float(posterior["rate"].variance[k]) ** 0.5)
-        np.testing.assert_allclose(each.loc_sd, np.sqrt(posterior["loc"].variance[k]))
+        assert each.rate_std == pytest.approx(float(posterior["rate"].variance[k]) ** 0.5)
+        np.testing.assert_allclose(each.loc_std, np.sqrt(posterior["loc"].variance[k]))
         np.testing.assert_allclose(each.covariance, np.eye(2) / 4)
         counts = np.asarray(truth.data.counts)[shares.argmax(0) == k]
         assert each.dispersion == pytest.approx(counts.var() / counts.mean(), rel=0.1)
     assert rows[0].weight == pytest.approx(1 / 3)
-    assert rows[0].weight_sd == 0
+    assert rows[0].weight_std == 0
 
 
 def test_components_of_the_normal_wishart_mixture(float64):
@@ -216,7 +216,7 @@ def test_components_of_the_normal_wishart_mixture(float64):
     ascent = cavi.run(model, data, jax.random.key(0))
     (row,) = cavi.components(model, ascent.state, jnp.ones((1, 400)), data)
     np.testing.assert_allclose(row.covariance, np.cov(np.asarray(data.features[:2])), rtol=0.02)
-    np.testing.assert_allclose(row.loc_sd, np.sqrt(np.diagonal(row.covariance) / 400), rtol=0.02)
+    np.testing.assert_allclose(row.loc_std, np.sqrt(np.diagonal(row.covariance) / 400), rtol=0.02)
     assert row.rate is None
     assert row.weight == pytest.approx(1)
 

@@ -18,8 +18,8 @@ from vae_jax.inference.diagnostics import (
     calibration,
     calibration_one_by_one,
     compare_moments,
-    exact_moments,
     fit_tail,
+    known_moments,
     moments_of_chains,
     moments_of_draws,
     pareto_smoothed,
@@ -504,15 +504,15 @@ def pytree(values):
 
 
 def exact():
-    return exact_moments(pytree(np.arange(3.0)), COVARIANCE)
+    return known_moments(pytree(np.arange(3.0)), COVARIANCE)
 
 
 def test_moments_that_are_known():
     moments = exact()
     assert moments.names == ("loc[0]", "loc[1]", "scale")
     np.testing.assert_allclose(moments.mean, [0, 1, 2])
-    np.testing.assert_allclose(moments.sd, np.sqrt(np.diagonal(COVARIANCE)))
-    np.testing.assert_allclose(moments.correlation, COVARIANCE / np.outer(moments.sd, moments.sd))
+    np.testing.assert_allclose(moments.std, np.sqrt(np.diagonal(COVARIANCE)))
+    np.testing.assert_allclose(moments.correlation, COVARIANCE / np.outer(moments.std, moments.std))
 
 
 def squared_z_scores(comparisons):
@@ -520,7 +520,7 @@ def squared_z_scores(comparisons):
     scores = [
         [
             [row.mean_z for row in each.parameters],
-            [row.sd_z for row in each.parameters],
+            [row.std_z for row in each.parameters],
             [pair.z_score for pair in each.correlations],
         ]
         for each in comparisons
@@ -567,29 +567,29 @@ def test_the_best_independent_gaussian_misses_what_is_known():
     generator = np.random.default_rng(4)
     draws = generator.normal(size=(20_000, 3)) * np.sqrt(variances) + np.arange(3) + shift
     found = compare_moments(moments_of_draws(pytree(draws)), exact())
-    sd = np.sqrt(np.diagonal(COVARIANCE))
-    for row, moved, ratio in zip(found.parameters, shift / sd, np.sqrt(variances) / sd, strict=True):
+    std = np.sqrt(np.diagonal(COVARIANCE))
+    for row, moved, ratio in zip(found.parameters, shift / std, np.sqrt(variances) / std, strict=True):
         assert_unbiased(row.mean, row.mean_se, moved, resolution=0.1)
-        assert_unbiased(row.sd, row.sd_se, ratio - 1, resolution=0.1)
+        assert_unbiased(row.std, row.std_se, ratio - 1, resolution=0.1)
     assert found.parameters[0].mean_z > Z > abs(found.parameters[1].mean_z)
     worst = found.correlations[0]
     assert worst.names == ("loc[0]", "loc[1]")
-    np.testing.assert_allclose(worst.reference, COVARIANCE[0, 1] / (sd[0] * sd[1]))
+    np.testing.assert_allclose(worst.reference, COVARIANCE[0, 1] / (std[0] * std[1]))
     assert_unbiased(worst.difference, worst.difference_se, -worst.reference, resolution=0.1)
 
 
 def test_exact_against_exact_has_no_error():
-    moved = exact()._replace(mean=exact().mean + exact().sd)
+    moved = exact()._replace(mean=exact().mean + exact().std)
     found = compare_moments(moved, exact())
     np.testing.assert_allclose([row.mean for row in found.parameters], 1)
-    assert all(row.mean_se == row.sd_se == 0 and math.isnan(row.mean_z) for row in found.parameters)
+    assert all(row.mean_se == row.std_se == 0 and math.isnan(row.mean_z) for row in found.parameters)
 
 
 def test_what_does_not_vary_is_allowed_in_the_approximation_only():
     constant = moments_of_draws({"loc": np.ones((200, 2)), "scale": np.random.default_rng(5).normal(size=200)})
-    np.testing.assert_array_equal(constant.sd[:2], 0)
+    np.testing.assert_array_equal(constant.std[:2], 0)
     np.testing.assert_array_equal(constant.mean_se[:2], 0)
-    assert compare_moments(constant, exact()).parameters[0].sd == -1
+    assert compare_moments(constant, exact()).parameters[0].std == -1
     with pytest.raises(ValueError, match=r"standard deviation of loc\[0\] must be positive and finite, got 0.0: leave"):
         compare_moments(exact(), constant)
 
@@ -601,9 +601,9 @@ def test_what_does_not_vary_is_allowed_in_the_approximation_only():
         (lambda: moments_of_draws({"a": np.zeros(100), "b": np.zeros(200)}), r"arrays \[S, ...\] of one number of"),
         (lambda: moments_of_chains({"a": np.zeros(100)}), r"draws must be arrays \[C, S, ...\]"),
         (lambda: moments_of_draws({"a": np.full(100, np.inf)}), "draws of a must be finite, got inf: see why"),
-        (lambda: exact_moments(np.zeros(2), np.eye(3)), r"covariance must be 2 by 2, got \(3, 3\): match the mean"),
-        (lambda: exact_moments(np.zeros(1), -np.eye(1)), "variances must not be negative, got -1.0: correct"),
-        (lambda: compare_moments(exact(), exact_moments(np.zeros(1), np.eye(1))), r"parameters value\[0\], got loc"),
+        (lambda: known_moments(np.zeros(2), np.eye(3)), r"covariance must be 2 by 2, got \(3, 3\): match the mean"),
+        (lambda: known_moments(np.zeros(1), -np.eye(1)), "variances must not be negative, got -1.0: correct"),
+        (lambda: compare_moments(exact(), known_moments(np.zeros(1), np.eye(1))), r"parameters value\[0\], got loc"),
     ],
 )
 def test_misuse_of_moments_is_named(misuse, message):

@@ -65,7 +65,7 @@ def test_full_rank_reaches_the_exact_posterior(estimator, tolerance):
     assert fitted.elbo == pytest.approx(0.0, abs=5e-3)
     assert fitted.elbo_se < 5e-3
     assert fitted.elbo_history.shape == (3000,)
-    assert fitted.window_means.shape == fitted.window_errors.shape == (6,)
+    assert fitted.window_means.shape == fitted.window_mean_ses.shape == (6,)
     assert fitted.log_prob(jnp.asarray(MEAN)) == pytest.approx(float(log_normal_target(MEAN)), abs=0.08)
 
 
@@ -305,7 +305,7 @@ def test_the_rule_does_not_stop_while_the_elbo_rises():
 def test_the_standard_error_of_a_window_does_not_count_a_trend():
     noise = jax.random.normal(jax.random.key(1), (2000,))
     trending = window_mean(noise + 0.02 * jnp.arange(2000.0))
-    assert trending.standard_error == pytest.approx(2000**-0.5, rel=0.1)
+    assert trending.mean_se == pytest.approx(2000**-0.5, rel=0.1)
     rise, error = rise_of(window_mean(noise[:1000]), window_mean(noise[1000:]))
     assert abs(rise) < 5 * error
 

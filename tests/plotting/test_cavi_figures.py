@@ -16,12 +16,12 @@ def component(number, loc, *, num_events=10.0, covariance=((0.25, 0.0), (0.0, 0.
         number=number,
         num_events=num_events,
         weight=0.5,
-        weight_sd=0.1,
+        weight_std=0.1,
         loc=loc,
-        loc_sd=(0.1, 0.2),
+        loc_std=(0.1, 0.2),
         covariance=covariance,
         rate=rate,
-        rate_sd=None if rate is None else 0.5,
+        rate_std=None if rate is None else 0.5,
         dispersion=1.5,
     )
 
@@ -130,9 +130,9 @@ def test_counts_need_a_component_with_events():
 def selection():
     generator = np.random.default_rng(0)
     positions = np.repeat([[0.0, 0.0], [5.0, 0.0]], 20, axis=0) + 0.3 * generator.normal(size=(40, 2))
-    data = cavi.earthquakes(positions, generator.poisson(np.repeat([3.0, 30.0], 20)))
+    data = cavi.located_counts(positions, generator.poisson(np.repeat([3.0, 30.0], 20)))
     return cavi.choose_num_components(
-        cavi.earthquake_mixture, data, (1, 2, 3), jax.random.key(0), num_restarts=4, max_steps=60
+        cavi.gaussian_poisson_mixture, data, (1, 2, 3), jax.random.key(0), num_restarts=4, max_steps=60
     )
 
 

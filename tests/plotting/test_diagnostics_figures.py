@@ -9,7 +9,7 @@ from vae_jax.inference.diagnostics import (
     Calibration,
     ParameterCalibration,
     compare_moments,
-    exact_moments,
+    known_moments,
     moments_of_draws,
     tail_length,
 )
@@ -98,15 +98,15 @@ def test_misuse_of_the_histograms_is_named(options, message):
 def comparison(size):
     generator = np.random.default_rng(1)
     draws = generator.normal(size=(500, size)) * np.linspace(0.5, 1, size) + 0.2
-    return compare_moments(moments_of_draws({"loc": draws}), exact_moments({"loc": np.zeros(size)}, np.eye(size)))
+    return compare_moments(moments_of_draws({"loc": draws}), known_moments({"loc": np.zeros(size)}, np.eye(size)))
 
 
 def test_differences_are_drawn_with_two_standard_errors(tmp_path):
     found = comparison(3)
     figure = moment_differences(found)
-    mean, sd, correlation = figure.axes
+    mean, std, correlation = figure.axes
     assert [label.get_text() for label in mean.get_yticklabels()] == ["loc[0]", "loc[1]", "loc[2]"]
-    for axes, field in ((mean, "mean"), (sd, "sd")):
+    for axes, field in ((mean, "mean"), (std, "std")):
         (container,) = axes.containers
         points, _, (bars,) = container
         np.testing.assert_allclose(
@@ -131,6 +131,6 @@ def test_one_parameter_has_no_correlations_and_many_are_cut_to_the_worst():
 
 
 def test_equal_exact_moments_are_drawn():
-    exact = exact_moments(np.zeros(2), np.eye(2))
+    exact = known_moments(np.zeros(2), np.eye(2))
     figure = moment_differences(compare_moments(exact, exact))
     assert all(math.isfinite(end) and end != 0 for axes in figure.axes for end in axes.get_xlim())

@@ -93,7 +93,7 @@ def test_the_linear_gaussian_s_evidence_and_posterior_are_those_of_quadrature(fl
         return stats.norm.pdf(z, 0.3, 1.2) * stats.norm.pdf(1.5, z, 0.8)
 
     evidence, loc, square = (integrate.quad(lambda z, p=p: joint(z) * z**p, -9, 9, epsabs=1e-13)[0] for p in range(3))
-    assert LINEAR.log_marginal == pytest.approx(math.log(evidence), abs=1e-10)
+    assert LINEAR.log_evidence == pytest.approx(math.log(evidence), abs=1e-10)
     assert LINEAR.posterior.loc == pytest.approx(loc / evidence, abs=1e-9)
     assert LINEAR.posterior.scale**2 == pytest.approx(square / evidence - (loc / evidence) ** 2, abs=1e-9)
     assert float(LINEAR.log_joint(jnp.asarray(0.7))) == pytest.approx(math.log(joint(0.7)), abs=1e-12)
@@ -104,7 +104,7 @@ def test_the_linear_gaussian_s_elbo_is_its_formula_and_its_gradient_the_slope():
 
     def elbo(loc, scale):
         ratio = scale / posterior.scale
-        return LINEAR.log_marginal - (
+        return LINEAR.log_evidence - (
             ((loc - posterior.loc) / posterior.scale) ** 2 / 2 + (ratio**2 - 1) / 2 - math.log(ratio)
         )
 
@@ -141,7 +141,7 @@ def test_the_closed_forms_of_the_path_derivatives(scale):
 def test_at_the_posterior_the_bound_is_the_evidence_and_the_path_derivative_has_no_variance():
     params = LINEAR.posterior._asdict()
     exact = LINEAR.exact(params, "sticking_the_landing")(3)
-    assert exact["elbo"].mean.value == pytest.approx(LINEAR.log_marginal, abs=1e-12)
+    assert exact["elbo"].mean.value == pytest.approx(LINEAR.log_evidence, abs=1e-12)
     assert exact["loc"].std.value == pytest.approx(0, abs=1e-12)
     assert exact["scale"].std.value == pytest.approx(0, abs=1e-12)
     assert LINEAR.exact(params, "pathwise")(3)["loc"].std.value > 0.5
@@ -169,7 +169,7 @@ def product_rule_bound(square, num_samples, num_nodes=60):
 @pytest.mark.parametrize("size", [0.1, 0.7, 1.2])
 def test_the_exact_bound_is_that_of_a_product_rule(size, num_samples):
     params = {"shift": (0.6 * size, 0.8 * size)}
-    exact = SHIFTED.exact_bound(params, num_samples) - SHIFTED.log_marginal
+    exact = SHIFTED.exact_bound(params, num_samples) - SHIFTED.log_evidence
     assert SHIFTED.squared_distance(params) == pytest.approx(size**2)
     assert exact == pytest.approx(product_rule_bound(size**2, num_samples), abs=1e-9)
     if num_samples == 1:
@@ -179,7 +179,7 @@ def test_the_exact_bound_is_that_of_a_product_rule(size, num_samples):
 def test_the_exact_bound_far_off_and_at_many_samples():
     """At squared distance 0.1 and 5 samples the gap is about (exp(0.1) - 1) / 10; it nears that as K grows."""
     params = {"shift": (math.sqrt(0.1), 0.0)}
-    gaps = {k: SHIFTED.log_marginal - SHIFTED.exact_bound(params, k) for k in (5, 50, 5_000)}
+    gaps = {k: SHIFTED.log_evidence - SHIFTED.exact_bound(params, k) for k in (5, 50, 5_000)}
     leading = {k: SHIFTED.leading_order_gap(params, k) for k in gaps}
     assert leading[5] == pytest.approx(0.010517, abs=1e-6)
     errors = [abs(gaps[k] / leading[k] - 1) for k in gaps]
@@ -187,7 +187,7 @@ def test_the_exact_bound_far_off_and_at_many_samples():
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-4
     far = {"shift": (4.0, 0.0)}
-    assert SHIFTED.exact_bound(far, 1) - SHIFTED.log_marginal == pytest.approx(-8, abs=1e-9)
+    assert SHIFTED.exact_bound(far, 1) - SHIFTED.log_evidence == pytest.approx(-8, abs=1e-9)
 
 
 @pytest.mark.parametrize("num_samples", [1, 5, 40])
@@ -217,7 +217,7 @@ def test_the_log_weights_are_normal_and_the_effective_sample_size_that_of_them()
     params = SHIFTED.default_params
     square = SHIFTED.squared_distance(params)
     logs = log_weights(SHIFTED.log_joint, SHIFTED.q(params), jax.random.key(2), 200_000)
-    centred = np.asarray(logs, float) - SHIFTED.log_marginal
+    centred = np.asarray(logs, float) - SHIFTED.log_evidence
     assert_unbiased(centred.mean(), math.sqrt(square / 2e5), -square / 2, resolution=0.02)
     assert_unbiased(centred.var(), square * math.sqrt(2 / 2e5), square, resolution=0.02)
     weights = np.exp(centred)

@@ -6,7 +6,7 @@ from scipy import integrate, stats
 
 from vae_jax import distributions
 from vae_jax.estimators import ESTIMATORS
-from vae_jax.problems import Gamma, PoissonGamma
+from vae_jax.problems import GammaPrior, PoissonGamma
 from vae_jax.problems.poisson_gamma.poisson_gamma_moments import NODES, LatentGrid, truncation_effect
 from vae_jax.problems.quadrature import untreated_normal
 
@@ -21,7 +21,7 @@ def scipy_log_joint(u, v, problem):
 
 
 @pytest.mark.parametrize(
-    "problem", [PROBLEM, PoissonGamma(counts=(0, 7), prior_u=Gamma(0.5, 2.0), prior_v=Gamma(3.0, 0.1))]
+    "problem", [PROBLEM, PoissonGamma(counts=(0, 7), prior_u=GammaPrior(0.5, 2.0), prior_v=GammaPrior(3.0, 0.1))]
 )
 def test_log_joint_is_the_model_s(problem, float64):
     for u, v in ((5.0, 1.0), (0.2, 3.0)):
@@ -142,7 +142,7 @@ def test_their_divergence_is_a_logarithm_and_a_pole():
     [
         (PoissonGamma(family="log_normal"), PoissonGamma(family="log_normal").default_params),
         (PROBLEM, PARAMS | {"scale_v": 0.05}),
-        (PoissonGamma(counts=(0,), prior_v=Gamma(1.0, 4.0)), PARAMS),
+        (PoissonGamma(counts=(0,), prior_v=GammaPrior(1.0, 4.0)), PARAMS),
     ],
     ids=["log_normal", "narrow", "no 1/v term"],
 )
@@ -207,7 +207,7 @@ def test_leave_one_out_needs_a_second_sample():
 
 
 def test_any_sequences_are_taken():
-    problem = PoissonGamma(counts=np.array([3, 4]), prior_u=Gamma(5.0, 1.0))
+    problem = PoissonGamma(counts=np.array([3, 4]), prior_u=GammaPrior(5.0, 1.0))
     assert problem == PoissonGamma(counts=(3, 4))
     assert hash(problem) == hash(PoissonGamma(counts=[3, 4]))
 
@@ -218,8 +218,8 @@ MISUSES = [
     ("counts must be integers from 0 .*, got 1.5 as value 1", {"counts": (1.5,)}),
     ("counts must be integers from 0 .*, got nan", {"counts": (float("nan"),)}),
     ("counts must be integers from 0 .*, got 1e[+]40", {"counts": (1e40,)}),
-    ("prior_v must have a positive, finite rate, got 0", {"prior_v": Gamma(4.0, 0.0)}),
-    ("prior_u must have a positive, finite concentration, got -1", {"prior_u": Gamma(-1.0, 1.0)}),
+    ("prior_v must have a positive, finite rate, got 0", {"prior_v": GammaPrior(4.0, 0.0)}),
+    ("prior_u must have a positive, finite concentration, got -1", {"prior_u": GammaPrior(-1.0, 1.0)}),
     ("family must be one of normal, log_normal, got cauchy", {"family": "cauchy"}),
 ]
 

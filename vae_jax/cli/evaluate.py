@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vae_jax.vae.data.image_data import ImageData
-    from vae_jax.vae.results.trained_model import Trained
+    from vae_jax.vae.results.trained_model import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Evaluate:
         folder.write_summary(summary, self.split)
         return f"Saved in {file}" + f", which keeps its NLL (k = {size_before:,})" * (size == 0 < size_before)
 
-    def _print_estimate(self, trained: "Trained", images: "ImageData") -> None:
+    def _print_estimate(self, trained: "TrainedModel", images: "ImageData") -> None:
         from vae_jax.vae.results.score_summary import importance_sampling_seconds
 
         pixels = self._pixels(trained, images)
@@ -150,12 +150,12 @@ class Evaluate:
         task = f"the likelihood of {len(pixels) * num_seeds:,} images at k = {size:,}"
         print(f"{task} will take about {duration(seconds)}", flush=True)
 
-    def _pixels(self, trained: "Trained", images: "ImageData") -> "np.ndarray":
+    def _pixels(self, trained: "TrainedModel", images: "ImageData") -> "np.ndarray":
         from vae_jax.vae.data.visible_images import visible_images
 
         return visible_images(trained.experiment, getattr(images, self.split), self.split)
 
-    def _nll(self, trained: "Trained", images: "ImageData", key: Any) -> dict[str, Any]:
+    def _nll(self, trained: "TrainedModel", images: "ImageData", key: Any) -> dict[str, Any]:
         import jax
 
         from vae_jax.vae.results.score_summary import importance_sampled, nll_summary

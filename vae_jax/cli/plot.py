@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vae_jax.vae.data.image_data import ImageData
-    from vae_jax.vae.results.trained_model import Trained
+    from vae_jax.vae.results.trained_model import TrainedModel
 
 SEED = 0
 """Of the samples drawn: a figure drawn again is the same."""
@@ -78,7 +78,7 @@ class Plot:
         print(f"Saved in {out}: {', '.join(saved)}")
 
 
-def save_figures(folder: RunFolder, trained: "Trained", images: "ImageData") -> list[str]:
+def save_figures(folder: RunFolder, trained: "TrainedModel", images: "ImageData") -> list[str]:
     """Draws all of a run into its folder of figures, and returns their names.
 
     Args:
@@ -98,7 +98,7 @@ def _save(out: Path, figures: Iterator[tuple[str, "Figure"]]) -> list[str]:
     return saved
 
 
-def figures_of_run(folder: RunFolder, trained: "Trained", images: "ImageData") -> Iterator[tuple[str, "Figure"]]:
+def figures_of_run(folder: RunFolder, trained: "TrainedModel", images: "ImageData") -> Iterator[tuple[str, "Figure"]]:
     """Every figure that the model and its images allow, by name."""
     from vae_jax import plotting
 
@@ -114,7 +114,7 @@ def figures_of_run(folder: RunFolder, trained: "Trained", images: "ImageData") -
         yield "kl_by_latent", _kl_by_latent(trained, test)
 
 
-def _pictures(trained: "Trained", images: "ImageData") -> Iterator[tuple[str, "Figure"]]:
+def _pictures(trained: "TrainedModel", images: "ImageData") -> Iterator[tuple[str, "Figure"]]:
     import jax
     import numpy as np
 
@@ -151,7 +151,7 @@ def ends_of_paths(labels: "np.ndarray | None", num_images: int) -> tuple[list[in
     return first, second
 
 
-def _scatter(trained: "Trained", test: "np.ndarray", labels: "np.ndarray | None") -> "Figure":
+def _scatter(trained: "TrainedModel", test: "np.ndarray", labels: "np.ndarray | None") -> "Figure":
     import jax
     import numpy as np
 
@@ -163,7 +163,7 @@ def _scatter(trained: "Trained", test: "np.ndarray", labels: "np.ndarray | None"
     return plotting.latent_scatter(means, None if labels is None else labels[: len(test)], projection=projection)
 
 
-def _kl_by_latent(trained: "Trained", test: "np.ndarray") -> "Figure":
+def _kl_by_latent(trained: "TrainedModel", test: "np.ndarray") -> "Figure":
     import jax
 
     from vae_jax import plotting
@@ -180,7 +180,7 @@ def _kl_by_latent(trained: "Trained", test: "np.ndarray") -> "Figure":
     )
 
 
-def _named(opened: list[tuple[RunFolder, "Trained"]]) -> dict[str, tuple[RunFolder, "Trained"]]:
+def _named(opened: list[tuple[RunFolder, "TrainedModel"]]) -> dict[str, tuple[RunFolder, "TrainedModel"]]:
     """Runs by the names of their folders, or by their paths where two have one name.
 
     Raises:
@@ -199,7 +199,7 @@ def _name(folder: RunFolder) -> str:
 
 
 def _figures_of_runs(
-    runs: dict[str, tuple[RunFolder, "Trained"]], images: "ImageData"
+    runs: dict[str, tuple[RunFolder, "TrainedModel"]], images: "ImageData"
 ) -> Iterator[tuple[str, "Figure"]]:
     """What can be compared, by name."""
     import jax
@@ -228,7 +228,7 @@ def _figures_of_runs(
 
 
 def _reconstructions_of_runs(
-    models: dict[str, "Trained"], seen: "dict[str, np.ndarray]", images: "ImageData"
+    models: dict[str, "TrainedModel"], seen: "dict[str, np.ndarray]", images: "ImageData"
 ) -> "Figure":
     """Of what each model sees of the same images. Where that differs, the originals are the grey ones."""
     import numpy as np

@@ -65,14 +65,14 @@ class Target:
             Misuse: an unknown problem or parameter.
             ValueError: what the problem itself refuses.
         """
-        from vae_jax.problems import COSTS, PROBLEMS, Gamma, PoissonGamma
+        from vae_jax.problems import COSTS, PROBLEMS, GammaPrior, PoissonGamma
 
         if self.problem not in PROBLEMS:
             raise Misuse(f"--problem must be one of {', '.join(PROBLEMS)}, got {self.problem}: choose of these")
         if self.problem == POISSON_GAMMA:
             data = {} if counts is None else {"counts": counts}
             problem: Any = PoissonGamma(
-                **data, prior_u=Gamma(*self.prior_u), prior_v=Gamma(*self.prior_v), family=self.family
+                **data, prior_u=GammaPrior(*self.prior_u), prior_v=GammaPrior(*self.prior_v), family=self.family
             )
         elif self.function is not None:
             if self.problem != GAMMA:

@@ -12,7 +12,7 @@ from vae_jax.vae.results.score_summary import elbo_summary, scores_of
 
 if TYPE_CHECKING:
     from vae_jax.vae.data.image_data import ImageData
-    from vae_jax.vae.results.trained_model import Trained
+    from vae_jax.vae.results.trained_model import TrainedModel
 
 SCORE_SEED = 0
 """Of the draws of a score: two models are scored with the same."""
@@ -20,7 +20,7 @@ SCORE_SEED = 0
 CELLS_A_ROW = 3
 
 
-def split_summary(trained: "Trained", images: "ImageData", split: str, seed: int = SCORE_SEED) -> dict[str, Any]:
+def split_summary(trained: "TrainedModel", images: "ImageData", split: str, seed: int = SCORE_SEED) -> dict[str, Any]:
     """The ELBO of a split and what belongs to it, with what the numbers depend on."""
     import jax
 

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vae_jax.vae.data.image_data import ImageData
-    from vae_jax.vae.results.trained_model import Trained
+    from vae_jax.vae.results.trained_model import TrainedModel
 
 
-def opened_model(path: Path, *, checkpoint: str, model_seed: int) -> tuple[RunFolder, "Trained"]:
+def opened_model(path: Path, *, checkpoint: str, model_seed: int) -> tuple[RunFolder, "TrainedModel"]:
     """The folder of a run, and its model of one seed.
 
     Raises:
@@ -33,7 +33,7 @@ def opened_model(path: Path, *, checkpoint: str, model_seed: int) -> tuple[RunFo
         return folder, load_trained(folder, which=checkpoint, on_damage=warn).of_seed(model_seed)
 
 
-def images_seen(trained: "Trained", images: "ImageData", split: str, *, needed: int = 1) -> "np.ndarray":
+def images_seen(trained: "TrainedModel", images: "ImageData", split: str, *, needed: int = 1) -> "np.ndarray":
     """The images of a split as a model sees them, times 255 [N, X]: where training binarizes afresh, one fixed draw.
 
     Raises:

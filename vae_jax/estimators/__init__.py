@@ -15,7 +15,14 @@ from vae_jax.estimators.baselines import (
 )
 from vae_jax.estimators.delta_method import delta_method_pathwise, delta_method_score
 from vae_jax.estimators.enumeration import enumeration, rao_blackwellized
-from vae_jax.estimators.estimator_registry import ESTIMATORS, REGISTRY, Evaluations, Registered, Work, markdown_table
+from vae_jax.estimators.estimator_registry import (
+    ESTIMATORS,
+    REGISTRY,
+    Evaluations,
+    RegisteredEstimator,
+    Work,
+    markdown_table,
+)
 from vae_jax.estimators.gumbel_softmax import gumbel_softmax, straight_through
 from vae_jax.estimators.measure_valued import coupled_measure_valued, measure_valued
 from vae_jax.estimators.pathwise import closed_form_entropy, inverse_cdf, pathwise, sticking_the_landing
@@ -30,7 +37,7 @@ __all__ = [
     "Evaluations",
     "MovingAverage",
     "OneHotCategorical",
-    "Registered",
+    "RegisteredEstimator",
     "Work",
     "antithetic_pairs",
     "arm",

@@ -61,7 +61,7 @@ class Evaluations(NamedTuple):
     number: Callable[[Work], int]
 
 
-class Registered(NamedTuple):
+class RegisteredEstimator(NamedTuple):
     """An estimator and what is known of it."""
 
     estimator: Estimator
@@ -96,39 +96,41 @@ _MEASURED = "Normal, Gamma (its rate), Exponential, Poisson, Bernoulli, categori
 _ONLY_DISCRETE = ("discrete", "one discrete", "Bernoulli", _RELAXABLE)
 _ALSO_DISCRETE = (_DENSITY, _MEASURED)
 
-REGISTRY: dict[str, Registered] = {
-    "pathwise": Registered(pathwise, _PATH, True, True, _ONCE, "Kingma & Welling (2014)"),
-    "sticking_the_landing": Registered(sticking_the_landing, _PATH, True, True, _ONCE, "Roeder, Wu & Duvenaud (2017)"),
-    "closed_form_entropy": Registered(
+REGISTRY: dict[str, RegisteredEstimator] = {
+    "pathwise": RegisteredEstimator(pathwise, _PATH, True, True, _ONCE, "Kingma & Welling (2014)"),
+    "sticking_the_landing": RegisteredEstimator(
+        sticking_the_landing, _PATH, True, True, _ONCE, "Roeder, Wu & Duvenaud (2017)"
+    ),
+    "closed_form_entropy": RegisteredEstimator(
         closed_form_entropy, f"{_PATH}, with an entropy", True, True, _ONCE, "Kucukelbir et al. (2017)"
     ),
-    "inverse_cdf": Registered(inverse_cdf, "with a quantile function", True, True, _ONCE, "Devroye (1986)"),
-    "score_function": Registered(score_function, _DENSITY, False, True, _ONCE, "Williams (1992)"),
-    "score_function+leave_one_out": Registered(
+    "inverse_cdf": RegisteredEstimator(inverse_cdf, "with a quantile function", True, True, _ONCE, "Devroye (1986)"),
+    "score_function": RegisteredEstimator(score_function, _DENSITY, False, True, _ONCE, "Williams (1992)"),
+    "score_function+leave_one_out": RegisteredEstimator(
         partial(score_function, baseline=leave_one_out), _DENSITY, False, True, _ONCE, "Kool et al. (2019)"
     ),
-    "score_function+optimal_score": Registered(
+    "score_function+optimal_score": RegisteredEstimator(
         optimal_score, _DENSITY, False, True, _ONCE, "Ranganath, Gerrish & Blei (2014)"
     ),
-    "score_function+delta_method": Registered(
+    "score_function+delta_method": RegisteredEstimator(
         delta_method_score, _GAUSSIAN, True, True, _AND_AT_LOC, "Paisley, Blei & Jordan (2012)"
     ),
-    "pathwise+delta_method": Registered(
+    "pathwise+delta_method": RegisteredEstimator(
         delta_method_pathwise, _GAUSSIAN, True, True, _AND_AT_LOC, "Miller, Foti, D'Amour & Adams (2017)"
     ),
-    "score_function+antithetic_pairs": Registered(
+    "score_function+antithetic_pairs": RegisteredEstimator(
         antithetic_pairs(score_function), "symmetric, or with a quantile function", False, True, _ONCE, "Owen (2013)"
     ),
-    "pathwise+antithetic_pairs": Registered(
+    "pathwise+antithetic_pairs": RegisteredEstimator(
         antithetic_pairs(pathwise), "symmetric, or with a quantile function", True, True, _ONCE, "Owen (2013)"
     ),
-    "score_function+sobol": Registered(
+    "score_function+sobol": RegisteredEstimator(
         randomized_sobol(score_function), "with a quantile function", False, True, _ONCE, "Buchholz et al. (2018)"
     ),
-    "pathwise+sobol": Registered(
+    "pathwise+sobol": RegisteredEstimator(
         randomized_sobol(pathwise), "with a quantile function", True, True, _ONCE, "Buchholz et al. (2018)"
     ),
-    "measure_valued": Registered(
+    "measure_valued": RegisteredEstimator(
         measure_valued,
         _MEASURED,
         False,
@@ -136,7 +138,7 @@ REGISTRY: dict[str, Registered] = {
         Evaluations("(1 + 2 P) S", lambda work: (1 + 2 * work.parameters) * work.samples),
         "Pflug (1989)",
     ),
-    "coupled_measure_valued": Registered(
+    "coupled_measure_valued": RegisteredEstimator(
         coupled_measure_valued,
         _MEASURED,
         False,
@@ -144,10 +146,10 @@ REGISTRY: dict[str, Registered] = {
         Evaluations("(1 + 2 P) S", lambda work: (1 + 2 * work.parameters) * work.samples),
         "Mohamed et al. (2020)",
     ),
-    "enumeration": Registered(
+    "enumeration": RegisteredEstimator(
         enumeration, "discrete", False, True, Evaluations("K", lambda work: work.outcomes), "the definition"
     ),
-    "rao_blackwellized": Registered(
+    "rao_blackwellized": RegisteredEstimator(
         rao_blackwellized,
         "one discrete",
         False,
@@ -155,15 +157,17 @@ REGISTRY: dict[str, Registered] = {
         Evaluations("K S, K of one latent", lambda work: work.first_outcomes * (work.samples if work.others else 1)),
         "Casella & Robert (1996)",
     ),
-    "gumbel_softmax": Registered(gumbel_softmax, _RELAXABLE, True, False, _ONCE, "Jang et al. (2017)"),
-    "straight_through": Registered(straight_through, _RELAXABLE, True, False, _ONCE, "Bengio et al. (2013)"),
-    "rebar": Registered(rebar, _RELAXABLE, True, True, _TWICE, "Tucker et al. (2017)"),
-    "relax": Registered(
+    "gumbel_softmax": RegisteredEstimator(gumbel_softmax, _RELAXABLE, True, False, _ONCE, "Jang et al. (2017)"),
+    "straight_through": RegisteredEstimator(straight_through, _RELAXABLE, True, False, _ONCE, "Bengio et al. (2013)"),
+    "rebar": RegisteredEstimator(rebar, _RELAXABLE, True, True, _TWICE, "Tucker et al. (2017)"),
+    "relax": RegisteredEstimator(
         partial(relax, surrogate=sum_of_entries), _RELAXABLE, False, True, _ONCE, "Grathwohl et al. (2018)"
     ),
-    "arm": Registered(arm, "Bernoulli", False, True, _ONCE, "Yin & Zhou (2019)"),
-    "disarm": Registered(disarm, "Bernoulli", False, True, _ONCE, "Dong, Mnih & Tucker (2020)"),
-    "categorical_disarm": Registered(categorical_disarm, "discrete", False, True, _ONCE, "Dong, Mnih & Tucker (2021)"),
+    "arm": RegisteredEstimator(arm, "Bernoulli", False, True, _ONCE, "Yin & Zhou (2019)"),
+    "disarm": RegisteredEstimator(disarm, "Bernoulli", False, True, _ONCE, "Dong, Mnih & Tucker (2020)"),
+    "categorical_disarm": RegisteredEstimator(
+        categorical_disarm, "discrete", False, True, _ONCE, "Dong, Mnih & Tucker (2021)"
+    ),
 }
 """The estimators by the names that commands and tables use: a baseline or a control variate stands after a plus."""
 

@@ -162,7 +162,7 @@ def moment_differences(comparison: MomentComparison, *, most: int = 30) -> Figur
         raise ValueError(f"most must be at least 1, got {most}: raise it")
     rows = comparison.parameters
     if len(rows) > most:
-        kept = sorted(rows, key=lambda row: -max(abs(row.mean), abs(row.sd)))[:most]
+        kept = sorted(rows, key=lambda row: -max(abs(row.mean), abs(row.std)))[:most]
         rows = tuple(row for row in rows if row in kept)
     num_panels = 3 if comparison.correlations else 2
     with mpl.rc_context(STYLE):
@@ -178,8 +178,8 @@ def moment_differences(comparison: MomentComparison, *, most: int = 30) -> Figur
 def _draw_differences(panels: Sequence[Axes], rows: Sequence[MomentDifference]) -> None:
     places = np.arange(len(rows))
     columns = [
-        ("mean", [row.mean for row in rows], [row.mean_se for row in rows], "difference / reference's sd"),
-        ("standard deviation", [row.sd for row in rows], [row.sd_se for row in rows], "relative difference"),
+        ("mean", [row.mean for row in rows], [row.mean_se for row in rows], "difference / reference's std"),
+        ("standard deviation", [row.std for row in rows], [row.std_se for row in rows], "relative difference"),
     ]
     for axes, (title, values, errors, label) in zip(panels, columns, strict=True):
         axes.axvline(0, color="0.45", linewidth=0.8)

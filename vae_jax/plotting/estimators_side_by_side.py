@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
 from vae_jax.plotting.variance import title_of
-from vae_jax.studies.variance_study import Row, VarianceStudy, is_rounding
+from vae_jax.studies.variance_study import VarianceRow, VarianceStudy, is_rounding
 
 
 def std_by_estimator(study: VarianceStudy) -> Figure:
@@ -18,7 +18,7 @@ def std_by_estimator(study: VarianceStudy) -> Figure:
     Bars are two standard errors. An arrow stands for an estimator without variance.
     """
 
-    def draw(axes: Axes, rows: list[Row], places: np.ndarray) -> None:
+    def draw(axes: Axes, rows: list[VarianceRow], places: np.ndarray) -> None:
         stds = np.array([row.std for row in rows])
         shown = np.array([not is_rounding(row) for row in rows])
         axes.errorbar(
@@ -45,7 +45,7 @@ def boxes_by_estimator(study: VarianceStudy) -> Figure:
     Boxes hold the middle half and whiskers the middle 98%.
     """
 
-    def draw(axes: Axes, rows: list[Row], places: np.ndarray) -> None:
+    def draw(axes: Axes, rows: list[VarianceRow], places: np.ndarray) -> None:
         centre = next((row.exact_mean for row in rows if row.exact_mean is not None), rows[0].mean)
         errors = [study.replicates_of(row.estimator, row.parameter, row.num_samples) - centre for row in rows]
         finite = [error[np.isfinite(error)] for error in errors]
@@ -65,7 +65,7 @@ def boxes_by_estimator(study: VarianceStudy) -> Figure:
     return _side_by_side(study, draw)
 
 
-def _side_by_side(study: VarianceStudy, draw: Callable[[Axes, list[Row], np.ndarray], None]) -> Figure:
+def _side_by_side(study: VarianceStudy, draw: Callable[[Axes, list[VarianceRow], np.ndarray], None]) -> Figure:
     """A panel for each parameter, with the estimators from top to bottom."""
     size = study.num_samples[-1]
     places = np.arange(len(study.estimators))[::-1]

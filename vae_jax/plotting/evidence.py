@@ -33,7 +33,7 @@ def evidence_by_latents(rows: Sequence[Row]) -> Figure:
     Hollow points are not reliable.
 
     Args:
-        rows: with num_latents, estimator, error, standard_error, effective_sample_size, num_samples, pareto_k and
+        rows: with num_latents, estimator, error, log_evidence_se, effective_sample_size, num_samples, pareto_k and
             reliable.
 
     Raises:
@@ -48,7 +48,7 @@ def evidence_by_image(rows: Sequence[Row]) -> Figure:
     Hollow points are not reliable.
 
     Args:
-        rows: with image, estimator, log_evidence, standard_error, effective_sample_size, num_samples, pareto_k and
+        rows: with image, estimator, log_evidence, log_evidence_se, effective_sample_size, num_samples, pareto_k and
             reliable.
 
     Raises:
@@ -58,7 +58,7 @@ def evidence_by_image(rows: Sequence[Row]) -> Figure:
     return _figure(rows, BY_IMAGE, [row["log_evidence"] - reference[row["image"]] for row in rows])
 
 
-class Comparison(NamedTuple):
+class EvidenceAxis(NamedTuple):
     """What the estimates are drawn against."""
 
     field: str
@@ -70,11 +70,11 @@ class Comparison(NamedTuple):
     """Of lines between places, which say nothing where their order is arbitrary."""
 
 
-BY_LATENTS = Comparison("num_latents", "number of latents", "exact log p(x)", 0.5)
-BY_IMAGE = Comparison("image", "image", "importance sampling", 0.0)
+BY_LATENTS = EvidenceAxis("num_latents", "number of latents", "exact log p(x)", 0.5)
+BY_IMAGE = EvidenceAxis("image", "image", "importance sampling", 0.0)
 
 
-def _figure(rows: Sequence[Row], comparison: Comparison, differences: Sequence[float]) -> Figure:
+def _figure(rows: Sequence[Row], comparison: EvidenceAxis, differences: Sequence[float]) -> Figure:
     if not rows:
         raise ValueError("rows must be at least one, got none: estimate something")
     places = sorted({row[comparison.field] for row in rows})
@@ -86,7 +86,7 @@ def _figure(rows: Sequence[Row], comparison: Comparison, differences: Sequence[f
             own = [rows[index] for index in kept]
             x = np.array([places.index(row[comparison.field]) for row in own]) + (number - 1.5) * SPREAD
             look = {"color": CONTRASTING_COLOURS[number], "marker": MARKERS[number], "alpha": comparison.line_alpha}
-            errors = np.array([row["standard_error"] for row in own])
+            errors = np.array([row["log_evidence_se"] for row in own])
             _draw(error, x, np.array([differences[index] for index in kept]), own, look=look, errors=errors)
             shares = np.array([row["effective_sample_size"] / row["num_samples"] for row in own])
             _draw(size, x, shares, own, look=look)

@@ -79,7 +79,7 @@ def _add_legend(figure: Figure, history: Axes, handles: list[Any]) -> None:
 
 def _draw_history(axes: Axes, fitted: Fit, *, bound: float) -> None:
     """Estimates by step, their means by window with standard errors, and log p(x) or what stands for it."""
-    history, means, errors = fitted.elbo_history, fitted.window_means, fitted.window_errors
+    history, means, errors = fitted.elbo_history, fitted.window_means, fitted.window_mean_ses
     window = len(history) // len(means)
     steps = np.arange(1, len(history) + 1)
     shown = slice(None, None, max(1, len(history) // MOST_POINTS))
@@ -161,12 +161,12 @@ def _draw_coefficients(axes: Axes, result: RegressionFit) -> None:
     """Intervals in units of Laplace's standard deviations, as those of several coefficients are not of one size."""
     mode, scale = np.asarray(result.reference.mode, float), np.asarray(result.reference.marginal_scale, float)
     places = np.arange(len(mode))[::-1]
-    for offset, mean, sd, colour, marker in (
+    for offset, mean, std, colour, marker in (
         (0.12, mode, scale, REFERENCE, "s"),
         (-0.12, result.moments.mean, result.moments.std, FITTED, "o"),
     ):
         axes.errorbar(
-            (mean - mode) / scale, places + offset, xerr=INTERVAL * sd / scale, fmt=marker, markersize=3.5,
+            (mean - mode) / scale, places + offset, xerr=INTERVAL * std / scale, fmt=marker, markersize=3.5,
             linewidth=1.1, color=colour,
         )  # fmt: skip
     rows = result.rows()
@@ -176,7 +176,7 @@ def _draw_coefficients(axes: Axes, result: RegressionFit) -> None:
     axes.set_xlim(-3.2, 3.2)
     axes.axvline(0, color="0.8", linewidth=0.6, zorder=0)
     axes.set_title("coefficients")
-    axes.set_xlabel("less Laplace's mean, in its sds")
+    axes.set_xlabel("less Laplace's mean, in its stds")
 
 
 def _draw_response(axes: Axes, result: RegressionFit, predictor: int) -> None:

@@ -9,7 +9,7 @@ from vae_jax.problems.gamma_moment import GammaMoment
 from vae_jax.problems.gaussian_costs.gaussian_cost import CosineCost, ExponentialCost, SquareCost
 from vae_jax.problems.linear_gaussian.linear_gaussian import LinearGaussian
 from vae_jax.problems.linear_gaussian.linear_gaussian_chain import LinearGaussianChain
-from vae_jax.problems.poisson_gamma.poisson_gamma import Gamma, PoissonGamma
+from vae_jax.problems.poisson_gamma.poisson_gamma import GammaPrior, PoissonGamma
 from vae_jax.problems.problem import Problem
 from vae_jax.problems.shifted_posterior import ShiftedPosterior
 
@@ -41,8 +41,8 @@ __all__ = [
     "Exact",
     "ExactMoments",
     "ExponentialCost",
-    "Gamma",
     "GammaMoment",
+    "GammaPrior",
     "LinearGaussian",
     "LinearGaussianChain",
     "PoissonGamma",

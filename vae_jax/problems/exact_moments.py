@@ -57,7 +57,7 @@ def averaged(mean: float, variance: float, kurtosis: float) -> MomentsOfSamples:
     return lambda num_samples: _finite(mean, variance / num_samples, 3 + (kurtosis - 3) / num_samples)
 
 
-def leave_one_out(
+def leave_one_out_moments(
     *, gradient: float, centred_square: float, centred_kurtosis: float, value_variance: float, score_square: float
 ) -> MomentsOfSamples:
     """Moments of the score-function gradient with the leave-one-out baseline, of an objective f and a score s.

@@ -10,7 +10,13 @@ import numpy as np
 import numpyro.distributions as dist
 from scipy.special import gammaln, polygamma, psi
 
-from vae_jax.problems.exact_moments import MomentsByParameter, MomentsOfSamples, averaged, leave_one_out, mean_alone
+from vae_jax.problems.exact_moments import (
+    MomentsByParameter,
+    MomentsOfSamples,
+    averaged,
+    leave_one_out_moments,
+    mean_alone,
+)
 from vae_jax.problems.quadrature import Moments, moments_of
 from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
 
@@ -132,7 +138,7 @@ def _score_function(nodes: _Nodes, name: str) -> MomentsOfSamples:
 def _leave_one_out(nodes: _Nodes, name: str) -> MomentsOfSamples:
     value = nodes.moments(nodes.f)
     centred = nodes.moments((nodes.f - value.mean) * nodes.score[name])
-    return leave_one_out(
+    return leave_one_out_moments(
         gradient=nodes.gradient[name],
         centred_square=centred.variance + centred.mean**2,
         centred_kurtosis=centred.kurtosis,

@@ -18,7 +18,7 @@ from vae_jax.problems.exact_moments import (
     MomentsByParameter,
     MomentsOfSamples,
     averaged,
-    leave_one_out,
+    leave_one_out_moments,
 )
 from vae_jax.problems.quadrature import Moments, moments_of
 from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
@@ -74,7 +74,7 @@ class ShiftedPosterior:
         return math.sqrt(0.5)
 
     @property
-    def log_marginal(self) -> float:
+    def log_evidence(self) -> float:
         """log p(x) (nats)."""
         return self.num_latents * float(norm.logpdf(self.x, 0.0, math.sqrt(2)))
 
@@ -127,15 +127,15 @@ class ShiftedPosterior:
         square = self.squared_distance(params)
         power = 1 - alpha
         if power == 0:
-            return self.log_marginal - square / 2
+            return self.log_evidence - square / 2
         # The powers of the weights are log-normal too. Scaled to a mean of one they leave log p - alpha d^2 / 2.
         scaled = _mean_log_mean(abs(power) * math.sqrt(square), num_samples)
-        return self.log_marginal - alpha * square / 2 + scaled / power
+        return self.log_evidence - alpha * square / 2 + scaled / power
 
     def exact_limit(self, params: Params, *, alpha: float = 0.0) -> float:
         """What `exact_bound` tends to as K grows (nats): log p(x) less the Rényi divergence of q from the posterior."""
         self.check_params(params)
-        return self.log_marginal - alpha * self.squared_distance(params) / 2
+        return self.log_evidence - alpha * self.squared_distance(params) / 2
 
     def leading_order_gap(self, params: Params, num_samples: int) -> float:
         """The part of log p(x) less the importance-weighted bound that falls as 1/K (nats): (exp(d^2) - 1) / (2 K)."""
@@ -158,8 +158,8 @@ class ShiftedPosterior:
         self.check_params(params)
         shift = [float(value) for value in params["shift"]]
         of_grid = _MOMENTS.get(estimator, _mean_alone)
-        by_parameter = {"elbo": of_grid(_Grid(self.log_marginal, shift, None))} | {
-            f"shift[{index}]": of_grid(_Grid(self.log_marginal, shift, index)) for index in range(self.num_latents)
+        by_parameter = {"elbo": of_grid(_Grid(self.log_evidence, shift, None))} | {
+            f"shift[{index}]": of_grid(_Grid(self.log_evidence, shift, index)) for index in range(self.num_latents)
         }
         return lambda num_samples: {name: moments(num_samples) for name, moments in by_parameter.items()}
 
@@ -195,13 +195,13 @@ class _Grid:
     They are polynomials in the two, so that a Gauss-Hermite rule is exact.
     """
 
-    def __init__(self, log_marginal: float, shift: Sequence[float], index: int | None) -> None:
+    def __init__(self, log_evidence: float, shift: Sequence[float], index: int | None) -> None:
         along = shift[index or 0]
         across = math.sqrt(max(sum(value**2 for value in shift) - along**2, 0.0))
         noise, other = np.meshgrid(_POINTS, _POINTS)
         self.mass = np.outer(_MASSES, _MASSES) / _MASSES.sum() ** 2
         self.of_value = index is None
-        self.log_weight = log_marginal - (along**2 + across**2) / 2 - along * noise - across * other
+        self.log_weight = log_evidence - (along**2 + across**2) / 2 - along * noise - across * other
         self.score = noise
         self.path = np.full_like(noise, -along)
 
@@ -218,7 +218,7 @@ def _of_leave_one_out(grid: _Grid) -> MomentsOfSamples:
     if grid.of_value:
         return averaged(*value)
     centred = grid.moments((grid.log_weight - value.mean) * grid.score)
-    return leave_one_out(
+    return leave_one_out_moments(
         gradient=centred.mean,
         centred_square=centred.variance + centred.mean**2,
         centred_kurtosis=centred.kurtosis,

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.stats import norm
 
 from vae_jax.problems import Problem
-from vae_jax.studies.variance_study import Row, VarianceStudy, is_rounding, study_variance
+from vae_jax.studies.variance_study import VarianceRow, VarianceStudy, is_rounding, study_variance
 from vae_jax.typing import PRNGKey
 
 CONFIDENCE = 0.95
@@ -142,7 +142,7 @@ def compare(
     return Comparison(rows, study)
 
 
-def _row(study: VarianceStudy, above: Row, below: Row) -> ComparisonRow:
+def _row(study: VarianceStudy, above: VarianceRow, below: VarianceRow) -> ComparisonRow:
     pair = [study.replicates_of(row.estimator, row.parameter, row.num_samples).astype(float) for row in (above, below)]
     ratio = VarianceRatio(math.nan, math.nan, math.nan, math.nan)
     # The ratio of two roundings says nothing.

@@ -43,7 +43,7 @@ BELIEVABLE_STD_ERROR = 0.5
 
 
 @dataclass(frozen=True)
-class Row:
+class VarianceRow:
     """One parameter's gradient (or the value) under one estimator at one number of samples."""
 
     problem: str
@@ -83,7 +83,7 @@ class Row:
 class VarianceStudy:
     """Rows, and the replicates that they summarize."""
 
-    rows: list[Row]
+    rows: list[VarianceRow]
     replicates: Float[np.ndarray, "R E N P"]
     """num_replicates x estimators x numbers of samples x parameters."""
     estimators: tuple[str, ...]
@@ -97,7 +97,7 @@ class VarianceStudy:
         values = self.replicates[..., 0]
         return bool(np.allclose(values, values[:, :1], rtol=1e-4, equal_nan=True))
 
-    def row(self, estimator: str, parameter: str, num_samples: int) -> Row:
+    def row(self, estimator: str, parameter: str, num_samples: int) -> VarianceRow:
         """The row of one cell."""
         wanted = (estimator, parameter, num_samples)
         return next(row for row in self.rows if (row.estimator, row.parameter, row.num_samples) == wanted)
@@ -264,7 +264,7 @@ def _rows(
     parameters: Sequence[str],
     statistics: Statistics,
     seconds: Sequence[float],
-) -> Iterator[Row]:
+) -> Iterator[VarianceRow]:
     num_replicates = int(statistics.num_replicates)
     fields = ("num_nonfinite", "mean", "mean_se", "std", "std_se", "tail_index")
     table = {field: np.asarray(getattr(statistics, field), float) for field in fields}
@@ -279,7 +279,7 @@ def _rows(
                 exact_std_se = moments.std_se(num_replicates)
                 evaluations = by_size[size]
                 each = seconds[i] / num_replicates * evaluations / sum(by_size.values())
-                yield Row(
+                yield VarianceRow(
                     problem=problem.name,
                     estimator=estimator,
                     parameter=parameter,
@@ -308,7 +308,7 @@ def _z_score(mean: float, mean_se: float, exact: ExactMoments) -> float | None:
     return (mean - exact.mean.value) / mean_se
 
 
-def is_rounding(row: Row) -> bool:
+def is_rounding(row: VarianceRow) -> bool:
     """Whether all the variance that was measured comes from the arithmetic."""
     unit = ROUNDING * float(jnp.finfo(jnp.result_type(float)).eps)
     return row.std <= unit * max(abs(row.mean), 1.0) and (row.exact_std is None or row.exact_std <= unit)

@@ -19,7 +19,7 @@ from vae_jax.vae.config.unused_settings import NEEDS, check_settings_are_used, s
 from vae_jax.vae.data.binarization import batch_pixels, prepared, stochastically_binarized
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.training.experiment_checks import check_binarization, check_experiment
-from vae_jax.vae.training.objectives import Weights, batch_terms
+from vae_jax.vae.training.objectives import DivergenceWeights, batch_terms
 
 KEY = jax.random.key(0)
 CONVOLUTIONAL = "convolutional-32"
@@ -40,7 +40,7 @@ def test_every_preset_builds_and_has_finite_terms_and_gradients(name, shape, pre
     def loss(params):
         x = batch_pixels(prepared_images, experiment.data.binarization, KEY)
         model = architecture.bind(params)
-        weights = Weights(jnp.ones(()), jnp.full((), 0.5))
+        weights = DivergenceWeights(jnp.ones(()), jnp.full((), 0.5))
         terms = batch_terms(objective, model, x, KEY, image_weights=jnp.ones(3), weights=weights)
         return -terms.objective, (terms, model.likelihood.mean(model.decode(model.sample_prior(KEY))))
 

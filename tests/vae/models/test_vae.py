@@ -18,7 +18,7 @@ from vae_jax.vae.config.experiment import ModelConfig, ObjectiveConfig
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.models.diagonal_gaussian import DiagonalGaussian
 from vae_jax.vae.models.vae import TwoLayers
-from vae_jax.vae.training.objectives import Weights, batch_terms
+from vae_jax.vae.training.objectives import DivergenceWeights, batch_terms
 
 KEY = jax.random.key(0)
 SMALL = Architecture(ModelConfig(latent_size=3, hidden_sizes=(6,), activation="tanh"), (2, 4))
@@ -29,7 +29,7 @@ HIERARCHICAL = Architecture(
     ),
     (4,),
 )  # fmt: skip
-WEIGHTS = Weights(jnp.ones(()), jnp.full((), 0.5))
+WEIGHTS = DivergenceWeights(jnp.ones(()), jnp.full((), 0.5))
 
 
 def initial(architecture, number=0):

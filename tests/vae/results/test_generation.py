@@ -21,7 +21,7 @@ from vae_jax.vae.results.generation import (
     sample_images,
     sampled_pixels,
 )
-from vae_jax.vae.results.trained_model import Trained
+from vae_jax.vae.results.trained_model import TrainedModel
 from vae_jax.vae.training.image_scores import IMAGES_AT_ONCE
 from vae_jax.vae.training.training_loop import Learned
 
@@ -46,7 +46,7 @@ def untrained(name, shape=SHAPE, **changes):
     model = replace(MODELS[name], **changes)
     # Larger weights, for latents that matter; arrays of its own, for a test to change.
     params = jax.tree.map(lambda leaf: np.array(3 * leaf), initial(model, shape))
-    return Trained(Experiment(model=model), shape, 0, Learned(params, None))
+    return TrainedModel(Experiment(model=model), shape, 0, Learned(params, None))
 
 
 def pixels(num_images, shape=SHAPE, seed=0):

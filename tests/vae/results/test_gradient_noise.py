@@ -19,14 +19,14 @@ from vae_jax.cli.gradient_noise import _drawn, _figure
 from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.results.gradient_noise import noise_by_layer, training_loss
-from vae_jax.vae.training.objectives import Weights
+from vae_jax.vae.training.objectives import DivergenceWeights
 
 KEY = jax.random.key(0)
 SHAPE, SCALE = (2, 3), 0.5
 GENERATOR = np.random.default_rng(0)
 PIXELS = jnp.asarray(GENERATOR.integers(0, 256, (40, 6), dtype=np.uint8))
 X = np.asarray(PIXELS) / 255
-WEIGHTS = Weights(jnp.float32(1.0), jnp.float32(0.5))
+WEIGHTS = DivergenceWeights(jnp.float32(1.0), jnp.float32(0.5))
 FIELDS = ("signal", "signal_se", "noise", "noise_se", "signal_to_noise", "signal_to_noise_se")
 
 
@@ -243,7 +243,7 @@ def exact_posterior():
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), content)
 
 
-def log_marginal(decoder, x):
+def log_evidence(decoder, x):
     """log p(x) of a linear Gaussian model (nats)."""
     covariance = decoder["kernel"].T @ decoder["kernel"] + SCALE**2 * jnp.eye(6)
     residual = x - decoder["bias"]
@@ -266,7 +266,7 @@ def test_the_signal_of_a_linear_model_at_its_exact_posterior_is_that_of_log_p():
     loss = training_loss(experiment, Architecture(experiment.model, SHAPE), PIXELS, WEIGHTS)
     found = {layer.layer: layer for layer in noise_by_layer(loss, params, KEY, 2000)}
     decoder = {"kernel": jnp.asarray(DIRECTIONS), "bias": jnp.asarray(OFFSET)}
-    mean = jax.grad(lambda decoder: jax.vmap(partial(log_marginal, decoder))(jnp.asarray(X)).mean())(decoder)
+    mean = jax.grad(lambda decoder: jax.vmap(partial(log_evidence, decoder))(jnp.asarray(X)).mean())(decoder)
     exact = math.sqrt(sum((np.asarray(leaf) ** 2).sum() for leaf in mean.values()))
     head = found["decoder.head"]
     assert head.resolved
@@ -279,7 +279,7 @@ def test_the_loss_is_the_mean_of_random_batches_of_the_weighted_objective():
     """At the exact posterior every sample's ELBO is log p(x), so that only the choice of the batch is random."""
     params, experiment = exact_posterior(), linear_experiment(batch_size=4)
     decoder = {"kernel": jnp.asarray(DIRECTIONS), "bias": jnp.asarray(OFFSET)}
-    log_marginals = np.array([log_marginal(decoder, jnp.asarray(x)) for x in X])
+    log_marginals = np.array([log_evidence(decoder, jnp.asarray(x)) for x in X])
     architecture = Architecture(experiment.model, SHAPE)
     loss = training_loss(experiment, architecture, PIXELS, WEIGHTS)
     keys = jax.random.split(KEY, 4000)

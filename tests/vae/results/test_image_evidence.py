@@ -10,7 +10,7 @@ from vae_jax.inference.evidence import Budget
 from vae_jax.vae.config.experiment import Experiment, ModelConfig
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.results.image_evidence import ModelPrior, image_evidence
-from vae_jax.vae.results.trained_model import Trained
+from vae_jax.vae.results.trained_model import TrainedModel
 from vae_jax.vae.training.training_loop import Learned
 
 BUDGET = Budget(num_samples=2_000, num_bound_samples=20, num_chains=64, num_temperatures=40)
@@ -27,7 +27,7 @@ def _allow_rank_promotion():
 
 def trained(config, shape, num_seeds=1):
     params = Architecture(config, shape).init(jax.random.key(3))
-    return Trained(Experiment(model=config, num_seeds=num_seeds), shape, 0, Learned(params, {}))
+    return TrainedModel(Experiment(model=config, num_seeds=num_seeds), shape, 0, Learned(params, {}))
 
 
 def test_a_linear_decoder_has_the_exact_evidence_of_every_image():
@@ -45,10 +45,10 @@ def test_a_linear_decoder_has_the_exact_evidence_of_every_image():
     for name, estimate in estimates.items():
         assert estimate.log_evidence.shape == (3,)
         if name == "importance_weighted_bound":
-            assert (estimate.log_evidence < exact + CLOSE * estimate.standard_error).all()
+            assert (estimate.log_evidence < exact + CLOSE * estimate.log_evidence_se).all()
         else:
-            assert (estimate.standard_error < 0.2).all()
-            assert (np.abs(estimate.log_evidence - exact) < CLOSE * estimate.standard_error).all()
+            assert (estimate.log_evidence_se < 0.2).all()
+            assert (np.abs(estimate.log_evidence - exact) < CLOSE * estimate.log_evidence_se).all()
 
 
 def test_both_layers_of_a_hierarchical_model_are_annealed():
@@ -58,7 +58,7 @@ def test_both_layers_of_a_hierarchical_model_are_annealed():
     images = 255 * np.random.default_rng(0).integers(0, 2, (1, 6), dtype=np.uint8)
     estimates = image_evidence(trained(config, (2, 3)), images, jax.random.key(0), budget=BUDGET)
     annealed, sampled = estimates["annealed_importance_sampling"], estimates["prior_sampling"]
-    error = math.hypot(annealed.standard_error[0], sampled.standard_error[0])
+    error = math.hypot(annealed.log_evidence_se[0], sampled.log_evidence_se[0])
     assert error < 0.1
     assert abs(annealed.log_evidence[0] - sampled.log_evidence[0]) < CLOSE * error
 

@@ -17,7 +17,7 @@ from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.results import score_summary as summary
 from vae_jax.vae.results.image_likelihood import SAMPLES_AT_ONCE, LogMarginals, log_marginals
 from vae_jax.vae.results.score_summary import elbo_summary, importance_sampled, nll_summary, scores_of
-from vae_jax.vae.results.trained_model import Trained
+from vae_jax.vae.results.trained_model import TrainedModel
 from vae_jax.vae.training.image_scores import Scores, make_score
 from vae_jax.vae.training.training_loop import Learned
 
@@ -126,7 +126,7 @@ def test_scores_of_several_seeds_are_each_ones():
 
 def test_the_exact_posterior_gives_the_exact_likelihood_of_every_image():
     result = log_marginals(LINEAR, EXACT, IMAGES, jax.random.key(0), num_importance_samples=10)
-    np.testing.assert_allclose(result.log_marginal, LOG_MARGINAL, atol=2e-4)
+    np.testing.assert_allclose(result.log_evidence, LOG_MARGINAL, atol=2e-4)
     np.testing.assert_allclose(result.effective_sample_size, 10, rtol=1e-4)
     np.testing.assert_allclose(result.standard_error, 0, atol=3e-3)
 
@@ -136,7 +136,7 @@ def test_the_estimate_of_the_likelihood_is_the_log_of_an_unbiased_mean(num_sampl
     """Not a mean of logs, nor a sum for a mean, nor a sample too many or too few."""
     num_repeats = 8000 // num_samples + 1
     repeat = jax.vmap(
-        lambda key: log_marginals(LINEAR, ROUGH, IMAGES[:2], key, num_importance_samples=num_samples).log_marginal
+        lambda key: log_marginals(LINEAR, ROUGH, IMAGES[:2], key, num_importance_samples=num_samples).log_evidence
     )
     estimates = np.asarray(repeat(jax.random.split(jax.random.key(0), num_repeats)), float)
     ratios = np.exp(estimates - LOG_MARGINAL[:2])
@@ -151,7 +151,7 @@ def test_one_sample_gives_the_elbo_and_more_samples_higher_bounds():
     for num_samples in (1, 2, 20):
         repeat = jax.vmap(
             lambda key, k=num_samples: (
-                log_marginals(LINEAR, ROUGH, IMAGES[:20], key, num_importance_samples=k).log_marginal
+                log_marginals(LINEAR, ROUGH, IMAGES[:20], key, num_importance_samples=k).log_evidence
             )
         )
         of_images = np.asarray(repeat(jax.random.split(key, 400)), float)
@@ -169,7 +169,7 @@ def test_one_sample_gives_the_elbo_and_more_samples_higher_bounds():
 def test_the_standard_error_of_the_likelihood_is_calibrated():
     repeat = jax.vmap(lambda key: log_marginals(LINEAR, ROUGH, IMAGES[:20], key, num_importance_samples=500))
     results = repeat(jax.random.split(jax.random.key(0), 200))
-    spread = np.asarray(results.log_marginal, float).std(0, ddof=1)
+    spread = np.asarray(results.log_evidence, float).std(0, ddof=1)
     reported = np.asarray(results.standard_error, float).mean(0)
     assert np.all((spread / reported > 0.8) & (spread / reported < 1.25))
     assert np.all((results.effective_sample_size > 1) & (results.effective_sample_size < 500))
@@ -192,7 +192,7 @@ def test_a_sum_over_chunks_is_that_over_all_samples():
     log_w = np.concatenate([np.asarray(chunk, float) for chunk in chunks])[:num_samples]
     assert len(np.unique(log_w)) > 0.99 * num_samples
     log_ess = 2 * logsumexp(log_w) - logsumexp(2 * log_w)
-    assert float(result.log_marginal[image]) == pytest.approx(logsumexp(log_w) - math.log(num_samples), abs=1e-5)
+    assert float(result.log_evidence[image]) == pytest.approx(logsumexp(log_w) - math.log(num_samples), abs=1e-5)
     assert float(result.effective_sample_size[image]) == pytest.approx(math.exp(log_ess), rel=1e-4)
     error = math.sqrt(math.exp(-log_ess) - 1 / num_samples)
     assert float(result.standard_error[image]) == pytest.approx(error, rel=1e-3)
@@ -223,17 +223,17 @@ def test_a_hierarchical_model_is_scored_with_sampled_kls():
     assert scores.kl_by_latent.shape == (5,)
     # The latents' errors at most add up.
     assert_unbiased(scores.kl_by_latent.sum(), scores.kl_by_latent_se.sum(), scores.kl.mean(), resolution=2)
-    one = jax.vmap(lambda key: log_marginals(HIERARCHICAL, params, binary, key, num_importance_samples=1).log_marginal)
+    one = jax.vmap(lambda key: log_marginals(HIERARCHICAL, params, binary, key, num_importance_samples=1).log_evidence)
     bounds_of_one = np.asarray(one(jax.random.split(jax.random.key(1), 200)), float)
     differences = bounds_of_one.mean(0) - scores.elbo
     assert_unbiased(differences.mean(), differences.std(ddof=1) / math.sqrt(40), 0, resolution=1)
-    many = log_marginals(HIERARCHICAL, params, binary, jax.random.key(2), num_importance_samples=200).log_marginal
+    many = log_marginals(HIERARCHICAL, params, binary, jax.random.key(2), num_importance_samples=200).log_evidence
     assert np.mean(many) > scores.elbo.mean() + 0.01
 
 
 def trained(params, num_seeds=1):
     model, data = LINEAR.config, DataConfig(binarization="none")
-    return Trained(
+    return TrainedModel(
         Experiment(data, model, training=TrainingConfig(), num_seeds=num_seeds), SHAPE, 7, Learned(params, None)
     )
 
@@ -245,17 +245,17 @@ def test_importance_sampling_in_calls_counts_every_image(monkeypatch):
     result = importance_sampled(
         trained(EXACT), IMAGES, jax.random.key(0), num_importance_samples=3, on_progress=shares.append
     )
-    np.testing.assert_allclose(result.log_marginal, LOG_MARGINAL, atol=2e-4)
+    np.testing.assert_allclose(result.log_evidence, LOG_MARGINAL, atol=2e-4)
     assert shares == pytest.approx([100 / 257, 200 / 257, 1])
     rough = importance_sampled(
         trained(ROUGH), np.repeat(IMAGES[:1], 150, axis=0), jax.random.key(0), num_importance_samples=3
     )
-    assert len(np.unique(rough.log_marginal)) > 140
+    assert len(np.unique(rough.log_evidence)) > 140
 
 
 def test_fewer_images_than_a_call_has_are_enough():
     result = importance_sampled(trained(EXACT), IMAGES[:2], jax.random.key(0), num_importance_samples=3)
-    np.testing.assert_allclose(result.log_marginal, LOG_MARGINAL[:2], atol=2e-4)
+    np.testing.assert_allclose(result.log_evidence, LOG_MARGINAL[:2], atol=2e-4)
 
 
 def test_the_summary_of_one_model_has_errors_over_images(rough_scores):
@@ -302,8 +302,8 @@ def test_active_units_are_counted_by_layer_where_there_are_several():
     assert "active_units_by_layer" not in elbo_summary(fake_scores([1, 3]), "test", ModelConfig().layers)
 
 
-def fake_marginals(log_marginal, standard_error, effective):
-    return LogMarginals(*(np.asarray(each, np.float32) for each in (log_marginal, effective, standard_error)))
+def fake_marginals(log_evidence, standard_error, effective):
+    return LogMarginals(*(np.asarray(each, np.float32) for each in (log_evidence, effective, standard_error)))
 
 
 def test_the_summary_of_the_likelihood_tells_its_two_errors_apart():
@@ -314,7 +314,7 @@ def test_the_summary_of_the_likelihood_tells_its_two_errors_apart():
     assert found["nll_monte_carlo_se"] == pytest.approx(0.5 / 3)
     assert found["effective_sample_size"] == 30
     assert found["effective_sample_size_min"] == 10
-    both = nll_summary([one, one._replace(log_marginal=one.log_marginal - 2)])
+    both = nll_summary([one, one._replace(log_evidence=one.log_evidence - 2)])
     assert both["nll"] == 4
     assert both["nll_by_seed"] == [3, 5]
     assert both["nll_se"] == pytest.approx(1)

@@ -14,7 +14,7 @@ from vae_jax.bounds import log_weights
 from vae_jax.divergences import dual_geometric_jensen_shannon
 from vae_jax.vae.config.experiment import ModelConfig, ObjectiveConfig
 from vae_jax.vae.models.architecture import Architecture
-from vae_jax.vae.training.objectives import BatchTerms, Weights, batch_terms, weighted_mean
+from vae_jax.vae.training.objectives import BatchTerms, DivergenceWeights, batch_terms, weighted_mean
 
 KEY = jax.random.key(3)
 TINY = Architecture(ModelConfig(latent_size=2, hidden_sizes=(5,), activation="tanh"), (2, 2))
@@ -26,7 +26,7 @@ KEYS = jax.random.split(KEY, len(X))
 
 
 def weights(beta=1.0, alpha=0.5):
-    return Weights(jnp.asarray(beta), jnp.asarray(alpha))
+    return DivergenceWeights(jnp.asarray(beta), jnp.asarray(alpha))
 
 
 def terms_of(params=PARAMS, *, x=X, key=KEY, image_weights=None, beta=1.0, alpha=0.5, **fields):

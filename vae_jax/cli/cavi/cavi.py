@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 
-from vae_jax.cli.cavi.mixture_flags import EARTHQUAKE, NORMAL_WISHART, Prior
+from vae_jax.cli.cavi.mixture_flags import GAUSSIAN_POISSON, NORMAL_WISHART, Prior
 from vae_jax.cli.csv_columns import read_columns
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.options import check_seed
@@ -47,7 +47,7 @@ class CaviResults(NamedTuple):
 class Cavi:
     """Clusters of events by coordinate-ascent variational inference, for every number of components in a range.
 
-    The earthquake model has round clusters of one known width, and counts that are Poisson with a rate for each
+    The gaussian-poisson model has round clusters of one known width, and counts that are Poisson with a rate for each
     cluster; normal-wishart has clusters with covariances of their own, and no counts. Each number of components is
     started many times, and the numbers are compared by the best ELBO + log K!, for the K! orders of the labels. Prints
     two tables, and saves them with the figures: cavi.json, cavi.csv, components.csv, responsibilities.npz, config.json,
@@ -57,16 +57,16 @@ class Cavi:
     csv: tyro.conf.Positional[Path | None] = None
     """File of events whose first line names its columns."""
     position: tuple[str, ...] | None = None
-    """Columns that say where the events were, one or more. A map is drawn of two. The earthquake model's clusters are
-    round: their units must be the same."""
+    """Columns that say where the events were, one or more. A map is drawn of two. The gaussian-poisson model's clusters
+    are round: their units must be the same."""
     count: str | None = None
-    """Column of natural numbers that goes with each event in the earthquake model."""
+    """Column of natural numbers that goes with each event in the gaussian-poisson model."""
     simulate: int | None = None
-    """Instead of a file, this many events from the earthquake model's prior, whose truth is then shown beside."""
+    """Instead of a file, this many events from the gaussian-poisson model's prior, whose truth is then shown beside."""
     true_num_components: int | None = None
     """Of what is simulated. By default 4, or as many as --weights."""
-    model: str = EARTHQUAKE
-    """earthquake or normal-wishart."""
+    model: str = GAUSSIAN_POISSON
+    """gaussian-poisson or normal-wishart."""
     num_components: tuple[str, ...] = ()
     """Numbers to compare, or ranges with both ends: 6, or 2 4 8, or 1:12. By default 1:12, or as many as --weights."""
     prior: Prior = field(default_factory=Prior)
@@ -121,18 +121,18 @@ class Cavi:
             raise Misuse(f"the events must come from one CSV file or from --simulate, got {got}: name one of them")
         if self.csv is not None and not self.position:
             raise Misuse("--position must name the columns of the places, got none: write --position long lat")
-        if self.simulate is not None and (self.simulate < 1 or self.model != EARTHQUAKE):
+        if self.simulate is not None and (self.simulate < 1 or self.model != GAUSSIAN_POISSON):
             raise Misuse(
-                f"--simulate must be at least 1 event of --model {EARTHQUAKE}, got {self.simulate} of {self.model}: "
-                "change it"
+                f"--simulate must be at least 1 event of --model {GAUSSIAN_POISSON}, got {self.simulate} of "
+                f"{self.model}: change it"
             )
         if self.true_num_components is not None and self.simulate is None:
             raise Misuse("--true-num-components must go with --simulate, got a file: leave it out")
         if self.true_num_components is not None and self.true_num_components < 1:
             raise Misuse(f"--true-num-components must be at least 1, got {self.true_num_components}: raise it")
         if self.model == NORMAL_WISHART and self.count is not None:
-            raise Misuse(f"--count must go with --model {EARTHQUAKE}, got --model {self.model}: leave it out")
-        if self.csv is not None and self.model == EARTHQUAKE and self.count is None:
+            raise Misuse(f"--count must go with --model {GAUSSIAN_POISSON}, got --model {self.model}: leave it out")
+        if self.csv is not None and self.model == GAUSSIAN_POISSON and self.count is None:
             raise Misuse(
                 f"--count must name the column of the counts, got none: add it, or choose --model {NORMAL_WISHART}"
             )
@@ -195,7 +195,7 @@ class Cavi:
             else:
                 positions = np.stack([columns[name] for name in self.position_names], 1)
                 counts = columns[self.count] if self.count else None
-            data = cavi.points(positions) if counts is None else cavi.earthquakes(positions, counts)
+            data = cavi.points(positions) if counts is None else cavi.located_counts(positions, counts)
             numbers = self._numbers(len(positions))
             with shown_steps() as show:
                 selection = cavi.choose_num_components(

@@ -80,15 +80,15 @@ def _component(component: Component, command: "Cavi") -> dict[str, Any]:
         "num_events": component.num_events,
         "empty": component.is_empty,
         "weight": component.weight,
-        "weight_sd": component.weight_sd,
+        "weight_std": component.weight_std,
     }
     names = command.position_names
-    for name, loc, loc_sd in zip(names, component.loc, component.loc_sd, strict=True):
-        row |= {name: loc, f"{name}_sd": loc_sd}
+    for name, loc, loc_std in zip(names, component.loc, component.loc_std, strict=True):
+        row |= {name: loc, f"{name}_std": loc_std}
     for i, first in enumerate(names):
         row |= {f"cov_{first}_{second}": component.covariance[i][j] for j, second in enumerate(names) if j >= i}
     if component.rate is not None:
-        row |= {"rate": component.rate, "rate_sd": component.rate_sd, "count_dispersion": component.dispersion}
+        row |= {"rate": component.rate, "rate_std": component.rate_std, "count_dispersion": component.dispersion}
     return row
 
 

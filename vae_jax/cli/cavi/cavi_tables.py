@@ -101,23 +101,23 @@ def _listed(numbers: list[str]) -> str:
 def _of_components(results: "CaviResults", command: "Cavi") -> Table:
     names = command.position_names
     places = names if len(names) <= MOST_COLUMNS else ("place",)
-    headers = ["", "events", "weight ± sd", *(f"{name[:12]} ± sd" for name in places)]
+    headers = ["", "events", "weight ± std", *(f"{name[:12]} ± std" for name in places)]
     if results.counts is not None:
-        headers += ["rate ± sd", "var/mean"]
+        headers += ["rate ± std", "var/mean"]
     table = _table(*headers)
     for each in results.components:
-        row = [str(each.number), f"{each.num_events:.1f}", _plus(each.weight, each.weight_sd)]
+        row = [str(each.number), f"{each.num_events:.1f}", _plus(each.weight, each.weight_std)]
         if each.is_empty:
             table.add_row(*row, *("empty" for _ in places), *("" for _ in headers[3 + len(places) :]))
             continue
-        texts = [_plus(*pair) for pair in zip(each.loc, each.loc_sd, strict=True)]
-        rate = [] if each.rate is None else [_plus(each.rate, each.rate_sd or 0.0), f"{each.dispersion:.2f}"]
+        texts = [_plus(*pair) for pair in zip(each.loc, each.loc_std, strict=True)]
+        rate = [] if each.rate is None else [_plus(each.rate, each.rate_std or 0.0), f"{each.dispersion:.2f}"]
         table.add_row(*row, *_stacked([*texts, ""], names)[:-1], *rate)
     return table
 
 
-def _plus(value: float, sd: float) -> str:
-    return with_error(value, sd) if sd > 0 else f"{value:.4g}"
+def _plus(value: float, std: float) -> str:
+    return with_error(value, std) if std > 0 else f"{value:.4g}"
 
 
 def _on_components(results: "CaviResults", command: "Cavi") -> Iterator[str]:
@@ -142,7 +142,7 @@ def _of_truth(results: "CaviResults", found: Recovery, command: "Cavi") -> Table
     """Two rows for each true component, the second of the fitted one."""
     names = command.position_names
     places = names if len(names) <= MOST_COLUMNS else ("place",)
-    headers = ("", "events", *(f"{name[:12]} ± sd" for name in places), "rate ± sd")
+    headers = ("", "events", *(f"{name[:12]} ± std" for name in places), "rate ± std")
     table = _table(*headers)
     labels = np.asarray(found.truth.labels)
     for k, match in enumerate(found.matches):
@@ -155,8 +155,10 @@ def _of_truth(results: "CaviResults", found: Recovery, command: "Cavi") -> Table
         fitted = results.components[match]
         inside = (*found.loc_inside[k].tolist(), bool(found.rate_inside[k]))
         values = (*fitted.loc, fitted.rate or 0.0)
-        sds = (*fitted.loc_sd, fitted.rate_sd or 0.0)
-        texts = [_plus(value, sd) + (" " if held else "!") for value, sd, held in zip(values, sds, inside, strict=True)]
+        stds = (*fitted.loc_std, fitted.rate_std or 0.0)
+        texts = [
+            _plus(value, std) + (" " if held else "!") for value, std, held in zip(values, stds, inside, strict=True)
+        ]
         table.add_row(f"fitted {fitted.number}", f"{fitted.num_events:.1f}", *_stacked(texts, names))
     return table
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from vae_jax.inference.cavi import Simulation
 
-EARTHQUAKE, NORMAL_WISHART = "earthquake", "normal-wishart"
-MODELS = (EARTHQUAKE, NORMAL_WISHART)
+GAUSSIAN_POISSON, NORMAL_WISHART = "gaussian-poisson", "normal-wishart"
+MODELS = (GAUSSIAN_POISSON, NORMAL_WISHART)
 
 CLUSTERS_OF = {
-    EARTHQUAKE: ("position_precision", "prior_precision", "concentration", "rate"),
+    GAUSSIAN_POISSON: ("position_precision", "prior_precision", "concentration", "rate"),
     NORMAL_WISHART: ("prior_count", "degrees"),
 }
 """Which hyperparameters only one of the models has."""
@@ -38,12 +38,12 @@ class Prior:
     """
 
     position_precision: float | None = None
-    """tau of the earthquake model: one over the variance of events about their cluster's place, known and alike in
-    all. By default 25 / v: clusters are a fifth as wide as the data."""
+    """tau of the gaussian-poisson model: one over the variance of events about their cluster's place, known and alike
+    in all. By default 25 / v: clusters are a fifth as wide as the data."""
     prior_loc: tuple[float, ...] | None = None
     """Where clusters are around, a number a position column. By default the events' mean."""
     prior_precision: float | None = None
-    """rho of the earthquake model: one over the variance of clusters' places. By default 1 / v."""
+    """rho of the gaussian-poisson model: one over the variance of clusters' places. By default 1 / v."""
     concentration: float | None = None
     """alpha of the Gamma prior of the rates. By default 1 (2 in simulations)."""
     rate: float | None = None
@@ -89,7 +89,7 @@ class Prior:
 
         names = ", ".join(f"'{name}'" for name in places)
         constant = [name for name, values in places.items() if np.ptp(values) == 0]
-        if model == EARTHQUAKE:
+        if model == GAUSSIAN_POISSON:
             if len(constant) == len(places) and None in (self.position_precision, self.prior_precision):
                 point = ", ".join(f"{values[0]:g}" for values in places.values())
                 raise Misuse(
@@ -114,9 +114,9 @@ class Prior:
 
     def build(self, model: str) -> Callable[[Any, int], Any]:
         """Data and a number of components to the mixture."""
-        from vae_jax.inference.cavi import earthquake_mixture, normal_wishart_mixture
+        from vae_jax.inference.cavi import gaussian_poisson_mixture, normal_wishart_mixture
 
-        make = earthquake_mixture if model == EARTHQUAKE else normal_wishart_mixture
+        make = gaussian_poisson_mixture if model == GAUSSIAN_POISSON else normal_wishart_mixture
         names = ("prior_loc", *CLUSTERS_OF[model])
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return lambda data, num_components: make(data, num_components, weights=self._weights(num_components), **given)
@@ -129,16 +129,15 @@ class Prior:
         """
         import numpy as np
 
-        from vae_jax.inference.cavi import earthquake_mixture
-        from vae_jax.inference.cavi import gaussian_poisson_mixture as earthquakes
+        from vae_jax.inference.cavi import gaussian_poisson_mixture, located_counts
 
         filled = self.filled_for_simulation(num_dimensions)
         # The prior needs no data where every hyperparameter is given, except for their number and dimensions.
         size = max(num_components, 1)
-        blank = earthquakes(np.zeros((size, num_dimensions)), np.zeros(size))
-        given = {name: getattr(filled, name) for name in ("prior_loc", *CLUSTERS_OF[EARTHQUAKE])}
+        blank = located_counts(np.zeros((size, num_dimensions)), np.zeros(size))
+        given = {name: getattr(filled, name) for name in ("prior_loc", *CLUSTERS_OF[GAUSSIAN_POISSON])}
         weights = filled._weights(num_components)
-        return earthquake_mixture(blank, num_components, weights=weights, **given).simulate(key, num_events)
+        return gaussian_poisson_mixture(blank, num_components, weights=weights, **given).simulate(key, num_events)
 
     def filled_for_simulation(self, num_dimensions: int) -> "Prior":
         """The same with every hyperparameter that events are drawn under. They are then fitted under it too."""

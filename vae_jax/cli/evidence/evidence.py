@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vae_jax.inference.evidence import Budget, EvidenceEstimate
-    from vae_jax.vae.results.trained_model import Trained
+    from vae_jax.vae.results.trained_model import TrainedModel
 
 NUM_LATENTS = (1, 2, 5, 10, 20, 50)
 MOST_LATENTS = 1_000
@@ -207,7 +207,7 @@ def _problem_rows(num_latents: int, seed: int, budget: "Budget") -> list[Row]:
     estimates = compare_estimates(
         problem.log_likelihood, problem.log_joint, problem.prior, problem.mean_field, key, budget=budget
     )
-    exact = problem.log_marginal
+    exact = problem.log_evidence
     about = {"problem": "linear-gaussian", "num_latents": num_latents}
     rows = []
     for name, estimate in estimates.items():
@@ -217,7 +217,7 @@ def _problem_rows(num_latents: int, seed: int, budget: "Budget") -> list[Row]:
 
 
 def _image_rows(
-    trained: "Trained", pixels: "np.ndarray", seed: int, budget: "Budget", *, on_progress: Any
+    trained: "TrainedModel", pixels: "np.ndarray", seed: int, budget: "Budget", *, on_progress: Any
 ) -> list[Row]:
     import jax
 
@@ -240,7 +240,7 @@ def _row(name: str, estimate: "EvidenceEstimate") -> Row:
     return {
         "estimator": name,
         "log_evidence": float(estimate.log_evidence),
-        "standard_error": float(estimate.standard_error),
+        "log_evidence_se": float(estimate.log_evidence_se),
         "effective_sample_size": float(estimate.effective_sample_size),
         "pareto_k": float(estimate.pareto_k),
         "num_samples": int(estimate.num_samples),
@@ -250,7 +250,7 @@ def _row(name: str, estimate: "EvidenceEstimate") -> Row:
     }
 
 
-def _about(trained: "Trained", split: str, num_images: int, budget: "Budget") -> Row:
+def _about(trained: "TrainedModel", split: str, num_images: int, budget: "Budget") -> Row:
     """What the numbers of a trained model depend on."""
     experiment = trained.experiment
     return {

@@ -127,7 +127,7 @@ def _word(row: Row) -> str:
 
 
 def _figure(row: Row) -> str:
-    value, error = row["log_evidence"], row["standard_error"]
+    value, error = row["log_evidence"], row["log_evidence_se"]
     return f"{value:.5f} ± 0" if error < ROUNDING * max(1, abs(value)) else with_error(value, error)
 
 
@@ -139,7 +139,7 @@ def _marked(row: Row) -> str:
 def _mean(rows: Sequence[Row]) -> str:
     """Over images, with the Monte Carlo error alone."""
     value = math.fsum(row["log_evidence"] for row in rows) / len(rows)
-    error = math.hypot(*(row["standard_error"] for row in rows)) / len(rows)
+    error = math.hypot(*(row["log_evidence_se"] for row in rows)) / len(rows)
     return with_error(value, error) + ("" if all(row["reliable"] for row in rows) else UNRELIABLE)
 
 

@@ -196,11 +196,11 @@ class Fit:
 
     def _fit_problem(self, counts: Sequence[float] | None) -> "ProblemFit":
         from vae_jax.cli.fit.fit_summaries import problem_family, summarize_problem
-        from vae_jax.problems import Gamma, PoissonGamma
+        from vae_jax.problems import GammaPrior, PoissonGamma
 
         with refusals_are_misuse():
             data: dict[str, Any] = {} if counts is None else {"counts": counts}
-            problem = PoissonGamma(**data, prior_u=Gamma(*self.prior_u), prior_v=Gamma(*self.prior_v))
+            problem = PoissonGamma(**data, prior_u=GammaPrior(*self.prior_u), prior_v=GammaPrior(*self.prior_v))
             family = problem_family(self._family, problem, self.rank)
         fitted = self._ascend(problem.log_joint, family)
         return summarize_problem(problem, self._family, family, fitted, self.seed)
@@ -279,7 +279,7 @@ class Fit:
 
 
 def _history(fitted: "Fitted", window: int) -> list[dict[str, Any]]:
-    windows = zip(fitted.window_means.tolist(), fitted.window_errors.tolist(), strict=True)
+    windows = zip(fitted.window_means.tolist(), fitted.window_mean_ses.tolist(), strict=True)
     return [
         {"steps": (number + 1) * window, "elbo_mean": mean, "elbo_mean_se": error}
         for number, (mean, error) in enumerate(windows)

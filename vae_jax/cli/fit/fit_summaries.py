@@ -18,7 +18,7 @@ from vae_jax.inference.fit.families import Factor, FullRankNormal, LowRankNormal
 from vae_jax.inference.fit.fit import Fit
 from vae_jax.inference.laplace import LaplaceApproximation, laplace
 from vae_jax.inference.latent_space import Support
-from vae_jax.problems.poisson_gamma.poisson_gamma import Gamma, PoissonGamma
+from vae_jax.problems.poisson_gamma.poisson_gamma import GammaPrior, PoissonGamma
 from vae_jax.problems.poisson_gamma.poisson_gamma_posterior import PoissonGammaPosterior, exact_posterior
 
 NUM_DRAWS = 200_000
@@ -112,11 +112,11 @@ class RegressionFit:
                 "coefficient": name,
                 "mean": float(self.moments.mean[k]),
                 "mean_se": float(self.errors[k]),
-                "sd": float(self.moments.std[k]),
+                "std": float(self.moments.std[k]),
                 "laplace_mean": float(self.reference.mode[k]),
-                "laplace_sd": float(scale[k]),
+                "laplace_std": float(scale[k]),
                 "own_scale_mean": float(self.own_mean[k]),
-                "own_scale_sd": float(self.own_std[k]),
+                "own_scale_std": float(self.own_std[k]),
             }
             for k, name in enumerate(self.regression.coefficient_names)
         ]
@@ -130,7 +130,7 @@ class RegressionFit:
         """What else is saved."""
         scaling = zip(self.regression.means.tolist(), self.regression.scales.tolist(), strict=True)
         standardised = {
-            name: {"mean": mean, "sd": scale}
+            name: {"mean": mean, "std": scale}
             for name, (mean, scale) in zip(self.regression.names, scaling, strict=True)
         }
         return fit_summary(self.fitted) | {
@@ -188,13 +188,13 @@ def _joint_family(name: str, supports: Any, start: Any, rank: int) -> Any:
     return LowRankNormal(supports, start=start, rank=rank)
 
 
-def _normal_factor(prior: Gamma) -> Factor:
+def _normal_factor(prior: GammaPrior) -> Factor:
     # Half of the prior's width keeps the draws from the edge at zero.
     mean = prior.concentration / prior.rate
     return Factor(PositiveNormal, {"loc": mean, "scale": min(0.5 * math.sqrt(prior.concentration) / prior.rate, mean)})
 
 
-def _log_normal_factor(prior: Gamma) -> Factor:
+def _log_normal_factor(prior: GammaPrior) -> Factor:
     scale = math.sqrt(math.log1p(1 / prior.concentration))
     return Factor(dist.LogNormal, {"loc": math.log(prior.concentration / prior.rate), "scale": scale})
 

@@ -18,7 +18,7 @@ def print_problem(result: ProblemFit, out: Path) -> None:
     """Moments of q beside the exact posterior's, and the gap."""
     console = Console(highlight=False)
     console.print(f"poisson-gamma, {result.family_name} family: q against the exact posterior", style="bold")
-    table = _table("", "mean ± se", "exact", "sd ± se", "exact")
+    table = _table("", "mean ± se", "exact", "std ± se", "exact")
     for row in result.rows():
         name = row["latent"]
         mean, std = result.moments[name]
@@ -50,16 +50,16 @@ def print_regression(result: RegressionFit, out: Path) -> None:
         f"{result.family_name} family",
         style="bold",
     )
-    table = _table("", "fit: mean, sd", "Laplace: mean, sd", "own scale: mean, sd")
+    table = _table("", "fit: mean, std", "Laplace: mean, std", "own scale: mean, std")
     for row in result.rows():
-        pairs = (("mean", "sd"), ("laplace_mean", "laplace_sd"), ("own_scale_mean", "own_scale_sd"))
-        table.add_row(row["coefficient"], *(_posterior(row[mean], row[sd]) for mean, sd in pairs))
+        pairs = (("mean", "std"), ("laplace_mean", "laplace_std"), ("own_scale_mean", "own_scale_std"))
+        table.add_row(row["coefficient"], *(_posterior(row[mean], row[std]) for mean, std in pairs))
     console.print(table)
     console.print("log mean count = intercept + sum of coefficient x predictor. Predictors are")
-    console.print("standardised (less their mean, over their sd) but under own scale.")
+    console.print("standardised (less their mean, over their std) but under own scale.")
     share = max(result.errors / result.moments.std)
     if math.isfinite(share):
-        console.print(f"The fit's own error of a mean, by its restarts, is at most {share:.0%} of that sd.")
+        console.print(f"The fit's own error of a mean, by its restarts, is at most {share:.0%} of that std.")
     fitted = result.fitted
     console.print(
         f"ELBO {_shown(Estimate(fitted.elbo, fitted.elbo_se))} nats; Laplace's log evidence "
@@ -67,7 +67,7 @@ def print_regression(result: RegressionFit, out: Path) -> None:
     )
     if result.dispersion > OVERDISPERSED:
         console.print(f"Unreliable: the counts vary {result.dispersion:.2f} times as much as a Poisson's about")
-        console.print(f"their means. The sds are too small by a factor of {math.sqrt(result.dispersion):.2f} or so.")
+        console.print(f"their means. The stds are too small by a factor of {math.sqrt(result.dispersion):.2f} or so.")
     _print_ascent(console, fitted)
     _print_end(console, fitted, out)
 
@@ -95,9 +95,9 @@ def _print_end(console: Console, fitted: Fit, out: Path) -> None:
     console.print(f"Saved in {out}: fit.json, fit.csv, history.csv, fit.png, config.json", markup=False)
 
 
-def _posterior(mean: float, sd: float) -> str:
-    decimals = _decimals(sd)
-    return f"{mean:.{decimals}f}, {sd:.{decimals}f}"
+def _posterior(mean: float, std: float) -> str:
+    decimals = _decimals(std)
+    return f"{mean:.{decimals}f}, {std:.{decimals}f}"
 
 
 def _shown(estimate: Estimate) -> str:

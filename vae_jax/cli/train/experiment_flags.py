@@ -23,7 +23,7 @@ def _flags(section: Any) -> Iterator[tuple[str, Any]]:
             yield f"--{field.name.replace('_', '-')}", value
 
 
-def command_line(preset: str, experiment: Experiment) -> str:
+def train_command_line(preset: str, experiment: Experiment) -> str:
     """The command that trains this experiment: the preset and what differs from it."""
     before = flags(PRESETS[preset])
     words = ["vae-jax", "train", preset]

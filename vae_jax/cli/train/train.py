@@ -13,7 +13,7 @@ from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.opened_runs import warn
 from vae_jax.cli.options import check_seed
 from vae_jax.cli.stop_signals import Stopped, stop_requests
-from vae_jax.cli.train.experiment_flags import check_resumable, command_line
+from vae_jax.cli.train.experiment_flags import check_resumable, train_command_line
 from vae_jax.cli.train.preset_help import described_presets
 from vae_jax.cli.train.tensorboard import check_tensorboard, event_writer
 from vae_jax.runtime import environment, start_jax
@@ -127,7 +127,7 @@ class Train:
         about = {
             "command": "train",
             "preset": self.preset,
-            "command_line": command_line(self.preset, experiment),
+            "command_line": train_command_line(self.preset, experiment),
             "images": facts,
             "environment": environment("float32", self.experiment.seed),
         }

@@ -12,7 +12,7 @@ from vae_jax.cli.number_formats import with_error
 from vae_jax.estimators import REGISTRY
 from vae_jax.problems import PoissonGamma, Problem
 from vae_jax.problems.poisson_gamma.poisson_gamma_moments import truncation_effect
-from vae_jax.studies.variance_study import Row, VarianceStudy, is_rounding
+from vae_jax.studies.variance_study import VarianceRow, VarianceStudy, is_rounding
 
 DIVERGENT, UNBELIEVABLE, NONFINITE, BIASED = "∞", "?", "N", "b"
 
@@ -67,7 +67,7 @@ def _side_by_side(study: VarianceStudy, problem: Problem) -> Iterator[Table]:
         yield table
 
 
-def _figures(row: Row) -> tuple[str, str]:
+def _figures(row: VarianceRow) -> tuple[str, str]:
     """Mean and standard deviation with their errors."""
     if is_rounding(row):
         return f"{row.mean:.7g}", "rounding"
@@ -148,7 +148,7 @@ def _exact(value: float | None, status: str) -> str:
     return {"infinite": "∞"}.get(status, status) if value is None else f"{value:#.6g}" if value else "0"
 
 
-def _mark(row: Row) -> str:
+def _mark(row: VarianceRow) -> str:
     if row.num_nonfinite:
         return NONFINITE
     if not REGISTRY[row.estimator].unbiased:

@@ -4,12 +4,12 @@ from vae_jax.inference.cavi.component_selection import Candidate, Selection, cho
 from vae_jax.inference.cavi.coordinate_ascent import Ascent, ConjugateModel, StepInfo, run
 from vae_jax.inference.cavi.fitted_components import Component, component_sizes, components, effective_num_components
 from vae_jax.inference.cavi.gaussian_poisson_mixture import (
-    EarthquakeFactors,
-    EarthquakeMixture,
-    Earthquakes,
+    GaussianPoissonFactors,
+    GaussianPoissonMixture,
+    LocatedCounts,
     Simulation,
-    earthquake_mixture,
-    earthquakes,
+    gaussian_poisson_mixture,
+    located_counts,
 )
 from vae_jax.inference.cavi.mixture_weights import DirichletWeights, GivenWeights, log_num_labellings
 from vae_jax.inference.cavi.normal_model import NormalFactors, NormalModel
@@ -29,11 +29,11 @@ __all__ = [
     "Component",
     "ConjugateModel",
     "DirichletWeights",
-    "EarthquakeFactors",
-    "EarthquakeMixture",
-    "Earthquakes",
     "GammaFactor",
+    "GaussianPoissonFactors",
+    "GaussianPoissonMixture",
     "GivenWeights",
+    "LocatedCounts",
     "NormalFactors",
     "NormalModel",
     "NormalWishartFactors",
@@ -48,9 +48,9 @@ __all__ = [
     "choose_num_components",
     "component_sizes",
     "components",
-    "earthquake_mixture",
-    "earthquakes",
     "effective_num_components",
+    "gaussian_poisson_mixture",
+    "located_counts",
     "log_num_labellings",
     "log_num_symmetries",
     "normal_wishart_mixture",

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 
 from vae_jax.inference.cavi.coordinate_ascent import Ascent, run
 from vae_jax.inference.cavi.fitted_components import EMPTY_BELOW, component_sizes
-from vae_jax.inference.cavi.mixture_weights import Weights, padded
+from vae_jax.inference.cavi.mixture_weights import MixtureWeights, padded
 from vae_jax.typing import PRNGKey
 
 AT_BEST = 0.1
@@ -105,7 +105,7 @@ def choose_num_components(
     The result for a number does not depend on the others.
 
     Args:
-        build: data and a number of components to a mixture with `weights`, as `earthquake_mixture` does.
+        build: data and a number of components to a mixture with `weights`, as `gaussian_poisson_mixture` does.
         data: what the mixtures are fitted to.
         num_components: which numbers. They are sorted.
         key: consumed; each number has its own.
@@ -142,7 +142,7 @@ def choose_num_components(
     return Selection(tuple(candidates))
 
 
-def log_num_symmetries(weights: Weights, is_empty: Bool[np.ndarray, " K"]) -> float:
+def log_num_symmetries(weights: MixtureWeights, is_empty: Bool[np.ndarray, " K"]) -> float:
     """The log of the number of orders of the components that the prior cannot tell apart and q can.
 
     It is log K! where all have the same prior weight and at most one is empty.

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from vae_jax.inference.cavi.gaussian_poisson_mixture import EarthquakeFactors, EarthquakeMixture
-from vae_jax.inference.cavi.mixture_weights import DirichletWeights, Weights
+from vae_jax.inference.cavi.gaussian_poisson_mixture import GaussianPoissonFactors, GaussianPoissonMixture
+from vae_jax.inference.cavi.mixture_weights import DirichletWeights, MixtureWeights
 from vae_jax.inference.cavi.normal_wishart_mixture import NormalWishartFactors, NormalWishartMixture
 
 EMPTY_BELOW = 0.5
@@ -23,15 +23,15 @@ class Component:
     num_events: float
     """The expected number of events, sum_n r_nk."""
     weight: float
-    weight_sd: float
+    weight_std: float
     """Zero where the weights are given."""
     loc: tuple[float, ...]
-    loc_sd: tuple[float, ...]
+    loc_std: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
     """Of events about the place: the inverse of the expected precision."""
     rate: float | None = None
     """The expected count of an event, if the model has counts."""
-    rate_sd: float | None = None
+    rate_std: float | None = None
     dispersion: float | None = None
     """The variance of its events' counts over their mean. A Poisson's is 1."""
 
@@ -42,7 +42,7 @@ class Component:
 
 
 def components(
-    model: EarthquakeMixture | NormalWishartMixture,
+    model: GaussianPoissonMixture | NormalWishartMixture,
     state: Any,
     responsibilities: Float[Array | np.ndarray, "K N"],
     data: Any,
@@ -50,12 +50,12 @@ def components(
     """Every component of a mixture, from its factors and responsibilities."""
     shares = np.asarray(responsibilities, np.float64)
     sizes = shares.sum(1)
-    weights, weights_sd = _weights(model.weights, state.weights)
-    if isinstance(model, EarthquakeMixture):
-        loc_sd, covariances = _round(model, state)
+    weights, weights_std = _weights(model.weights, state.weights)
+    if isinstance(model, GaussianPoissonMixture):
+        loc_std, covariances = _round(model, state)
         rates = _rates(state, shares, np.asarray(data.counts, np.float64))
     else:
-        loc_sd, covariances = _elliptic(state)
+        loc_std, covariances = _elliptic(state)
         rates = [{}] * len(sizes)
     loc = np.asarray(state.loc, np.float64)
     return tuple(
@@ -63,9 +63,9 @@ def components(
             number=k + 1,
             num_events=float(sizes[k]),
             weight=float(weights[k]),
-            weight_sd=float(weights_sd[k]),
+            weight_std=float(weights_std[k]),
             loc=tuple(loc[k].tolist()),
-            loc_sd=tuple(loc_sd[k].tolist()),
+            loc_std=tuple(loc_std[k].tolist()),
             covariance=tuple(map(tuple, covariances[k].tolist())),
             **rates[k],
         )
@@ -73,19 +73,19 @@ def components(
     )
 
 
-def _weights(weights: Weights, factor: Any) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
+def _weights(weights: MixtureWeights, factor: Any) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
     mean = np.asarray(weights.mean(factor), np.float64)
     if not isinstance(weights, DirichletWeights):
         return mean, np.zeros_like(mean)
     return mean, np.sqrt(mean * (1 - mean) / (float(np.sum(factor)) + 1))
 
 
-def _round(model: EarthquakeMixture, state: EarthquakeFactors) -> tuple[np.ndarray, np.ndarray]:
+def _round(model: GaussianPoissonMixture, state: GaussianPoissonFactors) -> tuple[np.ndarray, np.ndarray]:
     """The deviations of the places [K, D], and the covariances [K, D, D]."""
     num_components, num_dimensions = state.loc.shape
-    sd = np.asarray(state.precision, np.float64)[:, None] ** -0.5
+    std = np.asarray(state.precision, np.float64)[:, None] ** -0.5
     covariance = np.eye(num_dimensions) / float(model.position_precision)
-    return np.repeat(sd, num_dimensions, axis=1), np.tile(covariance, (num_components, 1, 1))
+    return np.repeat(std, num_dimensions, axis=1), np.tile(covariance, (num_components, 1, 1))
 
 
 def _elliptic(state: NormalWishartFactors) -> tuple[np.ndarray, np.ndarray]:
@@ -95,11 +95,11 @@ def _elliptic(state: NormalWishartFactors) -> tuple[np.ndarray, np.ndarray]:
     degrees, count = (np.asarray(leaf, np.float64) for leaf in (state.degrees, state.loc_count))
     excess = degrees - num_dimensions - 1
     scale = np.where(excess > 0, 1 / (np.where(excess > 0, excess, 1) * count), np.inf)
-    sd = np.sqrt(np.diagonal(inverse_scale, axis1=1, axis2=2) * scale[:, None])
-    return sd, inverse_scale / degrees[:, None, None]
+    std = np.sqrt(np.diagonal(inverse_scale, axis1=1, axis2=2) * scale[:, None])
+    return std, inverse_scale / degrees[:, None, None]
 
 
-def _rates(state: EarthquakeFactors, shares: np.ndarray, counts: np.ndarray) -> list[dict[str, float]]:
+def _rates(state: GaussianPoissonFactors, shares: np.ndarray, counts: np.ndarray) -> list[dict[str, float]]:
     concentration, rate = (np.asarray(leaf, np.float64) for leaf in (state.concentration, state.rate))
     rows = []
     for k, of_events in enumerate(shares):
@@ -109,21 +109,23 @@ def _rates(state: EarthquakeFactors, shares: np.ndarray, counts: np.ndarray) -> 
         rows.append(
             {
                 "rate": float(concentration[k] / rate[k]),
-                "rate_sd": float(np.sqrt(concentration[k]) / rate[k]),
+                "rate_std": float(np.sqrt(concentration[k]) / rate[k]),
                 "dispersion": float(spread / mean) if mean > 0 else float("nan"),
             }
         )
     return rows
 
 
-def component_sizes(model: EarthquakeMixture | NormalWishartMixture, state: Any) -> Float[np.ndarray, " K"]:
+def component_sizes(model: GaussianPoissonMixture | NormalWishartMixture, state: Any) -> Float[np.ndarray, " K"]:
     """The expected number of events of each component, by what its factor has gained over the prior."""
-    gained = state.rate - model.rate if isinstance(model, EarthquakeMixture) else state.loc_count - model.prior_count
+    gained = (
+        state.rate - model.rate if isinstance(model, GaussianPoissonMixture) else state.loc_count - model.prior_count
+    )
     # What rounding leaves of an empty component may be below zero.
     return np.maximum(np.asarray(gained, np.float64), 0)
 
 
-def effective_num_components(model: EarthquakeMixture | NormalWishartMixture, state: Any) -> float:
+def effective_num_components(model: GaussianPoissonMixture | NormalWishartMixture, state: Any) -> float:
     """The exponential of the entropy of the components' shares of the events: K where all are of one size."""
     sizes = component_sizes(model, state)
     shares = sizes[sizes > 0] / sizes.sum()

@@ -52,8 +52,14 @@ from numpyro.distributions.kl import kl_divergence
 
 from vae_jax.inference.cavi.component_seeding import labels_by_size, plus_plus_labels
 from vae_jax.inference.cavi.coordinate_ascent import StepInfo
-from vae_jax.inference.cavi.located_counts import Earthquakes, earthquakes
-from vae_jax.inference.cavi.mixture_weights import DirichletWeights, Weights, check_weights, num_present, order_by_size
+from vae_jax.inference.cavi.located_counts import LocatedCounts, located_counts
+from vae_jax.inference.cavi.mixture_weights import (
+    DirichletWeights,
+    MixtureWeights,
+    check_weights,
+    num_present,
+    order_by_size,
+)
 from vae_jax.inference.cavi.optimal_assignment import assign, product
 from vae_jax.typing import Distributions, PRNGKey, Scalar
 
@@ -64,7 +70,7 @@ LARGEST_RATE = 2**30
 """Of counts that are drawn: they are integers of 32 bits."""
 
 
-class EarthquakeFactors(NamedTuple):
+class GaussianPoissonFactors(NamedTuple):
     """The factors of the parameters. That of the labels is optimal given them, see `responsibilities`."""
 
     loc: Float[Array, "K D"]
@@ -82,15 +88,15 @@ class EarthquakeFactors(NamedTuple):
 class Simulation(NamedTuple):
     """Parameters from the prior, and events under them."""
 
-    data: Earthquakes
+    data: LocatedCounts
     labels: Int[Array, " N"]
     loc: Float[Array, "K D"]
     rate: Float[Array, " K"]
     weights: Float[Array, " K"]
 
 
-class EarthquakeMixture(NamedTuple):
-    """The mixture's hyperparameters, for `ascent.run`. Build it with `earthquake_mixture`."""
+class GaussianPoissonMixture(NamedTuple):
+    """The mixture's hyperparameters, for `run`. Build it with `gaussian_poisson_mixture`."""
 
     position_precision: Scalar
     """tau, of events about their cluster's place."""
@@ -102,9 +108,9 @@ class EarthquakeMixture(NamedTuple):
     """alpha."""
     rate: Scalar
     """beta."""
-    weights: Weights
+    weights: MixtureWeights
 
-    def init(self, key: PRNGKey, data: Earthquakes) -> EarthquakeFactors:
+    def init(self, key: PRNGKey, data: LocatedCounts) -> GaussianPoissonFactors:
         """The factors of a hard assignment to k-means++ seeds, the larger clusters to the larger prior weights.
 
         Distances are in units of the model's own noise: sqrt(tau) x and 2 sqrt(s) both have about unit variance.
@@ -116,7 +122,7 @@ class EarthquakeMixture(NamedTuple):
         labels = labels_by_size(labels, self.weights.by_component)
         return self.update(jax.nn.one_hot(labels, num_components, axis=0, dtype=data.features.dtype), data)
 
-    def step(self, state: EarthquakeFactors, data: Earthquakes) -> tuple[EarthquakeFactors, StepInfo]:
+    def step(self, state: GaussianPoissonFactors, data: LocatedCounts) -> tuple[GaussianPoissonFactors, StepInfo]:
         """q(Z), then all other factors, which do not depend on each other given q(Z); one pass over the data.
 
         Before the second update the bound is that of q(Z) at its optimum, sum_n log sum_k exp(C_k . f_n) and the terms
@@ -129,27 +135,27 @@ class EarthquakeMixture(NamedTuple):
         elbo = log_normalizer + gain + self._constant(data) - self._divergence(updated)
         return updated, StepInfo(elbo)
 
-    def update(self, responsibilities: Float[Array, "K N"], data: Earthquakes) -> EarthquakeFactors:
+    def update(self, responsibilities: Float[Array, "K N"], data: LocatedCounts) -> GaussianPoissonFactors:
         """The factors of the parameters that are optimal given q(Z)."""
         return self._optimum(product(responsibilities, data.features.T), data)
 
-    def responsibilities(self, state: EarthquakeFactors, data: Earthquakes) -> Float[Array, "K N"]:
+    def responsibilities(self, state: GaussianPoissonFactors, data: LocatedCounts) -> Float[Array, "K N"]:
         """q(Z_n = k), optimal given the other factors."""
         return jax.nn.softmax(product(self._coefficients(state, data), data.features), axis=0)
 
-    def elbo(self, state: EarthquakeFactors, responsibilities: Float[Array, "K N"], data: Earthquakes) -> Scalar:
+    def elbo(self, state: GaussianPoissonFactors, responsibilities: Float[Array, "K N"], data: LocatedCounts) -> Scalar:
         """The exact bound (nats) of any factors, optimal or not."""
         logits = product(self._coefficients(state, data), data.features)
         assigned = (responsibilities * logits).sum() + entr(responsibilities).sum()
         return assigned + self._constant(data) - self._divergence(state)
 
-    def canonical(self, state: EarthquakeFactors) -> EarthquakeFactors:
+    def canonical(self, state: GaussianPoissonFactors) -> GaussianPoissonFactors:
         """Components by falling size, equal ones by place; only those with the same prior weight change places."""
         # The factor's precision grows with the component's size.
         order = order_by_size(self.weights, state.precision, state.loc)
         return jax.tree.map(lambda leaf: leaf[order], state)
 
-    def posterior(self, state: EarthquakeFactors) -> Distributions:
+    def posterior(self, state: GaussianPoissonFactors) -> Distributions:
         """q of the parameters: independent distributions of loc [K, D], rate [K] and, if not given, weights [K]."""
         return {
             "loc": self._loc_factor(state).to_event(2),
@@ -158,7 +164,7 @@ class EarthquakeMixture(NamedTuple):
         }
 
     def predictive_log_density(
-        self, state: EarthquakeFactors, positions: Float[Array, "M D"], counts: Float[Array, " M"]
+        self, state: GaussianPoissonFactors, positions: Float[Array, "M D"], counts: Float[Array, " M"]
     ) -> Float[Array, " M"]:
         """The log density (nats) of new events, with mu, lambda and pi integrated out under q.
 
@@ -197,18 +203,18 @@ class EarthquakeMixture(NamedTuple):
         noise = jax.random.normal(positions_key, (num_events, num_dimensions))
         positions = loc[labels] + noise / jnp.sqrt(self.position_precision)
         counts = jax.random.poisson(counts_key, rate[labels])
-        return Simulation(earthquakes(positions, counts), labels, loc, rate, weights)
+        return Simulation(located_counts(positions, counts), labels, loc, rate, weights)
 
-    def _optimum(self, sums: Float[Array, "K F"], data: Earthquakes) -> EarthquakeFactors:
+    def _optimum(self, sums: Float[Array, "K F"], data: LocatedCounts) -> GaussianPoissonFactors:
         places, counts, sizes = sums[:, :-2], sums[:, -2], sums[:, -1]
         precision = self.prior_precision + self.position_precision * sizes
         pull = self.prior_precision * (self.prior_loc - data.centre)
         loc = data.centre[None] + (pull[None] + self.position_precision * places) / precision[:, None]
-        return EarthquakeFactors(
+        return GaussianPoissonFactors(
             loc, precision, self.concentration + counts, self.rate + sizes, self.weights.update(sizes)
         )
 
-    def _coefficients(self, state: EarthquakeFactors, data: Earthquakes) -> Float[Array, "K F"]:
+    def _coefficients(self, state: GaussianPoissonFactors, data: LocatedCounts) -> Float[Array, "K F"]:
         loc = state.loc - data.centre[None]
         expected_square = (loc**2).sum(1) + loc.shape[1] / state.precision
         log_rate = digamma(state.concentration) - jnp.log(state.rate)
@@ -216,13 +222,13 @@ class EarthquakeMixture(NamedTuple):
         offset = log_weights - self.position_precision / 2 * expected_square - state.concentration / state.rate
         return jnp.concatenate([self.position_precision * loc, log_rate[:, None], offset[:, None]], axis=1)
 
-    def _constant(self, data: Earthquakes) -> Scalar:
+    def _constant(self, data: LocatedCounts) -> Scalar:
         """The bound's terms that depend on no factor."""
         num_dimensions = data.features.shape[0] - 2
         log_normalizer = data.num_events * num_dimensions / 2 * jnp.log(self.position_precision / (2 * math.pi))
         return log_normalizer - self.position_precision / 2 * data.squared_distance - data.log_factorials
 
-    def _divergence(self, state: EarthquakeFactors) -> Scalar:
+    def _divergence(self, state: GaussianPoissonFactors) -> Scalar:
         """That of all parameters' factors from their priors."""
         prior_loc = dist.Normal(self.prior_loc[None], 1 / jnp.sqrt(self.prior_precision))
         of_loc = kl_divergence(self._loc_factor(state), prior_loc).sum()
@@ -230,12 +236,12 @@ class EarthquakeMixture(NamedTuple):
         of_rate = kl_divergence(dist.Gamma(state.concentration, state.rate), prior_rate).sum()
         return of_loc + of_rate + self.weights.divergence(state.weights)
 
-    def _loc_factor(self, state: EarthquakeFactors) -> Any:
+    def _loc_factor(self, state: GaussianPoissonFactors) -> Any:
         return dist.Normal(state.loc, jnp.broadcast_to(1 / jnp.sqrt(state.precision)[:, None], state.loc.shape))
 
 
-def earthquake_mixture(
-    data: Earthquakes,
+def gaussian_poisson_mixture(
+    data: LocatedCounts,
     num_components: int,
     *,
     position_precision: float | None = None,
@@ -243,14 +249,14 @@ def earthquake_mixture(
     prior_precision: float | None = None,
     concentration: float = 1.0,
     rate: float | None = None,
-    weights: Weights | None = None,
-) -> EarthquakeMixture:
+    weights: MixtureWeights | None = None,
+) -> GaussianPoissonMixture:
     """The mixture with a prior on the data's own scale: multiply the positions by c and it multiplies its lengths by c.
 
     No default depends on `num_components`, so that bounds of different numbers of components compare.
 
     Args:
-        data: from `earthquakes`.
+        data: from `located_counts`.
         num_components: K, at most the number of events.
         position_precision: tau. By default 25 / v with v the positions' variance, averaged over dimensions: a cluster
             is a fifth as wide as the data.
@@ -287,7 +293,7 @@ def earthquake_mixture(
     if loc.shape != data.centre.shape or not np.isfinite(loc).all():
         raise ValueError(f"prior_loc must be {num_dimensions} finite numbers, got {loc}: one a dimension")
     given = DirichletWeights(jnp.ones(num_components)) if weights is None else weights
-    prior: Weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), given)
+    prior: MixtureWeights = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), given)
     check_weights(prior, num_components)
     scalars = {name: jnp.asarray(number, dtype) for name, number in numbers.items()}
-    return EarthquakeMixture(prior_loc=loc, weights=prior, **scalars)
+    return GaussianPoissonMixture(prior_loc=loc, weights=prior, **scalars)

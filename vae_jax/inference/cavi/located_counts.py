@@ -1,4 +1,4 @@
-"""Events with places and counts, as the mixture of earthquakes reads them."""
+"""Events with places and counts, as the Gaussian-Poisson mixture reads them."""
 
 from typing import Any, NamedTuple
 
@@ -11,8 +11,8 @@ from scipy.special import gammaln
 from vae_jax.typing import Scalar
 
 
-class Earthquakes(NamedTuple):
-    """Events as the mixture reads them. Build them with `earthquakes`."""
+class LocatedCounts(NamedTuple):
+    """Events as the mixture reads them. Build them with `located_counts`."""
 
     features: Float[Array, "D+2 N"]
     """The positions about their mean, the counts, and ones."""
@@ -36,7 +36,7 @@ class Earthquakes(NamedTuple):
         return self.features[-2]
 
 
-def earthquakes(positions: ArrayLike, counts: ArrayLike) -> Earthquakes:
+def located_counts(positions: ArrayLike, counts: ArrayLike) -> LocatedCounts:
     """Events from their positions [N, D] and counts [N].
 
     Raises:
@@ -69,7 +69,9 @@ def earthquakes(positions: ArrayLike, counts: ArrayLike) -> Earthquakes:
         )
     features = np.vstack([centred.T, numbers, np.ones(len(points))])
     sums = ((centred**2).sum(), log_factorials, len(points))
-    return Earthquakes(jnp.asarray(features, dtype), jnp.asarray(centre, dtype), *(jnp.asarray(x, dtype) for x in sums))
+    return LocatedCounts(
+        jnp.asarray(features, dtype), jnp.asarray(centre, dtype), *(jnp.asarray(x, dtype) for x in sums)
+    )
 
 
 def check_squares(centred: Float[np.ndarray, "N D"], dtype: Any) -> None:

@@ -101,21 +101,21 @@ class DirichletWeights(NamedTuple):
         return jax.random.dirichlet(key, self.concentration)
 
 
-Weights = GivenWeights | DirichletWeights
+MixtureWeights = GivenWeights | DirichletWeights
 
 
-def num_present(weights: Weights) -> Int[Array, ""]:
+def num_present(weights: MixtureWeights) -> Int[Array, ""]:
     """How many components are not absent."""
     return (weights.by_component > 0).sum()
 
 
-def padded(weights: Weights, num_components: int) -> Weights:
+def padded(weights: MixtureWeights, num_components: int) -> MixtureWeights:
     """The same weights with absent components at the end, `num_components` in all."""
     num_absent = num_components - weights.by_component.shape[0]
     return jax.tree.map(lambda leaf: jnp.pad(leaf, (0, num_absent)), weights)
 
 
-def check_weights(weights: Weights, num_components: int) -> None:
+def check_weights(weights: MixtureWeights, num_components: int) -> None:
     """Raises ValueError for weights that are not one a component, not positive, or given and not of sum one."""
     values = np.asarray(weights.by_component)
     if values.shape != (num_components,) or not ((values > 0) & np.isfinite(values)).all():
@@ -124,7 +124,7 @@ def check_weights(weights: Weights, num_components: int) -> None:
         raise ValueError(f"weights must sum to 1, got {values.sum():g}: divide by the sum")
 
 
-def order_by_size(weights: Weights, sizes: Float[Array, " K"], loc: Float[Array, "K D"]) -> Int[Array, " K"]:
+def order_by_size(weights: MixtureWeights, sizes: Float[Array, " K"], loc: Float[Array, "K D"]) -> Int[Array, " K"]:
     """The canonical order of components: by falling size, equal ones by place.
 
     Only components of the same prior weight change places, for the model tells the others apart.

@@ -14,7 +14,7 @@ m_k)' W_k (x - m_k) and E[log |L_k|] = sum_{i=1..D} digamma((v_k + 1 - i) / 2) +
     log r_nk = E[log pi_k] + (E[log |L_k|] - D log 2 pi - D / b_k - v_k (x_n - m_k)' W_k (x_n - m_k)) / 2 + constant_n.
 
 With y_n = x_n - c about the data's mean this is a product of the features (y_n, the elements of y_n y_n', 1) and of
-coefficients, and the updates need the features' sums weighted by r_nk alone, as for the earthquakes.
+coefficients, and the updates need the features' sums weighted by r_nk alone, as for the Gaussian-Poisson mixture.
 
 Reference: Bishop (2006), section 10.2, and appendix B for the Wishart distribution.
 """
@@ -32,7 +32,13 @@ from jaxtyping import Array, Float
 from vae_jax.inference.cavi.component_seeding import labels_by_size, plus_plus_labels
 from vae_jax.inference.cavi.coordinate_ascent import StepInfo
 from vae_jax.inference.cavi.located_counts import check_squares
-from vae_jax.inference.cavi.mixture_weights import DirichletWeights, Weights, check_weights, num_present, order_by_size
+from vae_jax.inference.cavi.mixture_weights import (
+    DirichletWeights,
+    MixtureWeights,
+    check_weights,
+    num_present,
+    order_by_size,
+)
 from vae_jax.inference.cavi.optimal_assignment import assign, product
 from vae_jax.typing import PRNGKey, Scalar
 
@@ -85,7 +91,7 @@ class NormalWishartFactors(NamedTuple):
 
 
 class NormalWishartMixture(NamedTuple):
-    """The mixture's hyperparameters, for `ascent.run`. Build it with `normal_wishart_mixture`."""
+    """The mixture's hyperparameters, for `run`. Build it with `normal_wishart_mixture`."""
 
     prior_loc: Float[Array, " D"]
     """m_0."""
@@ -95,7 +101,7 @@ class NormalWishartMixture(NamedTuple):
     """The inverse of W_0."""
     degrees: Scalar
     """v_0, more than D - 1."""
-    weights: Weights
+    weights: MixtureWeights
 
     def init(self, key: PRNGKey, data: Points) -> NormalWishartFactors:
         """The factors of a hard assignment to k-means++ seeds, in units of the data's standard deviations."""
@@ -108,7 +114,7 @@ class NormalWishartMixture(NamedTuple):
         return self.update(jax.nn.one_hot(labels, prior.shape[0], axis=0, dtype=centred.dtype), data)
 
     def step(self, state: NormalWishartFactors, data: Points) -> tuple[NormalWishartFactors, StepInfo]:
-        """q(Z), then all other factors, in one pass over the data, as `EarthquakeMixture.step` does."""
+        """q(Z), then all other factors, in one pass over the data, as `GaussianPoissonMixture.step` does."""
         coefficients = self._coefficients(state, data)
         sums, log_normalizer = assign(coefficients, data.features)
         updated = self._optimum(sums, data)
@@ -227,7 +233,7 @@ def normal_wishart_mixture(
     prior_count: float = 1.0,
     inverse_scale: ArrayLike | None = None,
     degrees: float | None = None,
-    weights: Weights | None = None,
+    weights: MixtureWeights | None = None,
 ) -> NormalWishartMixture:
     """The mixture with a prior on the data's own scale.
 
@@ -264,6 +270,6 @@ def normal_wishart_mixture(
             f"{np.asarray(matrix).tolist()}: by default it is the data's covariance"
         )
     given = DirichletWeights(jnp.ones(num_components)) if weights is None else weights
-    prior: Weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), given)
+    prior: MixtureWeights = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), given)
     check_weights(prior, num_components)
     return NormalWishartMixture(loc, jnp.asarray(prior_count, dtype), matrix, jnp.asarray(degrees, dtype), prior)

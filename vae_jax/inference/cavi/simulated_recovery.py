@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
-from vae_jax.inference.cavi.gaussian_poisson_mixture import EarthquakeFactors, EarthquakeMixture, Simulation
+from vae_jax.inference.cavi.gaussian_poisson_mixture import GaussianPoissonFactors, GaussianPoissonMixture, Simulation
 
 COVERAGE = 0.95
 """Of the central intervals under q."""
@@ -42,8 +42,8 @@ class Recovery(NamedTuple):
 
 
 def recovery(
-    model: EarthquakeMixture,
-    state: EarthquakeFactors,
+    model: GaussianPoissonMixture,
+    state: GaussianPoissonFactors,
     responsibilities: Float[Array | np.ndarray, "K N"],
     truth: Simulation,
 ) -> Recovery:
@@ -72,7 +72,7 @@ def recovery(
 
 
 def _inside(
-    state: EarthquakeFactors, truth: Simulation, matches: Int[np.ndarray, " K"]
+    state: GaussianPoissonFactors, truth: Simulation, matches: Int[np.ndarray, " K"]
 ) -> tuple[Bool[np.ndarray, "K D"], Bool[np.ndarray, " K"]]:
     matched: Any = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[matches], state)
     tails = (1 - COVERAGE) / 2
@@ -82,7 +82,7 @@ def _inside(
     return loc_inside, (level >= tails) & (level <= 1 - tails)
 
 
-def _log_joint(model: EarthquakeMixture, truth: Simulation) -> Float[np.ndarray, "K N"]:
+def _log_joint(model: GaussianPoissonMixture, truth: Simulation) -> Float[np.ndarray, "K N"]:
     """log p(z_n = k, x_n, s_n) under the true parameters, up to what is the same for all k."""
     positions, counts = np.asarray(truth.data.positions), np.asarray(truth.data.counts)
     rows = []

@@ -19,14 +19,14 @@ FEWEST_DRAWS = 100
 """That a standard error of a standard deviation can be had from."""
 
 
-class Moments(NamedTuple):
+class PosteriorMoments(NamedTuple):
     """Means, standard deviations and correlations of P scalar parameters, each with its Monte Carlo standard error."""
 
     names: tuple[str, ...]
     mean: Vector
     mean_se: Vector
-    sd: Vector
-    sd_se: Vector
+    std: Vector
+    std_se: Vector
     correlation: Matrix
     correlation_se: Matrix
 
@@ -41,10 +41,10 @@ class MomentDifference(NamedTuple):
     mean: float
     mean_se: float
     mean_z: float
-    sd: float
+    std: float
     """-0.4 says that the approximation's standard deviation is 60% of the reference's."""
-    sd_se: float
-    sd_z: float
+    std_se: float
+    std_z: float
 
 
 class CorrelationDifference(NamedTuple):
@@ -66,11 +66,11 @@ class MomentComparison(NamedTuple):
     """Of every pair, the largest absolute difference first."""
 
 
-def compare_moments(approximation: Moments, reference: Moments) -> MomentComparison:
+def compare_moments(approximation: PosteriorMoments, reference: PosteriorMoments) -> MomentComparison:
     """Compares means, standard deviations and correlations, with the noise of both sides.
 
     Args:
-        approximation: the moments of q, from `moments_of_draws` or `exact_moments`.
+        approximation: the moments of q, from `moments_of_draws` or `known_moments`.
         reference: those of the posterior, from long Markov chains (`moments_of_chains`) or exact.
 
     Raises:
@@ -81,17 +81,17 @@ def compare_moments(approximation: Moments, reference: Moments) -> MomentCompari
             f"approximation must have the reference's parameters {_listed(reference.names)}, got "
             f"{_listed(approximation.names)}: match the two"
         )
-    for name, sd in zip(reference.names, reference.sd, strict=True):
-        if not 0 < sd < math.inf:
+    for name, std in zip(reference.names, reference.std, strict=True):
+        if not 0 < std < math.inf:
             raise ValueError(
-                f"the reference's standard deviation of {name} must be positive and finite, got {sd}: leave out "
+                f"the reference's standard deviation of {name} must be positive and finite, got {std}: leave out "
                 "what does not vary"
             )
     return MomentComparison(_parameter_differences(approximation, reference), _correlations(approximation, reference))
 
 
-def moments_of_draws(draws: Latents) -> Moments:
-    """Moments of independent draws, such as those from a variational posterior.
+def moments_of_draws(draws: Latents) -> PosteriorMoments:
+    """PosteriorMoments of independent draws, such as those from a variational posterior.
 
     Args:
         draws: pytree of arrays [S, ...] with at least 100 draws.
@@ -105,8 +105,8 @@ def moments_of_draws(draws: Latents) -> Moments:
     return _moments(names, values[None], _independent)
 
 
-def moments_of_chains(draws: Latents) -> Moments:
-    """Moments of Markov chains' draws, whose standard errors allow for autocorrelation and disagreeing chains.
+def moments_of_chains(draws: Latents) -> PosteriorMoments:
+    """PosteriorMoments of Markov chains' draws, whose standard errors allow for autocorrelation and disagreeing chains.
 
     Args:
         draws: pytree of arrays [C, S, ...], such as NumPyro's `mcmc.get_samples(group_by_chain=True)`.
@@ -120,8 +120,8 @@ def moments_of_chains(draws: Latents) -> Moments:
     return _moments(names, values, effective_sample_size)
 
 
-def exact_moments(mean: Latents, covariance: Float[ArrayLike, "P P"]) -> Moments:
-    """Moments that are known.
+def known_moments(mean: Latents, covariance: Float[ArrayLike, "P P"]) -> PosteriorMoments:
+    """PosteriorMoments that are known.
 
     Args:
         mean: pytree of arrays that names the P parameters.
@@ -136,15 +136,15 @@ def exact_moments(mean: Latents, covariance: Float[ArrayLike, "P P"]) -> Moments
         raise ValueError(f"covariance must be {len(names)} by {len(names)}, got {covariance.shape}: match the mean")
     if (np.diagonal(covariance) < 0).any():
         raise ValueError(f"variances must not be negative, got {np.diagonal(covariance).min()}: correct the covariance")
-    sd = np.sqrt(np.diagonal(covariance))
+    std = np.sqrt(np.diagonal(covariance))
     vector = np.concatenate([np.ravel(np.asarray(leaf, float)) for leaf in jax.tree.leaves(mean)])
-    return Moments(
+    return PosteriorMoments(
         names=names,
         mean=vector,
         mean_se=np.zeros_like(vector),
-        sd=sd,
-        sd_se=np.zeros_like(sd),
-        correlation=_normalised(covariance, sd),
+        std=std,
+        std_se=np.zeros_like(std),
+        correlation=_normalised(covariance, std),
         correlation_se=np.zeros_like(covariance),
     )
 
@@ -174,11 +174,11 @@ def _independent(values: Float[np.ndarray, "1 S P"]) -> Vector:
     return np.full(values.shape[2:], float(values.shape[1]))
 
 
-def _moments(names: tuple[str, ...], values: Float[np.ndarray, "C S P"], effective_size: Any) -> Moments:
+def _moments(names: tuple[str, ...], values: Float[np.ndarray, "C S P"], effective_size: Any) -> PosteriorMoments:
     mean = values.mean(axis=(0, 1))
     centered = values - mean
-    sd = np.sqrt((centered**2).mean(axis=(0, 1)))
-    standard = centered / np.where(sd > 0, sd, 1)
+    std = np.sqrt((centered**2).mean(axis=(0, 1)))
+    standard = centered / np.where(std > 0, std, 1)
     num_parameters = len(names)
     correlation = np.eye(num_parameters)
     correlation_se = np.zeros_like(correlation)
@@ -187,19 +187,19 @@ def _moments(names: tuple[str, ...], values: Float[np.ndarray, "C S P"], effecti
         # One row at a time: all products at once would take P times the memory of the draws.
         row = correlation[first] = (standard[..., first, None] * standard).mean(axis=(0, 1))
         influence = standard[..., first, None] * standard - row * (squares[..., first, None] + squares) / 2
-        correlation_se[first] = _standard_error(influence, effective_size)
-    return Moments(
+        correlation_se[first] = _mean_se(influence, effective_size)
+    return PosteriorMoments(
         names=names,
         mean=mean,
-        mean_se=_standard_error(values, effective_size),
-        sd=sd,
-        sd_se=sd / 2 * _standard_error(squares, effective_size),
+        mean_se=_mean_se(values, effective_size),
+        std=std,
+        std_se=std / 2 * _mean_se(squares, effective_size),
         correlation=correlation,
         correlation_se=correlation_se,
     )
 
 
-def _standard_error(terms: Float[np.ndarray, "C S P"], effective_size: Any) -> Vector:
+def _mean_se(terms: Float[np.ndarray, "C S P"], effective_size: Any) -> Vector:
     """Of the terms' mean."""
     spread = terms.std(axis=(0, 1))
     # A constant has no autocorrelation to be measured, and no error.
@@ -211,19 +211,21 @@ def _standard_error(terms: Float[np.ndarray, "C S P"], effective_size: Any) -> V
     return error
 
 
-def _parameter_differences(approximation: Moments, reference: Moments) -> tuple[MomentDifference, ...]:
-    unit = reference.sd
+def _parameter_differences(
+    approximation: PosteriorMoments, reference: PosteriorMoments
+) -> tuple[MomentDifference, ...]:
+    unit = reference.std
     mean = (approximation.mean - reference.mean) / unit
-    relative_error = reference.sd_se / unit
+    relative_error = reference.std_se / unit
     mean_se = np.hypot(np.hypot(approximation.mean_se, reference.mean_se) / unit, mean * relative_error)
-    ratio = approximation.sd / unit
-    sd_se = np.hypot(approximation.sd_se / unit, ratio * relative_error)
-    columns = (mean, mean_se, _z_scores(mean, mean_se), ratio - 1, sd_se, _z_scores(ratio - 1, sd_se))
+    ratio = approximation.std / unit
+    std_se = np.hypot(approximation.std_se / unit, ratio * relative_error)
+    columns = (mean, mean_se, _z_scores(mean, mean_se), ratio - 1, std_se, _z_scores(ratio - 1, std_se))
     rows = zip(reference.names, *(column.tolist() for column in columns), strict=True)
     return tuple(MomentDifference(*row) for row in rows)
 
 
-def _correlations(approximation: Moments, reference: Moments) -> tuple[CorrelationDifference, ...]:
+def _correlations(approximation: PosteriorMoments, reference: PosteriorMoments) -> tuple[CorrelationDifference, ...]:
     pairs = np.triu_indices(len(reference.names), 1)
     difference = (approximation.correlation - reference.correlation)[pairs]
     error = np.hypot(approximation.correlation_se, reference.correlation_se)[pairs]
@@ -240,9 +242,9 @@ def _z_scores(difference: np.ndarray, error: np.ndarray) -> np.ndarray:
     return np.where(error > 0, difference / np.where(error > 0, error, 1), np.nan)
 
 
-def _normalised(covariance: Matrix, sd: Vector) -> Matrix:
+def _normalised(covariance: Matrix, std: Vector) -> Matrix:
     """The correlation: zero with what does not vary."""
-    scale = np.where(sd > 0, sd, 1)
+    scale = np.where(std > 0, std, 1)
     correlation = covariance / np.outer(scale, scale)
     np.fill_diagonal(correlation, 1)
     return correlation

@@ -23,7 +23,7 @@ class EvidenceEstimate(NamedTuple):
 
     log_evidence: Float[Array, "*N"]
     """log p(x) (nats)."""
-    standard_error: Float[Array, "*N"]
+    log_evidence_se: Float[Array, "*N"]
     """Of the log (nats), by the delta method: that of the mean weight over the mean weight."""
     effective_sample_size: Float[Array, "*N"]
     """(sum_s w_s)^2 / sum_s w_s^2, from 1 to S."""
@@ -88,7 +88,7 @@ def estimate_of(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
     is_calm = pareto_k <= reliability_threshold(num_samples)
     return EvidenceEstimate(
         log_evidence=sums.log_largest + jnp.log(sums.total / num_samples),
-        standard_error=jnp.sqrt(variance),
+        log_evidence_se=jnp.sqrt(variance),
         effective_sample_size=effective_size,
         pareto_k=pareto_k,
         num_samples=jnp.asarray(num_samples),

@@ -161,7 +161,7 @@ def _bound(log_weights: Float[Array, "R K"]) -> EvidenceEstimate:
     effective_size = jax.vmap(effective_sample_size)(log_weights).mean()
     return EvidenceEstimate(
         log_evidence=values.mean(),
-        standard_error=values.std(ddof=1) / jnp.sqrt(jnp.asarray(num_replicates, values.dtype)),
+        log_evidence_se=values.std(ddof=1) / jnp.sqrt(jnp.asarray(num_replicates, values.dtype)),
         effective_sample_size=effective_size,
         pareto_k=shape_of(log_weights.ravel(), log_weights.size),
         num_samples=jnp.asarray(num_samples),

@@ -14,7 +14,7 @@ class WindowMean(NamedTuple):
     """The mean of the ELBO's estimates in a window of steps, and its standard error (nats)."""
 
     mean: Scalar
-    standard_error: Scalar
+    mean_se: Scalar
 
 
 def window_mean(elbos: Float[Array, " W"]) -> WindowMean:
@@ -72,4 +72,4 @@ class ElboPlateau:
 
 def rise_of(before: WindowMean, now: WindowMean) -> tuple[Scalar, Scalar]:
     """How far the mean rose (nats), with its standard error."""
-    return now.mean - before.mean, jnp.hypot(now.standard_error, before.standard_error)
+    return now.mean - before.mean, jnp.hypot(now.mean_se, before.mean_se)

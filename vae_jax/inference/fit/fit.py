@@ -18,7 +18,7 @@ from vae_jax.inference.diagnostics import pareto_smoothed
 from vae_jax.inference.fit.elbo_plateau import ElboPlateau, rise_of
 from vae_jax.inference.fit.families import Family
 from vae_jax.inference.fit.minibatches import Minibatched
-from vae_jax.inference.fit.stochastic_ascent import Step, climb_all
+from vae_jax.inference.fit.stochastic_ascent import Step, ascend_all
 from vae_jax.inference.log_density import as_partial
 from vae_jax.typing import Distributions, Estimator, Latents, LogDensity, Parameters, PRNGKey, Scalar
 
@@ -47,7 +47,7 @@ class Fit(NamedTuple):
     """The estimate (nats) that each step made."""
     window_means: Float[np.ndarray, " W"]
     """Of the history, window by window."""
-    window_errors: Float[np.ndarray, " W"]
+    window_mean_ses: Float[np.ndarray, " W"]
     """Standard errors of those."""
     num_steps: int
     """T."""
@@ -149,7 +149,7 @@ def fit(
     target = log_joint if isinstance(log_joint, Minibatched) else as_partial(log_joint)
     key_steps, key_choice, key_final = jax.random.split(key, 3)
     rule = criterion if stopping is None else stopping
-    climbs = climb_all(
+    climbs = ascend_all(
         target,
         jax.random.split(key_steps, num_restarts),
         family=family,
@@ -163,7 +163,7 @@ def fit(
     judge = partial(_log_weights, target, family=family, num_groups=num_groups)
     logs = np.array(judge(climbs.average, key_choice), np.float64)
     logs[~np.isfinite(logs).all(1)] = np.nan
-    restart_elbos, restart_ses = logs.mean(1), _standard_error(logs)
+    restart_elbos, restart_ses = logs.mean(1), _elbo_se(logs)
     best = int(np.argmax(np.where(np.isfinite(restart_elbos), restart_elbos, -np.inf)))
     kept = jax.tree.map(lambda leaf: leaf[best], climbs)
     logs = np.asarray(judge(jax.tree.map(lambda leaf: leaf[None], kept.average), key_final)[0], np.float64)
@@ -174,11 +174,11 @@ def fit(
         posterior=family.distribution(kept.average),
         params=kept.average,
         elbo=float(logs.mean()),
-        elbo_se=float(_standard_error(logs)),
+        elbo_se=float(_elbo_se(logs)),
         pareto_k=float(pareto_smoothed(jnp.asarray(logs)).k),
         elbo_history=history.ravel(),
         window_means=np.asarray(kept.means)[: len(history)],
-        window_errors=np.asarray(kept.errors)[: len(history)],
+        window_mean_ses=np.asarray(kept.errors)[: len(history)],
         num_steps=history.size,
         converged=bool(rule.is_over(kept.num_flat)),
         rise=float(rise),
@@ -219,7 +219,7 @@ def _log_weights(target: Any, params: Parameters, key: PRNGKey, *, family: Famil
     return lax.map(of_restart, params)
 
 
-def _standard_error(logs: Float[np.ndarray, "*R S"]) -> Any:
+def _elbo_se(logs: Float[np.ndarray, "*R S"]) -> Any:
     return logs.std(-1, ddof=1) / math.sqrt(logs.shape[-1])
 
 

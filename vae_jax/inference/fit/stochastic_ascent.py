@@ -25,7 +25,7 @@ class Step(NamedTuple):
     estimator: Estimator
 
 
-class Climb(NamedTuple):
+class AscentState(NamedTuple):
     """One restart after some windows of steps."""
 
     params: Parameters
@@ -43,7 +43,7 @@ class Climb(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("family", "step", "num_windows", "window", "rule", "stops"))
-def climb_all(
+def ascend_all(
     target: Any,
     keys: Any,
     *,
@@ -53,18 +53,18 @@ def climb_all(
     window: int,
     rule: ElboPlateau,
     stops: bool,
-) -> Climb:
+) -> AscentState:
     """As many restarts as keys, each for at most `num_windows` windows, or until the rule ends it where it `stops`."""
 
-    def climb(key: PRNGKey) -> Climb:
+    def climb(key: PRNGKey) -> AscentState:
         key_start, key_steps = jax.random.split(key)
         start = _start(family.init(key_start), target, family, step, num_windows, window)
 
-        def goes_on(now: Climb) -> Bool[Array, ""]:
+        def goes_on(now: AscentState) -> Bool[Array, ""]:
             is_unfinished = now.num_windows < num_windows
             return is_unfinished & ~_is_settled(now, rule) if stops else is_unfinished
 
-        def advance(now: Climb) -> Climb:
+        def advance(now: AscentState) -> AscentState:
             window_key = jax.random.fold_in(key_steps, now.num_windows)
             return _advance(now, jax.random.split(window_key, window), target, family, step, rule)
 
@@ -76,17 +76,17 @@ def climb_all(
     return jax.vmap(climb)(keys)
 
 
-def _is_settled(climb: Climb, rule: ElboPlateau) -> Bool[Array, ""]:
+def _is_settled(climb: AscentState, rule: ElboPlateau) -> Bool[Array, ""]:
     """Nothing more to win: the rise is over, or the ELBO is lost."""
     is_lost = (climb.num_windows > 0) & ~jnp.isfinite(climb.now.mean)
     return rule.is_over(climb.num_flat) | is_lost
 
 
-def _start(params: Parameters, target: Any, family: Family, step: Step, num_windows: int, window: int) -> Climb:
+def _start(params: Parameters, target: Any, family: Family, step: Step, num_windows: int, window: int) -> AscentState:
     loss = _loss(target, family, step)
     dtype = jax.eval_shape(loss, params, jax.random.key(0)).dtype
     nothing = WindowMean(jnp.full((), -jnp.inf, dtype), jnp.zeros((), dtype))
-    return Climb(
+    return AscentState(
         params=params,
         optimizer_state=step.optimizer.init(params),
         average=params,
@@ -100,7 +100,7 @@ def _start(params: Parameters, target: Any, family: Family, step: Step, num_wind
     )
 
 
-def _advance(now: Climb, keys: Any, target: Any, family: Family, step: Step, rule: ElboPlateau) -> Climb:
+def _advance(now: AscentState, keys: Any, target: Any, family: Family, step: Step, rule: ElboPlateau) -> AscentState:
     """A window of steps."""
     value_and_gradient = jax.value_and_grad(_loss(target, family, step))
 
@@ -116,13 +116,13 @@ def _advance(now: Climb, keys: Any, target: Any, family: Family, step: Step, rul
     mean = window_mean(elbos)
     is_flat = rule.flat(now.now, mean)
     number = now.num_windows
-    return Climb(
+    return AscentState(
         params=params,
         optimizer_state=optimizer_state,
         average=jax.tree.map(lambda leaf: leaf / keys.shape[0], total),
         history=now.history.at[number].set(elbos),
         means=now.means.at[number].set(mean.mean),
-        errors=now.errors.at[number].set(mean.standard_error),
+        errors=now.errors.at[number].set(mean.mean_se),
         before=now.now,
         now=mean,
         num_windows=number + 1,

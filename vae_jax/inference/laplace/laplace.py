@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool
 
 from vae_jax import distributions
-from vae_jax.inference.laplace.newton import Climb, Matrix, Point, Vector, ascend, check_arrival, check_start, look
+from vae_jax.inference.laplace.newton import Matrix, NewtonPath, Point, Vector, ascend, check_arrival, check_start, look
 from vae_jax.typing import LogDensity, Parameters, PRNGKey, Scalar
 
 PROBE = 0.01
@@ -120,7 +120,7 @@ class _Outcome(NamedTuple):
     """All that is known at the end, whether good or bad."""
 
     first: Point
-    climb: Climb
+    climb: NewtonPath
     has_converged: Bool[Array, ""]
     is_surrounded: Bool[Array, ""]
     """By points with a finite density."""

@@ -47,7 +47,7 @@ class _Trial(NamedTuple):
     """The density was not finite there, or at a larger fraction."""
 
 
-class Climb(NamedTuple):
+class NewtonPath(NamedTuple):
     """The way to the mode so far."""
 
     point: Point
@@ -58,18 +58,18 @@ class Climb(NamedTuple):
     """The last step was cut short and gained nothing."""
 
 
-def ascend(density: Callable[[Vector], Scalar], first: Point, max_steps: Any, tolerance: Any) -> Climb:
+def ascend(density: Callable[[Vector], Scalar], first: Point, max_steps: Any, tolerance: Any) -> NewtonPath:
     """Newton steps until one is shorter than the tolerance."""
 
-    def goes_on(climb: Climb) -> Bool[Array, ""]:
+    def goes_on(climb: NewtonPath) -> Bool[Array, ""]:
         return (climb.point.decrement > tolerance) & ~climb.has_stalled & (climb.num_steps < max_steps)
 
-    def advance(climb: Climb) -> Climb:
+    def advance(climb: NewtonPath) -> NewtonPath:
         point = climb.point
         trial = _search(density, point)
         moved = point.position + trial.fraction * point.step
         gains_nothing = (trial.fraction < 1) & (trial.value <= point.value)
-        return Climb(
+        return NewtonPath(
             point=look(density, jnp.where(trial.is_accepted, moved, point.position)),
             num_steps=climb.num_steps + 1,
             num_blocked=jnp.where(trial.is_blocked, climb.num_blocked + 1, 0),
@@ -77,7 +77,7 @@ def ascend(density: Callable[[Vector], Scalar], first: Point, max_steps: Any, to
         )
 
     zero = jnp.zeros((), int)
-    return lax.while_loop(goes_on, advance, Climb(first, zero, zero, jnp.zeros((), bool)))
+    return lax.while_loop(goes_on, advance, NewtonPath(first, zero, zero, jnp.zeros((), bool)))
 
 
 def _search(density: Callable[[Vector], Scalar], point: Point) -> _Trial:
@@ -139,7 +139,7 @@ def check_start(first: Point) -> None:
         )
 
 
-def check_arrival(climb: Climb, first: Point, has_converged: Bool[Array, ""]) -> None:
+def check_arrival(climb: NewtonPath, first: Point, has_converged: Bool[Array, ""]) -> None:
     """Refuses a way that led to no mode."""
     if has_converged:
         return

@@ -83,6 +83,6 @@ def _draw_counts(axes: Axes, component: Component, counts: np.ndarray, shares: n
 
 def _predictive(component: Component) -> stats.distributions.rv_frozen:
     """Counts of new events: a Poisson whose rate is Gamma under q."""
-    mean, sd = component.rate or 0.0, component.rate_sd or math.inf
-    concentration, rate = (mean / sd) ** 2, mean / sd**2
+    mean, std = component.rate or 0.0, component.rate_std or math.inf
+    concentration, rate = (mean / std) ** 2, mean / std**2
     return stats.nbinom(concentration, rate / (rate + 1))

@@ -106,7 +106,7 @@ def _draw_component(axes: Axes, component: Component, colour: str) -> None:
     )  # fmt: skip
     axes.add_patch(ellipse)
     axes.errorbar(
-        component.loc[0], component.loc[1], 2 * component.loc_sd[1], 2 * component.loc_sd[0],
+        component.loc[0], component.loc[1], 2 * component.loc_std[1], 2 * component.loc_std[0],
         fmt="none", ecolor="black", elinewidth=0.9, zorder=4,
     )  # fmt: skip
 

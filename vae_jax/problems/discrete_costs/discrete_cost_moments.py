@@ -17,7 +17,7 @@ from vae_jax.problems.exact_moments import (
     MomentsOfSamples,
     averaged,
     constant,
-    leave_one_out,
+    leave_one_out_moments,
 )
 
 _INDEPENDENT_VALUES = (
@@ -184,7 +184,7 @@ def _sampled_exact(terms: Terms, scores: Mapping[str, np.ndarray], estimator: st
         mean, value_variance, _ = _central(probs, values)
         for name, score in scores.items():
             gradient, variance, kurtosis = _central(probs, (values - mean) * score)
-            moments[name] = leave_one_out(
+            moments[name] = leave_one_out_moments(
                 gradient=gradient,
                 centred_square=variance + gradient**2,
                 centred_kurtosis=kurtosis,

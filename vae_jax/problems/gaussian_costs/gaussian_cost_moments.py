@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from vae_jax.problems.exact_moments import MomentsByParameter, MomentsOfSamples, averaged, leave_one_out, mean_alone
+from vae_jax.problems.exact_moments import (
+    MomentsByParameter,
+    MomentsOfSamples,
+    averaged,
+    leave_one_out_moments,
+    mean_alone,
+)
 from vae_jax.problems.quadrature import difference_moments, moments_of, noise_moments, panels
 
 Derivatives = Callable[[Any], tuple[Any, Any, Any]]
@@ -107,7 +113,7 @@ def _of_leave_one_out(cost: CostOfNormal) -> ByParameter:
 
     def gradient(name: str) -> MomentsOfSamples:
         centred = noise_moments(lambda noise: (cost.f(noise) - value.mean) * cost.score(name, noise))
-        return leave_one_out(
+        return leave_one_out_moments(
             gradient=centred.mean,
             centred_square=centred.variance + centred.mean**2,
             centred_kurtosis=centred.kurtosis,

@@ -17,13 +17,13 @@ from vae_jax.problems.exact_moments import (
     MomentsByParameter,
     MomentsOfSamples,
     averaged,
-    leave_one_out,
+    leave_one_out_moments,
 )
 from vae_jax.problems.quadrature import noise_moments
 from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
 
 
-class Gaussian(NamedTuple):
+class LocScale(NamedTuple):
     """A location and a standard deviation."""
 
     loc: float
@@ -34,7 +34,7 @@ class Gaussian(NamedTuple):
 class LinearGaussian:
     """z ~ N(prior_loc, prior_scale^2), x ~ N(z, noise_scale^2), with q = Normal(loc, scale).
 
-    Parameters are the dict loc, scale. At those of `posterior` the ELBO is `log_marginal`.
+    Parameters are the dict loc, scale. At those of `posterior` the ELBO is `log_evidence`.
 
     Args:
         x: the datum.
@@ -60,14 +60,14 @@ class LinearGaussian:
         _check_positive({"prior_scale": self.prior_scale, "noise_scale": self.noise_scale})
 
     @property
-    def posterior(self) -> Gaussian:
+    def posterior(self) -> LocScale:
         """p(z | x)."""
         precision = self.prior_scale**-2 + self.noise_scale**-2
         loc = (self.prior_loc * self.prior_scale**-2 + self.x * self.noise_scale**-2) / precision
-        return Gaussian(loc, precision**-0.5)
+        return LocScale(loc, precision**-0.5)
 
     @property
-    def log_marginal(self) -> float:
+    def log_evidence(self) -> float:
         """log p(x) (nats)."""
         return float(norm.logpdf(self.x, self.prior_loc, math.hypot(self.prior_scale, self.noise_scale)))
 
@@ -112,7 +112,7 @@ class LinearGaussian:
             ValueError: invalid parameters; later, fewer samples than the estimator needs.
         """
         self.check_params(params)
-        terms = _Terms(self.posterior, self.log_marginal, Gaussian(float(params["loc"]), float(params["scale"])))
+        terms = _Terms(self.posterior, self.log_evidence, LocScale(float(params["loc"]), float(params["scale"])))
         by_parameter = _MOMENTS.get(estimator, _means_alone)(terms)
         return lambda num_samples: {name: moments(num_samples) for name, moments in by_parameter.items()}
 
@@ -138,15 +138,15 @@ Term = Callable[[Any], Any]
 class _Terms:
     """One sample's log weight and its derivatives, as functions of the noise (z - loc) / scale."""
 
-    posterior: Gaussian
-    log_marginal: float
-    q: Gaussian
+    posterior: LocScale
+    log_evidence: float
+    q: LocScale
 
     def log_weight(self, noise: Any) -> Any:
         """The log of p(x, z) / q(z)."""
         standard = (self.q.loc + self.q.scale * noise - self.posterior.loc) / self.posterior.scale
         ratio = math.log(self.q.scale / self.posterior.scale)
-        return self.log_marginal + ratio + (noise**2 - standard**2) / 2
+        return self.log_evidence + ratio + (noise**2 - standard**2) / 2
 
     def without_log_q(self, noise: Any) -> Any:
         """The same with the entropy of q in the place of -log q."""
@@ -198,7 +198,7 @@ def _of_leave_one_out(terms: _Terms) -> ByParameter:
     def gradient(name: str) -> MomentsOfSamples:
         score = terms.score(name)
         centred = noise_moments(lambda noise: (terms.log_weight(noise) - value.mean) * score(noise))
-        return leave_one_out(
+        return leave_one_out_moments(
             gradient=centred.mean,
             centred_square=centred.variance + centred.mean**2,
             centred_kurtosis=centred.kurtosis,

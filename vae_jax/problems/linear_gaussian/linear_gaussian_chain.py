@@ -45,7 +45,7 @@ class LinearGaussianChain:
             raise ValueError(f"noise_scale must be positive and finite, got {self.noise_scale}: change it")
 
     @property
-    def log_marginal(self) -> float:
+    def log_evidence(self) -> float:
         """log p(x) (nats)."""
         weights = self._weights
         covariance = weights @ weights.T + self.noise_scale**2 * np.eye(self.num_latents)

@@ -25,15 +25,15 @@ RESOLVED_STEPS = 1_000
 """Representable numbers that a scale must span at loc: fewer, and rounding shapes the draws."""
 
 
-class Gamma(NamedTuple):
+class GammaPrior(NamedTuple):
     """A Gamma prior, of mean concentration / rate."""
 
     concentration: float
     rate: float
 
 
-PUBLISHED_PRIOR_U = Gamma(5.0, 1.0)
-PUBLISHED_PRIOR_V = Gamma(4.0, 4.0)
+PUBLISHED_PRIOR_U = GammaPrior(5.0, 1.0)
+PUBLISHED_PRIOR_V = GammaPrior(4.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class PoissonGamma:
     """
 
     counts: Sequence[int | float] | np.ndarray = PUBLISHED_COUNTS
-    prior_u: Gamma = PUBLISHED_PRIOR_U
-    prior_v: Gamma = PUBLISHED_PRIOR_V
+    prior_u: GammaPrior = PUBLISHED_PRIOR_U
+    prior_v: GammaPrior = PUBLISHED_PRIOR_V
     family: str = "normal"
 
     name: ClassVar[str] = "poisson-gamma"
@@ -74,13 +74,13 @@ class PoissonGamma:
                     f"counts must be integers from 0 to {LARGEST_COUNT:,}, got {count} as value {number}: mend the data"
                 )
         for name, prior in (("prior_u", self.prior_u), ("prior_v", self.prior_v)):
-            for field, value in zip(Gamma._fields, prior, strict=True):
+            for field, value in zip(GammaPrior._fields, prior, strict=True):
                 if not 0 < value < math.inf:
                     raise ValueError(f"{name} must have a positive, finite {field}, got {value}: change it")
         # Any sequences are taken, and kept as what can be hashed.
         object.__setattr__(self, "counts", tuple(int(count) for count in self.counts))
-        object.__setattr__(self, "prior_u", Gamma(*self.prior_u))
-        object.__setattr__(self, "prior_v", Gamma(*self.prior_v))
+        object.__setattr__(self, "prior_u", GammaPrior(*self.prior_u))
+        object.__setattr__(self, "prior_v", GammaPrior(*self.prior_v))
         if self.family not in self.families:
             raise ValueError(f"family must be one of {', '.join(self.families)}, got {self.family}")
 

@@ -14,7 +14,7 @@ from vae_jax.problems.exact_moments import (
     ExactMoments,
     averaged,
     constant,
-    leave_one_out,
+    leave_one_out_moments,
     mean_alone,
 )
 from vae_jax.problems.quadrature import LatentNodes
@@ -99,7 +99,7 @@ def _gradient_moments(grid: "LatentGrid", name: str, estimator: str) -> Callable
         score = grid.score(name)
         mean, value_variance, _ = grid.moments(grid.log_weight)
         gradient, variance, kurtosis = grid.moments((grid.log_weight - mean) * score)
-        return leave_one_out(
+        return leave_one_out_moments(
             gradient=gradient,
             centred_square=variance + gradient**2,
             centred_kurtosis=kurtosis,

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import gammaln
 
-from vae_jax.problems.poisson_gamma.poisson_gamma import Gamma, PoissonGamma
+from vae_jax.problems.poisson_gamma.poisson_gamma import GammaPrior, PoissonGamma
 
 Grid = Float[np.ndarray, " G"]
 
@@ -65,7 +65,7 @@ def exact_marginals(problem: PoissonGamma) -> dict[str, tuple[Grid, Grid]]:
 
 
 def _marginal(
-    problem: PoissonGamma, other_prior: Gamma, prior: Gamma, other_power: float, power: float
+    problem: PoissonGamma, other_prior: GammaPrior, prior: GammaPrior, other_power: float, power: float
 ) -> tuple[Grid, Grid, float]:
     """Points of a latent's logarithm, the posterior's share of each, and the evidence, the other integrated out."""
 

@@ -20,7 +20,7 @@ from vae_jax.vae.data.binarization import WHITE
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.models.likelihoods import Outputs, PixelLikelihood, Pixels
 from vae_jax.vae.models.vae import VAE, HierarchicalVAE, Params, TwoLayers
-from vae_jax.vae.results.trained_model import Trained
+from vae_jax.vae.results.trained_model import TrainedModel
 from vae_jax.vae.training.image_scores import IMAGES_AT_ONCE
 
 PixelRule: TypeAlias = Callable[[PixelLikelihood, Outputs, PRNGKey], Pixels]
@@ -46,7 +46,7 @@ class Samples(NamedTuple):
     """As the model has them: [N, D], or `TwoLayers` of a hierarchical one."""
 
 
-def sample_images(trained: Trained, key: PRNGKey, num_images: int, *, pixels: PixelRule = mean_pixels) -> Samples:
+def sample_images(trained: TrainedModel, key: PRNGKey, num_images: int, *, pixels: PixelRule = mean_pixels) -> Samples:
     """Ancestral samples: latents from the prior, then images. The first of more are the same as of fewer.
 
     Args:
@@ -63,7 +63,7 @@ def sample_images(trained: Trained, key: PRNGKey, num_images: int, *, pixels: Pi
     return _sampled(*_of_one_seed(trained), key, num_images=num_images, pixels=pixels)
 
 
-def decode_images(trained: Trained, latents: Float[Array | np.ndarray, "N D"]) -> Float[Array, "N ..."]:
+def decode_images(trained: TrainedModel, latents: Float[Array | np.ndarray, "N D"]) -> Float[Array, "N ..."]:
     """The mean image of each row of latents, which are those of the lower layer in a hierarchical model.
 
     Raises:
@@ -86,7 +86,7 @@ class Codes(NamedTuple):
     """E_q[upper|lower] at one draw of the lower layer. U is 0 without a second layer."""
 
 
-def encode_images(trained: Trained, images: UInt8[np.ndarray, "N X"], key: PRNGKey) -> Codes:
+def encode_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"], key: PRNGKey) -> Codes:
     """The codes of any number of images, a few at a time.
 
     Args:
@@ -100,7 +100,7 @@ def encode_images(trained: Trained, images: UInt8[np.ndarray, "N X"], key: PRNGK
     return _encoded(*_of_one_seed(trained), images, key)
 
 
-def reconstruct_images(trained: Trained, images: UInt8[np.ndarray, "N X"]) -> Float[Array, "N ..."]:
+def reconstruct_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"]) -> Float[Array, "N ..."]:
     """The mean image at the mean of q(z|x), of its lower layer in a hierarchical model: nothing is drawn.
 
     Args:
@@ -113,7 +113,7 @@ def reconstruct_images(trained: Trained, images: UInt8[np.ndarray, "N X"]) -> Fl
     return decode_images(trained, _means(trained, images))
 
 
-def decode_manifold(trained: Trained, num_per_side: int) -> Float[Array, "R C ..."]:
+def decode_manifold(trained: TrainedModel, num_per_side: int) -> Float[Array, "R C ..."]:
     """Mean images over a grid of latents at the midpoint quantiles of the prior, as `plotting.manifold` has them.
 
     Args:
@@ -137,13 +137,13 @@ def decode_manifold(trained: Trained, num_per_side: int) -> Float[Array, "R C ..
     return images.reshape(num_per_side, num_per_side, *trained.shape)
 
 
-def has_manifold(trained: Trained) -> bool:
+def has_manifold(trained: TrainedModel) -> bool:
     """Whether all that the model can make lies over two latents with a standard normal prior."""
     return trained.experiment.model.latent_size == 2 and trained.experiment.model.network != "hierarchical"
 
 
 def interpolate(
-    trained: Trained, first: UInt8[np.ndarray, "R X"], second: UInt8[np.ndarray, "_ X"], num_steps: int
+    trained: TrainedModel, first: UInt8[np.ndarray, "R X"], second: UInt8[np.ndarray, "_ X"], num_steps: int
 ) -> Float[Array, "R S ..."]:
     """From each first image to its second one: the original, a straight path of latents, the other original.
 
@@ -177,14 +177,14 @@ def on_unit_scale(images: UInt8[np.ndarray, "N X"], shape: tuple[int, ...]) -> F
     return images.reshape(-1, *shape).astype(np.float32) / WHITE
 
 
-def _of_one_seed(trained: Trained) -> tuple[Architecture, Params]:
+def _of_one_seed(trained: TrainedModel) -> tuple[Architecture, Params]:
     num_seeds = trained.experiment.num_seeds
     if num_seeds > 1:
         raise ValueError(f"trained must be a model of one seed, got {num_seeds}: choose one with of_seed")
     return trained.architecture, trained.params
 
 
-def _means(trained: Trained, images: UInt8[np.ndarray, "N X"]) -> Float[Array, "N D"]:
+def _means(trained: TrainedModel, images: UInt8[np.ndarray, "N X"]) -> Float[Array, "N D"]:
     return encode_images(trained, images, jax.random.key(0)).means
 
 

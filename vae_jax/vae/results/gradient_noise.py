@@ -18,7 +18,7 @@ from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.data.binarization import batch_pixels
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.models.vae import Params
-from vae_jax.vae.training.objectives import Weights, batch_terms
+from vae_jax.vae.training.objectives import DivergenceWeights, batch_terms
 
 NUM_GROUPS = 10
 """Of replicates, which the standard errors are jackknifed over."""
@@ -49,7 +49,7 @@ class LayerNoise:
 
 
 def training_loss(
-    experiment: Experiment, architecture: Architecture, pixels: UInt8[Array, "N X"], weights: Weights
+    experiment: Experiment, architecture: Architecture, pixels: UInt8[Array, "N X"], weights: DivergenceWeights
 ) -> Callable[[Params, PRNGKey], Scalar]:
     """The loss of a training step: a batch of random images, binarized and sampled by one key.
 

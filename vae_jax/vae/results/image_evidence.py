@@ -15,7 +15,7 @@ from vae_jax.typing import PRNGKey, Scalar
 from vae_jax.vae.data.binarization import WHITE
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.models.vae import VAE, Params
-from vae_jax.vae.results.trained_model import Trained
+from vae_jax.vae.results.trained_model import TrainedModel
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["model"], meta_fields=[])
@@ -45,7 +45,7 @@ class ModelPrior:
 
 
 def image_evidence(
-    trained: Trained,
+    trained: TrainedModel,
     images: UInt8[np.ndarray, "N X"],
     key: PRNGKey,
     *,

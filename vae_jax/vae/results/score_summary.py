@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from scipy import stats
 
-from vae_jax.files import plain
+from vae_jax.files import json_ready
 from vae_jax.vae.results.image_likelihood import SAMPLES_AT_ONCE, LogMarginals, log_marginals
-from vae_jax.vae.results.trained_model import Trained
+from vae_jax.vae.results.trained_model import TrainedModel
 from vae_jax.vae.runs.run_folder import RunFolder
 from vae_jax.vae.training.image_scores import Scores, make_score
 from vae_jax.vae.training.many_seeds import seed_keys
@@ -37,7 +37,7 @@ LIKELIHOOD = (
 """What only an evaluation finds out, and where it ran."""
 
 
-def scores_of(trained: Trained, images: np.ndarray, key: Any) -> Scores:
+def scores_of(trained: TrainedModel, images: np.ndarray, key: Any) -> Scores:
     """Scores of a model, or of each seed's, on images as the model sees them times 255 [N, X]."""
     num_seeds = trained.experiment.num_seeds
     score = make_score(trained.architecture, images, num_seeds=num_seeds)
@@ -109,7 +109,7 @@ def _plain(counts: np.ndarray | np.integer) -> Any:
 
 
 def importance_sampled(
-    trained: Trained,
+    trained: TrainedModel,
     images: np.ndarray,
     key: Any,
     *,
@@ -140,7 +140,7 @@ def importance_sampled(
     return LogMarginals(*joined)
 
 
-def importance_sampling_seconds(trained: Trained, images: np.ndarray, *, num_importance_samples: int) -> float:
+def importance_sampling_seconds(trained: TrainedModel, images: np.ndarray, *, num_importance_samples: int) -> float:
     """About how long `importance_sampled` will take, from a chunk of samples of a few images.
 
     The program that it will run is compiled before, which is not counted.
@@ -186,6 +186,6 @@ def likelihood_before(folder: RunFolder, summary: Mapping[str, Any]) -> dict[str
 def add_evaluation(folder: RunFolder, summary: Mapping[str, Any]) -> None:
     """Adds a line to a run's evaluations.jsonl: scores that are not those of a whole split as the run trained on it."""
     with (folder.path / "evaluations.jsonl").open("a") as file:
-        file.write(json.dumps(plain(summary), allow_nan=False) + "\n")
+        file.write(json.dumps(json_ready(summary), allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())

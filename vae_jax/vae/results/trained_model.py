@@ -14,7 +14,7 @@ from vae_jax.vae.training.training_loop import Learned, abstract_state
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A model with its parameters, in numpy arrays; with several seeds they have a leading axis of them."""
 
     experiment: Experiment
@@ -34,7 +34,7 @@ class Trained:
         """The model without its parameters."""
         return Architecture(self.experiment.model, self.shape, self.experiment.training.precision)
 
-    def of_seed(self, seed: int) -> "Trained":
+    def of_seed(self, seed: int) -> "TrainedModel":
         """The model of one seed alone.
 
         Raises:
@@ -49,7 +49,7 @@ class Trained:
         return replace(self, learned=learned, experiment=replace(self.experiment, num_seeds=1))
 
 
-def load_trained(folder: RunFolder, *, which: str = "best", on_damage: Callable[[str], None]) -> Trained:
+def load_trained(folder: RunFolder, *, which: str = "best", on_damage: Callable[[str], None]) -> TrainedModel:
     """The model of a run at its best checkpoint, by the validation ELBO, or at its latest.
 
     Args:
@@ -73,4 +73,4 @@ def load_trained(folder: RunFolder, *, which: str = "best", on_damage: Callable[
     checkpoints = Checkpoints(folder.checkpoints)
     restore = checkpoints.restore_best if which == "best" else checkpoints.restore_latest
     restored = restore(abstract_state(experiment, num_images, shape), on_damage=on_damage)
-    return Trained(experiment, shape, restored.step, restored.state.learned)
+    return TrainedModel(experiment, shape, restored.step, restored.state.learned)

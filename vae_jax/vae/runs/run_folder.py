@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vae_jax.files import plain, replacing, write_csv, write_json
+from vae_jax.files import json_ready, replacing, write_csv, write_json
 from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
 
-Row: TypeAlias = dict[str, Any]
+EpochRow: TypeAlias = dict[str, Any]
 """The metrics of an epoch by name. With several seeds a metric of each is a list."""
 
 
@@ -60,14 +60,14 @@ class RunFolder:
         """Writes the scores of a split."""
         write_json(self.summary_path(split), {"num_epochs": len(self.rows()), **summary})
 
-    def append_row(self, row: Row) -> None:
+    def append_row(self, row: EpochRow) -> None:
         """Adds an epoch to metrics.jsonl, so that it outlives the process."""
         with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(plain(row), allow_nan=False) + "\n")
+            file.write(json.dumps(json_ready(row), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[EpochRow]:
         """The epochs of metrics.jsonl. The last is left out if it was cut short in writing.
 
         Raises:
@@ -87,10 +87,10 @@ class RunFolder:
                 raise NoRun(f"{self.path / 'metrics.jsonl'} must be JSON lines, got {error} in {number}") from error
         return rows
 
-    def keep_rows(self, rows: Sequence[Row]) -> None:
+    def keep_rows(self, rows: Sequence[EpochRow]) -> None:
         """Makes these the epochs of metrics.jsonl."""
         with replacing(self.path / "metrics.jsonl") as file:
-            file.writelines(json.dumps(plain(row)) + "\n" for row in rows)
+            file.writelines(json.dumps(json_ready(row)) + "\n" for row in rows)
 
     def write_csv(self) -> None:
         """Writes metrics.csv from metrics.jsonl, a line for each epoch and seed."""
@@ -107,7 +107,7 @@ class RunFolder:
             raise NoRun(f"{self.path / name} must be JSON, got {error}: the run cannot be used without it") from error
 
 
-def _by_seed(row: Row) -> list[Row]:
+def _by_seed(row: EpochRow) -> list[EpochRow]:
     seeds = max((len(value) for value in row.values() if isinstance(value, list)), default=1)
     return [
         {"epoch": row["epoch"], "seed": seed}

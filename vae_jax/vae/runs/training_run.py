@@ -22,7 +22,7 @@ from vae_jax.vae.data.image_data import ImageData
 from vae_jax.vae.data.visible_images import training_images, visible_images
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.runs.checkpoints import Checkpoints
-from vae_jax.vae.runs.run_folder import Row, RunFolder
+from vae_jax.vae.runs.run_folder import EpochRow, RunFolder
 from vae_jax.vae.runs.step_pacing import Pace
 from vae_jax.vae.training.image_scores import Scores, make_score
 from vae_jax.vae.training.many_seeds import place_by_seed, seed_keys
@@ -59,7 +59,7 @@ class Report(NamedTuple):
     kl: float
     images_per_second: float
     """Of all seeds together."""
-    row: Row | None
+    row: EpochRow | None
     """The metrics of the epoch, if this is its end."""
 
 
@@ -69,7 +69,7 @@ class Outcome:
 
     finished: bool
     """Whether there is nothing left to train; else it can be resumed."""
-    rows: list[Row]
+    rows: list[EpochRow]
 
 
 class Run:
@@ -207,15 +207,15 @@ class Run:
             return "no checkpoint had been saved"
         return f"the checkpoint of step {steps[-1]} is kept, but resumed from it the run would come to the same"
 
-    def _is_early(self, rows: list[Row]) -> bool:
+    def _is_early(self, rows: list[EpochRow]) -> bool:
         """Whether the validation ELBO has not risen for as long as the patience."""
         patience, best = self.experiment.training.patience, best_row(rows)
         return patience is not None and best is not None and rows[-1]["epoch"] - best["epoch"] >= patience
 
-    def _row(self, state: TrainState, epoch: int, pace: "Pace") -> Row:
+    def _row(self, state: TrainState, epoch: int, pace: "Pace") -> EpochRow:
         experiment = self.experiment
         scores = self._score(_evaluation_keys(self.key, experiment.num_seeds), state.learned.model)
-        row: Row = {"epoch": epoch, "step": epoch * self.steps_per_epoch}
+        row: EpochRow = {"epoch": epoch, "step": epoch * self.steps_per_epoch}
         row |= {f"train_{name}": values(total / self.num_images) for name, total in state.sums._asdict().items()}
         row |= _validation_metrics(scores if self.has_validation else None)
         if not np.all(np.isfinite(row["validation_elbo"] or 0)):
@@ -231,7 +231,7 @@ class Run:
         """Images of an average step, of all seeds together."""
         return self.num_images / self.steps_per_epoch * self.experiment.num_seeds
 
-    def _report(self, state: TrainState, epoch: int, share: float, pace: "Pace", row: Row | None) -> Report:
+    def _report(self, state: TrainState, epoch: int, share: float, pace: "Pace", row: EpochRow | None) -> Report:
         seen = min(share * self.steps_per_epoch * self.experiment.training.batch_size, self.num_images)
         elbo, reconstruction, kl = (
             float(np.mean(jax.device_get(total))) / seen
@@ -241,7 +241,7 @@ class Run:
         return Report(epoch, self.experiment.training.num_epochs, share, elbo, reconstruction, kl, speed, row)
 
 
-def best_row(rows: list[Row]) -> Row | None:
+def best_row(rows: list[EpochRow]) -> EpochRow | None:
     """The epoch of the highest validation ELBO, averaged over the seeds; None without one."""
     scored = [row for row in rows if row["validation_elbo"] is not None]
     return max(scored, key=lambda row: np.mean(row["validation_elbo"]), default=None)
@@ -252,7 +252,7 @@ def values(array: Any) -> Any:
     return np.asarray(jax.device_get(array)).tolist()
 
 
-def _validation_metrics(scores: Scores | None) -> Row:
+def _validation_metrics(scores: Scores | None) -> EpochRow:
     names = ("elbo", "elbo_se", "reconstruction", "kl")
     if scores is None:
         return {f"validation_{name}": None for name in names}
@@ -275,7 +275,7 @@ def _all_finite(tree: Any, num_seeds: int) -> Array:
 class _Saver:
     """Saves the latest state from time to time, and the best with it."""
 
-    def __init__(self, run: Run, seconds: float, best: Row | None, step: int) -> None:
+    def __init__(self, run: Run, seconds: float, best: EpochRow | None, step: int) -> None:
         self.checkpoints, self.seconds = run.checkpoints, seconds
         self.best_score = -math.inf if best is None else float(np.mean(best["validation_elbo"]))
         self.unsaved_best: tuple[int, TrainState] | None = None
@@ -284,7 +284,7 @@ class _Saver:
         self.saved_at = time.monotonic()
         self.scores: dict[int, float] = {}
 
-    def note(self, state: TrainState, step: int, row: Row) -> None:
+    def note(self, state: TrainState, step: int, row: EpochRow) -> None:
         """Remembers the state of an epoch's end if it is the best so far. The state itself is used up by training."""
         if row["validation_elbo"] is None:
             return

@@ -49,7 +49,7 @@ class ImageTerms(NamedTuple):
     kl: Scalar
 
 
-class Weights(NamedTuple):
+class DivergenceWeights(NamedTuple):
     """What an objective's schedules give at a step."""
 
     beta: Scalar
@@ -63,7 +63,7 @@ def batch_terms(
     key: PRNGKey,
     *,
     image_weights: Float[Array, " B"],
-    weights: Weights,
+    weights: DivergenceWeights,
 ) -> BatchTerms:
     """The objective of a batch and the ELBO beside it.
 

@@ -25,7 +25,7 @@ from vae_jax.vae.data.binarization import WHITE, batch_pixels
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.models.vae import Params
 from vae_jax.vae.training.many_seeds import SeedKeys, over_seeds, seed_keys, to_devices
-from vae_jax.vae.training.objectives import BatchTerms, Weights, batch_terms
+from vae_jax.vae.training.objectives import BatchTerms, DivergenceWeights, batch_terms
 from vae_jax.vae.training.optimizers import make_optimizer
 from vae_jax.vae.training.training_schedules import alpha_at, beta_at
 
@@ -197,12 +197,12 @@ def _noted(failure: Failure, terms: BatchTerms, step: Int[Array, ""]) -> Failure
 
 def current_weights(
     experiment: Experiment, learned: Learned, step: Int[Array, ""] | int, steps_per_epoch: int
-) -> Weights:
+) -> DivergenceWeights:
     """The weight and the skew of the divergence at a step."""
     objective, num_steps = experiment.objective, experiment.training.num_epochs * steps_per_epoch
     logit = learned.alpha_logit
     alpha = alpha_at(objective, step, num_steps) if logit is None else jax.nn.sigmoid(logit)
-    return Weights(beta_at(objective, step, num_steps), alpha)
+    return DivergenceWeights(beta_at(objective, step, num_steps), alpha)
 
 
 def _logit(share: float) -> Scalar:
