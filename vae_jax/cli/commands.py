@@ -6,35 +6,35 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from vae_jax.cli.cavi.cavi import Cavi
-from vae_jax.cli.compare import Compare
-from vae_jax.cli.encode import Encode
-from vae_jax.cli.evaluate import Evaluate
-from vae_jax.cli.evidence.evidence import Evidence
-from vae_jax.cli.fit.fit import Fit
-from vae_jax.cli.laplace import Laplace
+from vae_jax.cli.cavi.cavi import CaviCommand
+from vae_jax.cli.compare import CompareCommand
+from vae_jax.cli.encode import EncodeCommand
+from vae_jax.cli.evaluate import EvaluateCommand
+from vae_jax.cli.evidence.evidence import EvidenceCommand
+from vae_jax.cli.fit.fit import FitCommand
+from vae_jax.cli.laplace import LaplaceCommand
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
-from vae_jax.cli.plot import Plot
-from vae_jax.cli.reconstruct import Reconstruct
-from vae_jax.cli.sample import Sample
-from vae_jax.cli.train.train import Train
-from vae_jax.cli.variance.variance import Variance
+from vae_jax.cli.plot import PlotCommand
+from vae_jax.cli.reconstruct import ReconstructCommand
+from vae_jax.cli.sample import SampleCommand
+from vae_jax.cli.train.train import TrainCommand
+from vae_jax.cli.variance.variance import VarianceCommand
 from vae_jax.vae.config.presets import DEFAULT_PRESET, PRESETS
 from vae_jax.vae.runs.run_folder import RunFolder
 
 COMMANDS = {
-    "variance": Variance,
-    "compare": Compare,
-    "laplace": Laplace,
-    "cavi": Cavi,
-    "evidence": Evidence,
-    "fit": Fit,
-    "train": Train,
-    "evaluate": Evaluate,
-    "sample": Sample,
-    "reconstruct": Reconstruct,
-    "encode": Encode,
-    "plot": Plot,
+    "variance": VarianceCommand,
+    "compare": CompareCommand,
+    "laplace": LaplaceCommand,
+    "cavi": CaviCommand,
+    "evidence": EvidenceCommand,
+    "fit": FitCommand,
+    "train": TrainCommand,
+    "evaluate": EvaluateCommand,
+    "sample": SampleCommand,
+    "reconstruct": ReconstructCommand,
+    "encode": EncodeCommand,
+    "plot": PlotCommand,
 }
 
 
@@ -54,7 +54,7 @@ def commands_of(arguments: Sequence[str]) -> tuple[Any, list[str]]:
     return Union[members], arguments  # noqa: UP007
 
 
-def _train_default(arguments: list[str]) -> tuple[Train, list[str]]:
+def _train_default(arguments: list[str]) -> tuple[TrainCommand, list[str]]:
     """The preset or the run that a training begins with, and the arguments without its name."""
     resumed = _resumed(arguments)
     if resumed is not None:
@@ -62,13 +62,13 @@ def _train_default(arguments: list[str]) -> tuple[Train, list[str]]:
         with refusals_are_misuse():
             preset = folder.read_config().get("preset")
             known = preset if preset in PRESETS else DEFAULT_PRESET
-            return Train(folder.experiment(), preset=known), arguments
+            return TrainCommand(folder.experiment(), preset=known), arguments
     preset = DEFAULT_PRESET
     if len(arguments) > 1 and not arguments[1].startswith("-"):
         preset = arguments.pop(1)
     if preset not in PRESETS:
         raise Misuse(f"the preset must be one of {', '.join(PRESETS)}, got {preset}: choose of these")
-    return Train(PRESETS[preset], preset=preset), arguments
+    return TrainCommand(PRESETS[preset], preset=preset), arguments
 
 
 def _resumed(arguments: list[str]) -> Path | None:

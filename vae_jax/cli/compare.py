@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Compare:
+class CompareCommand:
     """The ratio of two gradient estimators' variances, with a confidence interval, and of what they cost.
 
     Both draw from the same keys. Prints a table, and saves it with its figure as compare.json, compare.csv, ratios.png

@@ -16,7 +16,7 @@ from vae_jax.runtime import start_jax
 
 
 @dataclass(frozen=True)
-class Encode:
+class EncodeCommand:
     """Encodes the images of a split.
 
     Saves an .npz whose arrays are means and scales of q(z|x), both [N, D], and labels [N] if there are any. Of a

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class EvaluateCommand:
     """Scores a trained model: ELBO, its terms, KL by latent, active units, likelihood by importance sampling.
 
     Prints the scores. Those of all test images, binarized as in training, are saved in the run's summary.json (those of

@@ -25,7 +25,7 @@ WRITTEN_OUT = 1e6
 
 
 @dataclass(frozen=True)
-class Laplace:
+class LaplaceCommand:
     """Laplace's approximation of N!, the integral of exp(N log t - t) over t > 0, beside the exact value.
 
     It is Stirling's sqrt(2 pi N) (N / e)^N, in float64. Prints a table, and saves it with its figure as laplace.json,

@@ -35,7 +35,7 @@ FEW_LATENTS = 5
 
 
 @dataclass(frozen=True)
-class Plot:
+class PlotCommand:
     """Draws the figures of a run anew, or those of several runs in one.
 
     Of one run: training curves, prior samples, reconstructions, latents by class, KL by latent, paths between images

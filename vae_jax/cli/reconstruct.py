@@ -17,7 +17,7 @@ MAX_DRAWN = 16
 
 
 @dataclass(frozen=True)
-class Reconstruct:
+class ReconstructCommand:
     """Encodes images and decodes the means of their latents.
 
     Saves reconstructions.png, reconstructions.pdf and reconstructions.npz, whose arrays are originals (as the model

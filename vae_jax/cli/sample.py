@@ -24,7 +24,7 @@ MAX_DRAWN = 400
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleCommand:
     """Draws latents from the prior of a trained model, and images from them.
 
     Saves samples.png, samples.pdf and samples.npz, whose arrays are images [N, *shape] from 0 to 1 and latents [N, D]

@@ -44,7 +44,7 @@ class CaviResults(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cavi:
+class CaviCommand:
     """Clusters of events by coordinate-ascent variational inference, for every number of components in a range.
 
     The gaussian-poisson model has round clusters of one known width, and counts that are Poisson with a rate for each

@@ -12,10 +12,10 @@ from vae_jax.plotting import cavi as figures
 from vae_jax.runtime import environment
 
 if TYPE_CHECKING:
-    from vae_jax.cli.cavi.cavi import Cavi, CaviResults
+    from vae_jax.cli.cavi.cavi import CaviCommand, CaviResults
 
 
-def save(results: "CaviResults", command: "Cavi", folder: Path) -> None:
+def save(results: "CaviResults", command: "CaviCommand", folder: Path) -> None:
     """Writes the tables, the responsibilities, the figures and what repeats the run."""
     rows = [_row(each) for each in results.selection.candidates]
     of_components = [_component(each, command) for each in results.components]
@@ -73,7 +73,7 @@ def _histories(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _component(component: Component, command: "Cavi") -> dict[str, Any]:
+def _component(component: Component, command: "CaviCommand") -> dict[str, Any]:
     """A row, with the columns' own names."""
     row: dict[str, Any] = {
         "component": component.number,
@@ -114,7 +114,7 @@ def _recovery(found: Recovery) -> dict[str, Any]:
     }
 
 
-def _events(results: "CaviResults", found: Recovery, command: "Cavi") -> list[dict[str, Any]]:
+def _events(results: "CaviResults", found: Recovery, command: "CaviCommand") -> list[dict[str, Any]]:
     """The simulated events, as a file that the command reads."""
     names = (*command.position_names, command.count_name or "count", "true_component")
     truth = found.truth
@@ -133,7 +133,7 @@ def _save_responsibilities(results: "CaviResults", folder: Path) -> None:
     np.savez_compressed(folder / "responsibilities.npz", **arrays)
 
 
-def _save_figures(results: "CaviResults", command: "Cavi", folder: Path) -> None:
+def _save_figures(results: "CaviResults", command: "CaviCommand", folder: Path) -> None:
     if results.positions.shape[1] == 2:
         figure = figures.responsibility_map(
             results.positions,

@@ -11,7 +11,7 @@ from vae_jax.cli.number_formats import with_error
 from vae_jax.inference.cavi import Recovery, effective_num_components
 
 if TYPE_CHECKING:
-    from vae_jax.cli.cavi.cavi import Cavi, CaviResults
+    from vae_jax.cli.cavi.cavi import CaviCommand, CaviResults
 
 WIDTH = 80
 
@@ -22,7 +22,7 @@ OVERDISPERSED = 1.5
 """The variance of counts over their mean from which on a Poisson is said to be too narrow."""
 
 
-def print_results(results: "CaviResults", command: "Cavi") -> None:
+def print_results(results: "CaviResults", command: "CaviCommand") -> None:
     """Prints the bounds by number of components, the best number's components, and what to make of them."""
     console = Console(width=WIDTH, highlight=False)
     console.print(f"{len(results.positions):,} events: bounds (nats) by number of components", style="bold")
@@ -71,7 +71,7 @@ def _of_numbers(results: "CaviResults") -> Table:
     return table
 
 
-def _on_numbers(results: "CaviResults", command: "Cavi") -> Iterator[str]:
+def _on_numbers(results: "CaviResults", command: "CaviCommand") -> Iterator[str]:
     selection = results.selection
     best = selection.best
     yield "at best: restarts within 0.1 nats of the best. effective: exp of the entropy of"
@@ -98,7 +98,7 @@ def _listed(numbers: list[str]) -> str:
     return ", ".join(numbers)
 
 
-def _of_components(results: "CaviResults", command: "Cavi") -> Table:
+def _of_components(results: "CaviResults", command: "CaviCommand") -> Table:
     names = command.position_names
     places = names if len(names) <= MOST_COLUMNS else ("place",)
     headers = ["", "events", "weight ± std", *(f"{name[:12]} ± std" for name in places)]
@@ -120,7 +120,7 @@ def _plus(value: float, std: float) -> str:
     return with_error(value, std) if std > 0 else f"{value:.4g}"
 
 
-def _on_components(results: "CaviResults", command: "Cavi") -> Iterator[str]:
+def _on_components(results: "CaviResults", command: "CaviCommand") -> Iterator[str]:
     yield "± is the standard deviation under q, which is too small where components overlap."
     num_empty = sum(each.is_empty for each in results.components)
     if num_empty:
@@ -138,7 +138,7 @@ def _on_components(results: "CaviResults", command: "Cavi") -> Iterator[str]:
         )
 
 
-def _of_truth(results: "CaviResults", found: Recovery, command: "Cavi") -> Table:
+def _of_truth(results: "CaviResults", found: Recovery, command: "CaviCommand") -> Table:
     """Two rows for each true component, the second of the fitted one."""
     names = command.position_names
     places = names if len(names) <= MOST_COLUMNS else ("place",)

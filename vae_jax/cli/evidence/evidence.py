@@ -36,7 +36,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class EvidenceCommand:
     """log p(x) by prior sampling, importance sampling, annealing and the importance-weighted bound.
 
     On a problem whose log p(x) is exact, as the number of its latents grows: x_d ~ Normal(z_d + z_{d-1} / 2, 1) is 1.5

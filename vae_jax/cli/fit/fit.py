@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vae_jax.cli.fit.fit_summaries import ProblemFit, RegressionFit
-    from vae_jax.inference.fit.fit import Fit as Fitted
+    from vae_jax.inference.fit import Fit
 
 POISSON_GAMMA = "poisson-gamma"
 FAMILIES = ("normal", "log_normal", "gamma", "full_rank", "low_rank", "flow")
@@ -26,7 +26,7 @@ SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True)
-class Fit:
+class FitCommand:
     """Fits a variational family by stochastic ascent on the ELBO.
 
     With --problem poisson-gamma, to x_i ~ Poisson(u v) with Gamma priors, beside the exact posterior. With --csv, to a
@@ -167,7 +167,7 @@ class Fit:
 
     def _check_belonging(self) -> None:
         """Refuses flags of the other kind of fit, or of another family."""
-        if self.rank != Fit.rank and self._family != "low_rank":
+        if self.rank != FitCommand.rank and self._family != "low_rank":
             raise Misuse(
                 f"--rank must be left out with --family {self._family}, got {self.rank}: it goes with low_rank"
             )
@@ -175,7 +175,7 @@ class Fit:
         of_problem = ("data", "prior_u", "prior_v")
         foreign, kind = (of_regression, "--csv") if self.csv is None else (of_problem, "--problem")
         for name in foreign:
-            if getattr(self, name) != getattr(Fit, name):
+            if getattr(self, name) != getattr(FitCommand, name):
                 raise Misuse(f"--{name.replace('_', '-')} must be left out here, got it: it goes with {kind}")
         if self.csv is not None and (self.response is None or not self.predictors):
             missing = "--response" if self.response is None else "--predictors"
@@ -222,7 +222,7 @@ class Fit:
         fitted = self._ascend(target, family)
         return summarize_regression(regression, self.response or "", self._family, family, fitted, self.seed)
 
-    def _ascend(self, log_joint: Any, family: Any) -> "Fitted":
+    def _ascend(self, log_joint: Any, family: Any) -> "Fit":
         import jax
         import optax
 
@@ -274,11 +274,11 @@ class Fit:
             "learning_rate_schedule": "cosine" if self._is_cosine else "constant",
         }
         always = {"estimator", "num_steps", "learning_rate", "window", "num_restarts", "seed", "dtype"}
-        kept = {name: value for name, value in given.items() if name in always or value != getattr(Fit, name)}
+        kept = {name: value for name, value in given.items() if name in always or value != getattr(FitCommand, name)}
         return {name: str(value) if isinstance(value, Path) else value for name, value in (kept | chosen).items()}
 
 
-def _history(fitted: "Fitted", window: int) -> list[dict[str, Any]]:
+def _history(fitted: "Fit", window: int) -> list[dict[str, Any]]:
     windows = zip(fitted.window_means.tolist(), fitted.window_mean_ses.tolist(), strict=True)
     return [
         {"steps": (number + 1) * window, "elbo_mean": mean, "elbo_mean_se": error}

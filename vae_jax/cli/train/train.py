@@ -31,7 +31,7 @@ PRESETS_HELP = f"Right after the word train; by default {DEFAULT_PRESET}. One of
 
 
 @dataclass(frozen=True)
-class Train:
+class TrainCommand:
     """Trains a VAE and scores it on the test images.
 
     The folder --out gets config.json, metrics.jsonl, metrics.csv, checkpoints/, figures/ and summary.json. Right after

@@ -30,7 +30,7 @@ MOST_BY_SAMPLES = 5
 
 
 @dataclass(frozen=True)
-class Variance:
+class VarianceCommand:
     """Mean and standard deviation of gradient estimators, beside the exact ones.
 
     Prints a table, and saves it with its figures as variance.json, variance.csv, replicates.png, std.png (and .pdf) and
