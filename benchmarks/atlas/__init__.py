@@ -1,1 +1,0 @@
-"""The parts of estimator_atlas.py."""

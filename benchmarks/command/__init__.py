@@ -1,0 +1,1 @@
+"""The time that the command takes to start and to finish."""

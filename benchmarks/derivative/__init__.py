@@ -1,1 +1,0 @@
-"""The parts of total_derivative.py."""

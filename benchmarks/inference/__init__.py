@@ -1,0 +1,1 @@
+"""The speed of coordinate ascent and of stochastic fits, compared with peers."""

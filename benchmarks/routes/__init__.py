@@ -1,1 +1,0 @@
-"""The parts of two_routes.py."""

@@ -1,0 +1,1 @@
+"""Questions about estimators and VAEs, each answered by an experiment with exact references."""

@@ -1,0 +1,1 @@
+"""The variance and the signal-to-noise ratio of gradient estimators, measured and exact."""

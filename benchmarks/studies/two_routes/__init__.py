@@ -1,0 +1,1 @@
+"""Distributions sampled by two routes each, and gradients through relaxations."""
