@@ -282,7 +282,7 @@ def _printed(title: str, cells: list[Cell]) -> Table:
             f"{cell.published:.4g}",
             f"{cell.low:.3g} to {cell.high:.3g}"
             if cell.as_published_se is None
-            else f"{cell.as_published:.4g} ± {cell.as_published_se:.1g}",
+            else f"{cell.as_published:.4g} ± {cell.as_published_se:.2g}",
             f"{cell.right:.4g}",
             f"{cell.exact:.4g}" if cell.exact is not None else {"infinite": "∞"}.get(cell.exact_status, "none"),
             "" if cell.agrees else "off",

@@ -13,6 +13,7 @@ latent vector of 1,000 entries at 1,000 samples and 1,000 replicates.
 
 import argparse
 import statistics
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -123,7 +124,7 @@ def _fastest_floor(draws: tuple[Draw, ...], number: int, mesh: Mesh) -> Callable
 def _print(rows: Sequence[Record], title: str) -> None:
     columns = ("estimator (problem)", "floors", "range", "evals", "compile", "MB")
     print_tables([open_table(title, columns, [_cells(row) for row in rows])])
-    print("over the limits:", ", ".join(_over_limits(rows)) or "none")
+    print(textwrap.fill(f"over the limits: {', '.join(_over_limits(rows)) or 'none'}", 80))
 
 
 def _cells(row: Record) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def bfloat16_product(x: Array, kernel: Array, dimensions: Any, **_: Any) -> Arra
     """x @ kernel with bfloat16 operands and a float32 sum; takes the place of `lax.dot_general` in a layer.
 
     The gradient of x is a product in bfloat16 too. That of the kernel stays float32: its sum over few examples is the
-    one product that processors with bfloat16 units do no faster in it (`benchmarks/training_speed.py`).
+    one product that processors with bfloat16 units do no faster in it (`benchmarks/training/training_speed.py`).
     """
     along_x = _along_x(x, lax.stop_gradient(kernel), dimensions)
     return along_x + _along_kernel(lax.stop_gradient(x), kernel, dimensions)

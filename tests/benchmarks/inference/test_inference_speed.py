@@ -1,12 +1,9 @@
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "inference_speed.py"
+from benchmarks.child_process import child_environment, module_command
 
 pytestmark = pytest.mark.slow
 
@@ -16,13 +13,9 @@ def measured(tmp_path_factory):
     """The benchmark at small sizes, whose times say nothing."""
     folder = tmp_path_factory.mktemp("inference_speed")
     # Its own cache folder, so that the user's holds no programs of small sizes.
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
-    process = subprocess.run(
-        [sys.executable, str(BENCHMARK), "--quick", "--out", str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    environment = child_environment(JAX_PLATFORMS="cpu", XDG_CACHE_HOME=str(folder / "cache"))
+    command = module_command("benchmarks.inference.inference_speed", "--quick", "--out", folder)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert max(map(len, process.stdout.splitlines())) <= 80
     return process.stdout, json.loads((folder / "inference_speed_cpu.json").read_text())

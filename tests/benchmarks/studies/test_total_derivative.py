@@ -1,28 +1,15 @@
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
+from benchmarks.studies.total_derivative import total_derivative
+from benchmarks.studies.total_derivative.exact_gradient_parts import exact_moments
 from monte_carlo import is_biased
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 FIELDS = ("total_mean", "path_mean", "score_mean", "total_variance", "path_variance", "score_variance", "covariance")
 
 
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield
-    # Other tests must not find the parts of a benchmark by such general names.
-    for name in [name for name in sys.modules if name.split(".")[0] in ("total_derivative", "derivative")]:
-        del sys.modules[name]
-
-
 def test_the_parts_add_up_and_vary_as_computed(tmp_path, capsys):
-    import total_derivative
-
     total_derivative.main(total_derivative.parser().parse_args(["--quick", "--out", str(tmp_path)]))
 
     rows = json.loads((tmp_path / "total_derivative.json").read_text())["rows"]
@@ -40,8 +27,6 @@ def test_the_parts_add_up_and_vary_as_computed(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["loc", "scale"])
 @pytest.mark.parametrize(("scale", "helps"), [(0.6, False), (0.8, True), (1.4, True)])
 def test_dropping_the_score_helps_where_q_is_wide_enough(name, scale, helps):
-    from derivative.exact import exact_moments
-
     exact = exact_moments({"loc": 0.7, "scale": scale}, name)
 
     assert exact["exact_best_coefficient"] == pytest.approx(scale**2)

@@ -1,25 +1,16 @@
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield
-    # Other tests must not find the parts of a benchmark by such general names.
-    for name in [name for name in sys.modules if name.split(".")[0] in ("estimator_atlas", "atlas")]:
-        del sys.modules[name]
+from benchmarks.studies.estimator_atlas import estimator_atlas
+from benchmarks.studies.estimator_atlas.cost_panels import PANELS
+from benchmarks.studies.estimator_atlas.estimator_variances import variance_of_sample
+from benchmarks.studies.estimator_atlas.linear_gaussian_bound import PARAMS, PROBLEM, exact_bound, exact_means
+from benchmarks.studies.estimator_atlas.signal_slopes import fitted_slope
 
 
 def test_a_quick_run_agrees_with_what_is_exact(tmp_path, capsys):
-    import estimator_atlas
-
     estimator_atlas.main(estimator_atlas.parser().parse_args(["--quick", "--out", str(tmp_path)]))
 
     results = json.loads((tmp_path / "estimator_atlas.json").read_text())
@@ -41,8 +32,6 @@ def test_a_quick_run_agrees_with_what_is_exact(tmp_path, capsys):
 
 
 def test_the_exact_bound_is_the_elbo_of_one_sample_and_tends_to_the_evidence():
-    from atlas.bound import PARAMS, PROBLEM, exact_bound, exact_means
-
     of_one = PROBLEM.exact(PROBLEM.default_params, "pathwise")(1)
     bounds = [exact_bound(PARAMS, num_samples) for num_samples in (1, 8, 64, 4096)]
 
@@ -55,8 +44,6 @@ def test_the_exact_bound_is_the_elbo_of_one_sample_and_tends_to_the_evidence():
 
 
 def test_a_slope_is_recovered_beside_its_correction():
-    from atlas.slopes import fitted_slope
-
     sizes = np.array([4.0, 8, 16, 32])
     design = np.stack([np.log(sizes), np.ones_like(sizes), 1 / sizes], axis=1)
     ratios = 3 * sizes**-0.5 * np.exp(2 / sizes)
@@ -67,9 +54,6 @@ def test_a_slope_is_recovered_beside_its_correction():
 
 
 def test_an_exact_standard_deviation_must_be_known():
-    from atlas.costs import PANELS
-    from atlas.variances import variance_of_sample
-
     problem = PANELS[0].problem_at(1.0)
     moments = problem.exact(problem.default_params, "score_function+optimal_score")(4)
     with pytest.raises(ValueError, match="the exact std must be known, got status unknown"):

@@ -1,28 +1,15 @@
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.studies.two_routes import exact_relaxed_gradients as exact
+from benchmarks.studies.two_routes import two_routes
+from benchmarks.studies.two_routes.two_routes_setting import TEMPERATURES
 from monte_carlo import FAMILY_WISE_ERROR, assert_unbiased, is_biased
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield
-    # Other tests must not find the parts of a benchmark by such general names.
-    for name in [name for name in sys.modules if name.split(".")[0] in ("two_routes", "routes")]:
-        del sys.modules[name]
 
 
 def test_the_routes_agree_and_the_relaxations_biases_are_as_computed(tmp_path, capsys):
-    import two_routes
-    from routes.setting import TEMPERATURES
-
     two_routes.main(two_routes.parser().parse_args(["--quick", "--out", str(tmp_path)]))
 
     results = json.loads((tmp_path / "two_routes.json").read_text())
@@ -39,8 +26,6 @@ def test_the_routes_agree_and_the_relaxations_biases_are_as_computed(tmp_path, c
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 5.0])
 def test_finer_quadrature_over_the_noise_gives_the_same(temperature, monkeypatch):
-    from routes import exact
-
     mean, variance = exact.relaxed_moments(temperature, lambda relaxed, hard: hard)
     edges = exact.panel_edges(temperature)
     halved = np.sort(np.concatenate([edges, (edges[1:] + edges[:-1]) / 2]))
