@@ -3,6 +3,9 @@ import inspect
 import re
 import subprocess
 import sys
+from collections import defaultdict
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,9 @@ import pytest
 import vae_jax
 
 ROOT = Path(__file__).parents[1]
+
+PAIRS = {"diagnostics.py", "evidence.py", "fit.py", "gradient_noise.py", "image_evidence.py", "laplace.py", "variance.py"}
+"""File names that stand in several folders because they show one thing: what it is, its command and its figure."""
 
 
 def test_importing_the_package_imports_no_jax():
@@ -40,30 +46,114 @@ def test_the_quickstart_opens_with_two_command_lines():
     assert "pytest" in readme_blocks()[1]
 
 
-LAYERS = [
-    "xla_flags", "typing", "compilation", "files", "distributions", "divergences", "estimators", "bounds", "replicates",
-    "statistics", "problems", "inference", "vae", "variance", "comparison", "plotting", "cli",
-]  # fmt: skip
-
-
-def imported_layers(file):
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "vae_jax":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vae_jax."):
-            yield node.module.split(".")[1]
-
-
-def test_imports_point_down_the_layers():
-    package = ROOT / "vae_jax"
-    files = [file for file in package.rglob("*.py") if file.parent != package or not file.name.startswith("__")]
-    assert len(files) > 20
-    for file in files:
-        layer = LAYERS.index(file.relative_to(package).parts[0].removesuffix(".py"))
-        for imported in imported_layers(file):
-            assert LAYERS.index(imported) <= layer, f"{file} imports {imported}"
-
-
 def test_the_readme_s_python_runs():
     (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@cache
+def files_of(top):
+    """Every Python file of a folder but the packages' faces, relative to the root."""
+    files = (file.relative_to(ROOT) for file in (ROOT / top).rglob("*.py"))
+    return frozenset(file for file in files if not file.name.startswith("__"))
+
+
+@cache
+def mapped_files():
+    """The files that docs/map.md lists, in its order."""
+    block = (ROOT / "docs" / "map.md").read_text().split("```text\n")[1].split("```")[0]
+    folders, files = [], []
+    for line in filter(None, block.splitlines()):
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        folders = [*folders[:depth], name]
+        if name.endswith(".py"):
+            files.append(Path(*folders))
+    return tuple(files)
+
+
+def module_of(file):
+    parts = file.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules():
+    """The file of every module of the package, faces included."""
+    return {module_of(file.relative_to(ROOT)): file.relative_to(ROOT) for file in (ROOT / "vae_jax").rglob("*.py")}
+
+
+def imported(file):
+    """The module and the name of everything that a file takes from the package, wherever in it the import stands."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vae_jax":
+            assert node.level == 0
+            yield from ((node.module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names if alias.name.split(".")[0] == "vae_jax")
+
+
+@cache
+def source_files(module, name):
+    """The files that hold a name which is imported from a module: behind a package's face, the file that it is from."""
+    if f"{module}.{name}" in modules():
+        return source_files(f"{module}.{name}", "")
+    file = modules()[module]
+    if file.name != "__init__.py":
+        return frozenset({file})
+    handed_on = [pair for pair in imported(file) if not name or pair[1] == name]
+    return frozenset().union(*(source_files(*pair) for pair in handed_on)) if handed_on else frozenset({file})
+
+
+@cache
+def dependencies():
+    """For each file the files whose names it imports, directly or through a package's face."""
+    files = [*files_of("vae_jax"), Path("vae_jax/__main__.py")]
+    return {file: set().union(*(source_files(*pair) for pair in imported(file))) - {file} for file in files}
+
+
+def test_the_map_lists_every_file():
+    listed = set(mapped_files())
+    assert {file for file in listed if file.parts[0] == "vae_jax"} == files_of("vae_jax")
+    assert {file for file in listed if file.parts[0] == "benchmarks"} == files_of("benchmarks")
+
+
+def test_no_two_files_import_each_other():
+    order = list(TopologicalSorter(dependencies()).static_order())
+    assert len(order) > 150
+
+
+def test_imports_point_up_the_map():
+    place = {file: number for number, file in enumerate(mapped_files())}
+    for file, sources in dependencies().items():
+        for source in sources & place.keys():
+            assert place[source] < place.get(file, len(place)), f"{file} imports {source}, which the map lists below it"
+
+
+def test_a_package_is_not_imported_through_its_face_from_within():
+    for file in files_of("vae_jax"):
+        faces = {module_of(parent / "__init__.py") for parent in file.parents if parent.parts}
+        for module, name in imported(file):
+            is_module = f"{module}.{name}" in modules()
+            assert module not in faces or is_module, f"{file} imports {name} from {module}, a package that it is part of"
+
+
+def test_a_file_name_stands_for_one_thing():
+    folders = defaultdict(set)
+    for file in files_of("vae_jax") | files_of("benchmarks"):
+        folders[file.name].add(str(file.parent))
+    assert {name: where for name, where in folders.items() if len(where) > 1 and name not in PAIRS} == {}
+
+
+def test_a_class_name_stands_for_one_class():
+    files = defaultdict(set)
+    for file in files_of("vae_jax"):
+        for node in ast.parse((ROOT / file).read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                files[node.name].add(str(file))
+    assert {name: where for name, where in files.items() if len(where) > 1} == {}
+
+
+def test_the_tests_mirror_the_package():
+    folders = {file.parent.relative_to("tests") for file in files_of("tests")}
+    packages = {file.parent.relative_to("vae_jax") for file in files_of("vae_jax")} | {Path("benchmarks")}
+    assert folders <= packages
