@@ -20,7 +20,7 @@ def draw_measured(
 def save_png(figure: Figure, folder: Path | None, name: str) -> None:
     """Writes a figure of flat colours with a palette of 128, which takes a third of the bytes.
 
-    The folder is made where it is missing; without a folder nothing is written.
+    Makes the folder where it is missing, and writes nothing without one.
     """
     if folder is None:
         return

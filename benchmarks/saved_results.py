@@ -28,7 +28,7 @@ def _version(package: str) -> str | None:
 
 
 def save_results(results: Record, folder: Path | None, name: str) -> None:
-    """Writes results as JSON in a folder, which is made where it is missing; without a folder nothing is written."""
+    """Writes results as JSON in a folder, made where it is missing. Writes nothing without a folder."""
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from benchmarks.accelerator.device_floors import (
     torch_normals,
 )
 from benchmarks.accelerator.profiling import kernels
-from benchmarks.accelerator.section_report import SectionReport, accelerator_parser, add_only
+from benchmarks.accelerator.section_report import SectionReport, accelerator_parser
 from benchmarks.interleaved_timing import seconds_of
 from benchmarks.process_memory import peak_on_device
 from benchmarks.variance.gradient_passes import cut_normal_loss, elbo_loss, gradient_pass, written_log_joint
@@ -186,9 +186,7 @@ def _median_seconds(run: Callable[[], Any], repeats: int) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    described = accelerator_parser(__doc__, scale_on_cpus=0.01)
-    add_only(described)
-    return described
+    return accelerator_parser(__doc__, scale_on_cpus=0.01)
 
 
 if __name__ == "__main__":

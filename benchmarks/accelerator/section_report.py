@@ -23,17 +23,13 @@ def accelerator_parser(description: str | None, *, scale_on_cpus: float) -> argp
     limit = float(os.environ.get("LIMIT") or 150)
     parser.add_argument("--out", type=Path, default=folder, help="folder of the results ($OUT, or a temporary one)")
     parser.add_argument(
-        "--limit", type=float, default=limit, help="seconds after which nothing is started ($LIMIT, 150)"
+        "--limit", type=float, default=limit, help="seconds after which no section starts ($LIMIT, 150)"
     )
     parser.add_argument(
         "--scale", type=float, default=scale, help=f"share of the sizes ($SCALE; 1, or {scale_on_cpus:g} on CPUs)"
     )
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure what has this text in its name (all)")
     return parser
-
-
-def add_only(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that picks sections."""
-    parser.add_argument("--only", default="", metavar="TEXT", help="sections whose names hold this text (all)")
 
 
 class SectionReport:

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from benchmarks.accelerator.profiling import kernels
-from benchmarks.accelerator.section_report import SectionReport, accelerator_parser, add_only, guarded
+from benchmarks.accelerator.section_report import SectionReport, accelerator_parser, guarded
 from benchmarks.training.training_work import Task, Work, load_work
 from benchmarks.training.vae_jax_tasks import log_evidence_task, training_task
 from vae_jax.vae.config.experiment import Precision
@@ -166,7 +166,6 @@ def parser() -> argparse.ArgumentParser:
     folder = os.environ.get("VAE_JAX_TEST_DATA")
     data = "mnist" if folder is None else str(Path(folder) / "mnist")
     described = accelerator_parser(__doc__, scale_on_cpus=0.01)
-    add_only(described)
     described.add_argument(
         "--data", default=data, help="name of a dataset or folder of IDX files ($VAE_JAX_TEST_DATA/mnist)"
     )

@@ -9,7 +9,7 @@ once:
   device and with the events sharded over one device a core. The floor is the same number of passes over the data by
   `fused_mixture_pass.c`, which the system's C compiler fuses for these sizes: logits, responsibilities and weighted
   sums in blocks, on one core and on all. Its small updates between passes are left out. The ratio of the sweeps leaves
-  out the start and the first sweep; that of the whole run also holds the k-means++ start, ten passes more.
+  out the start and the first sweep; the ratio of the whole run also holds the k-means++ start, ten passes more.
 - 100 restarts on 1,000 events in one call.
 - The normal-Wishart mixture compared with scikit-learn's `BayesianGaussianMixture`, sweep by sweep from the same start.
 - `fit` compared with NumPyro's `SVI.run` with its progress bar, as a user gets it, and without: the same model,
