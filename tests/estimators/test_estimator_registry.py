@@ -11,7 +11,7 @@ import pytest
 
 from monte_carlo import assert_unbiased, is_biased
 from vae_jax import bounds, gradient_statistics
-from vae_jax.estimators import ESTIMATORS, REGISTRY, Work, markdown_table
+from vae_jax.estimators import ESTIMATORS, REGISTRY, Work, estimator_table
 from vae_jax.problems import (
     BernoulliCost,
     BernoulliVectorCost,
@@ -178,8 +178,8 @@ def test_the_evaluations_are_as_many_as_the_registry_says(problem_name, name, mo
 
 def test_the_readme_shows_the_registries():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert markdown_table() in readme
-    assert bounds.registry.markdown_table() in readme
+    assert estimator_table() in readme
+    assert bounds.bound_table() in readme
 
 
 def test_the_bounds_are_registered_by_the_names_of_their_functions():

@@ -18,6 +18,7 @@ from vae_jax.bounds.log_weights import (
     path_log_weights,
     slowed_log_weights,
 )
+from vae_jax.estimators.gradient_terms import gradient_term
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, LogDensity, PRNGKey, Scalar
 
@@ -146,10 +147,8 @@ def _by_score(
     samples = distributions.sample(q, key, num_samples)
     # q keeps its gradient here: beyond one sample the weights' own dependence on it has a mean that is not zero.
     logs = values_at(log_weight(log_joint), samples, q)
-    log_density = jax.vmap(distributions.log_prob, in_axes=(None, 0))(q, samples)
-    # Zero in value, the score in its derivative.
-    score = log_density - lax.stop_gradient(log_density)
-    return log_mean_exp(logs) + (signal(lax.stop_gradient(logs)) * score).sum()
+    signals = jnp.broadcast_to(signal(lax.stop_gradient(logs)), logs.shape)
+    return log_mean_exp(logs) + gradient_term(signals, distributions.log_probs(q, samples)).sum()
 
 
 def _local_signals(logs: Float[Array, " K"]) -> Float[Array, " K"]:

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax import lax
 from jaxtyping import Array, Float, Int
 
-from vae_jax.distributions import OneHotCategorical, check_latents, is_distribution, named_leaves
-from vae_jax.typing import Distributions, Latents, PRNGKey, Scalar
+from vae_jax.distributions import OneHotCategorical, base_distribution, check_latents, named_leaves
+from vae_jax.estimators.gradient_terms import gradient_term
+from vae_jax.typing import Distributions, PRNGKey, Scalar
 
 
 @dataclass(frozen=True)
@@ -249,20 +249,13 @@ def bernoulli_latents(q: Distributions, num_samples: int = 1) -> list[BernoulliL
 
 def is_discrete_latent(leaf: Any) -> bool:
     """Whether a distribution is one of those that `discrete_latents` describes."""
-    return isinstance(_base(leaf), _KINDS)
+    return isinstance(base_distribution(leaf), _KINDS)
 
 
-def joined(q: Distributions, leaves: list[Any]) -> Latents:
-    """One value for each leaf of q, as a pytree with the structure of q."""
-    return jax.tree.unflatten(jax.tree.structure(q, is_leaf=is_distribution), leaves)
-
-
-def lifted(value: Scalar, latents: list[Any], gradients: list[Any]) -> Scalar:
+def with_logit_gradients(value: Scalar, latents: list[Any], gradients: list[Any]) -> Scalar:
     """`value`, with gradients in the latents' logits added to its own."""
     for latent, gradient in zip(latents, gradients, strict=True):
-        # Zero in value, one in its derivative.
-        step = latent.logits - lax.stop_gradient(latent.logits)
-        value = value + (lax.stop_gradient(gradient) * step).sum()
+        value = value + gradient_term(gradient, latent.logits).sum()
     return value
 
 
@@ -275,14 +268,8 @@ def _pick(log_probs: Float[Array, "... K"], numbers: Int[Array, "..."]) -> Float
     return jnp.take_along_axis(log_probs, numbers[..., None], axis=-1)[..., 0]
 
 
-def _base(leaf: Any) -> Any:
-    while isinstance(leaf, (dist.Independent, dist.ExpandedDistribution)):
-        leaf = leaf.base_dist
-    return leaf
-
-
 def _latent(name: str, leaf: Any) -> DiscreteLatent:
-    base = _base(leaf)
+    base = base_distribution(leaf)
     if isinstance(base, _BERNOULLI):
         return BernoulliLatent(name, jnp.broadcast_to(_floats(base.logits), leaf.event_shape))
     if isinstance(base, (*_CATEGORICAL, OneHotCategorical)):

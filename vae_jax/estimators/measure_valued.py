@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from vae_jax import distributions
 from vae_jax.distributions import OneHotCategorical
+from vae_jax.estimators.gradient_terms import gradient_term
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
 
@@ -133,13 +134,12 @@ def coupled_measure_valued(objective: Objective, q: Distributions, key: PRNGKey,
 def _measure_valued(draws: Draws, objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
     sample_key, sides_key = jax.random.split(key)
     samples = distributions.sample(q, sample_key, num_samples)
-    held = jax.tree.map(lax.stop_gradient, q)
+    held = distributions.without_gradient(q)
     value = values_at(objective, samples, held).mean()
     surrogate = jnp.zeros((), value.dtype)
     for number, derivative in _weak_derivatives(draws, q, sides_key, num_samples):
         effects = _effects(partial(values_at, objective, q=held), samples, number, derivative)
-        slope = lax.stop_gradient(derivative.constant * effects)
-        surrogate += (slope * (derivative.parameter - lax.stop_gradient(derivative.parameter))).sum()
+        surrogate += gradient_term(derivative.constant * effects, derivative.parameter).sum()
     return value + surrogate
 
 
@@ -187,9 +187,8 @@ def _family(leaf: Any) -> tuple[Any, tuple[int, ...]]:
     """The distribution of one coordinate and the shape of the coordinates, of a vector of independent ones."""
     # A joint distribution of a pytree has no event shape, and is refused by name later.
     shape = getattr(leaf, "event_shape", ())
-    while isinstance(leaf, dist.Independent | dist.ExpandedDistribution):
-        leaf = leaf.base_dist
-    return leaf, shape[: len(shape) - len(getattr(leaf, "event_shape", ()))]
+    family = distributions.base_distribution(leaf)
+    return family, shape[: len(shape) - len(getattr(family, "event_shape", ()))]
 
 
 def _flat(parameter: Any, batch_shape: tuple[int, ...]) -> Float[Array, " D"]:

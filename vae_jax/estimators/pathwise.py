@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
 from vae_jax import distributions
@@ -58,7 +57,7 @@ def sticking_the_landing(objective: Objective, q: Distributions, key: PRNGKey, n
     """
     samples = distributions.rsample(q, key, num_samples)
     check_differentiable(objective, samples, q)
-    return values_at(objective, samples, jax.tree.map(lax.stop_gradient, q)).mean()
+    return values_at(objective, samples, distributions.without_gradient(q)).mean()
 
 
 def closed_form_entropy(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
@@ -106,7 +105,7 @@ def inverse_cdf(objective: Objective, q: Distributions, key: PRNGKey, num_sample
     leaves = distributions.named_leaves(q)
     keys = jax.random.split(key, len(leaves))
     draws = [_quantiles(name, leaf, key, num_samples) for (name, leaf), key in zip(leaves, keys, strict=True)]
-    samples = jax.tree.structure(q, is_leaf=distributions.is_distribution).unflatten(draws)
+    samples = distributions.unflatten(q, draws)
     check_differentiable(objective, samples, q)
     return values_at(objective, samples, q).mean()
 

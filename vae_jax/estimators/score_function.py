@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.estimators.baselines import MovingAverage, moving_average, no_baseline, update_moving_average
+from vae_jax.estimators.gradient_terms import gradient_term
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Baseline, Distributions, Latents, Objective, PRNGKey, Scalar
 
@@ -44,15 +45,12 @@ def score_function(
     Reference: Williams (1992), section 4; Mohamed, Rosca, Figurnov & Mnih (2020), section 4.
     """
     samples = distributions.sample(q, key, num_samples)
-    values = values_at(objective, samples, jax.tree.map(lax.stop_gradient, q))
-    log_density = jax.vmap(distributions.log_prob, in_axes=(None, 0))(q, samples)
+    values = values_at(objective, samples, distributions.without_gradient(q))
+    log_density = distributions.log_probs(q, samples)
     baselines = jnp.asarray(baseline(lax.stop_gradient(values)))
     if baselines.shape not in ((), values.shape):
         raise ValueError(f"baseline must return a scalar or shape {values.shape}, got shape {baselines.shape}")
-    advantage = lax.stop_gradient(values - baselines)
-    # Zero in value, the score in its derivative.
-    score = log_density - lax.stop_gradient(log_density)
-    return (values + advantage * score).mean()
+    return (values + gradient_term(values - baselines, log_density)).mean()
 
 
 MOST_FOLDS = 16
@@ -94,15 +92,14 @@ def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samp
     if num_samples == 1:
         raise ValueError("optimal_score needs at least 2 samples, got 1: raise num_samples, or use score_function")
     samples = distributions.sample(q, key, num_samples)
-    values = values_at(objective, samples, jax.tree.map(lax.stop_gradient, q))
+    values = values_at(objective, samples, distributions.without_gradient(q))
     held_values = lax.stop_gradient(values)
     parameters, scores = _scores(q, samples)
-    # Zero in value, the estimate in its derivative.
-    lifted = [
-        jnp.sum(_controlled(held_values, score) * (parameter - lax.stop_gradient(parameter)))
+    terms = [
+        jnp.sum(gradient_term(_controlled(held_values, score), parameter))
         for parameter, score in zip(parameters, scores, strict=True)
     ]
-    return values.mean() + sum(lifted)
+    return values.mean() + sum(terms)
 
 
 def moving_average_score(

@@ -112,4 +112,4 @@ def _sobol(q: Distributions) -> Distributions:
             )
         coupled.append(_SobolDraws(leaf, first_dimension))
         first_dimension += math.prod(uniform_shape(leaf))
-    return jax.tree.structure(q, is_leaf=distributions.is_distribution).unflatten(coupled)
+    return distributions.unflatten(q, coupled)
