@@ -46,7 +46,8 @@ def doubly_reparameterized(log_joint: LogDensity, q: Distributions, key: PRNGKey
     Approximates: the gradient in q's parameters by the sum of w~_k^2 (d log w_k / dz_k) dz_k, and that in the model's
         by the sum of w~_k d log p(x, z_k), w~ the normalised weights.
     Needs: reparameterizable distributions; a log joint differentiable in the sample.
-    Biased: no. The signal-to-noise ratio of q's gradient grows as sqrt(K). The log joint is evaluated twice.
+    Biased: no. The signal-to-noise ratio of q's gradient grows as sqrt(K). The log joint is evaluated twice. First
+        derivatives only.
 
     Arguments and errors as for `importance_weighted`.
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.estimators.gradient_terms import derivative_of
-from vae_jax.estimators.objective_values import values_at
+from vae_jax.estimators.objective_values import times_each, values_at
 from vae_jax.typing import Distributions, Latents, LogDensity, Objective, PRNGKey, Scalar
 
 
@@ -70,7 +70,7 @@ def slowed_log_weights(
     factors = lax.stop_gradient(pace(values_at(log_weight(log_joint), ends, held)))
 
     def slowed(sample: Array) -> Array:
-        return lax.stop_gradient(sample) + jax.vmap(jnp.multiply)(factors.astype(sample.dtype), derivative_of(sample))
+        return lax.stop_gradient(sample) + times_each(factors, derivative_of(sample))
 
     return values_at(log_weight(log_joint), jax.tree.map(slowed, samples), held)
 

@@ -16,7 +16,7 @@ from vae_jax.estimators.discrete_latents import (
     discrete_latents,
     with_logit_gradients,
 )
-from vae_jax.estimators.objective_values import values_at
+from vae_jax.estimators.objective_values import times_each, values_at
 from vae_jax.typing import Distributions, Objective, PRNGKey, Scalar
 
 
@@ -165,10 +165,7 @@ def _paired(
     """The mean over all samples, the pairs' first halves before their second, with the gradients in the logits."""
     values = values_at(objective, distributions.unflatten(q, samples), distributions.without_gradient(q))
     one, other = jnp.split(lax.stop_gradient(values), 2)
-    gradients = [
-        jax.vmap(jnp.multiply)((one - other).astype(coefficient.dtype), coefficient).mean(axis=0)
-        for coefficient in coefficients
-    ]
+    gradients = [times_each(one - other, coefficient).mean(axis=0) for coefficient in coefficients]
     return with_logit_gradients(values.mean(), list(variables), gradients)
 
 

@@ -58,7 +58,8 @@ def straight_through(
 
     Approximates: d/dtheta E_q[f(z)] by the mean of df(z)/dz dr/dtheta, z the hard sample and r the relaxed one.
     Needs: Bernoulli or OneHotCategorical latents; an objective differentiable at the outcomes.
-    Biased: the gradient in q's parameters is; the value and the gradient in model parameters are not.
+    Biased: the gradient in q's parameters is; the value and the gradient in model parameters are not. First
+        derivatives only.
 
     Arguments and errors as for `gumbel_softmax`; the objective sees hard samples, as floats.
 

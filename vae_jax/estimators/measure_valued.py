@@ -96,7 +96,7 @@ def measure_valued(objective: Objective, q: Distributions, key: PRNGKey, num_sam
         coordinate that theta_p shapes, drawn from its positive and its negative density.
     Needs: latents that are Normal, Exponential, Gamma (its rate), Poisson, Bernoulli or categorical, scalar or vectors
         of independent coordinates. The objective need not be differentiable.
-    Biased: no. For P elements of parameters the objective is evaluated (1 + 2 P) S times.
+    Biased: no. First derivatives only. For P elements of parameters the objective is evaluated (1 + 2 P) S times.
 
     Args:
         objective: one sample and `q` to a scalar; it sees both with no gradient attached.

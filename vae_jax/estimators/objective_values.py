@@ -1,4 +1,4 @@
-"""An objective at many samples."""
+"""An objective at many samples, and what is multiplied by its values."""
 
 from typing import Any
 
@@ -23,6 +23,11 @@ def values_at(objective: Objective, samples: Latents, q: Distributions) -> Float
             "sum over the event dimensions inside it"
         )
     return values
+
+
+def times_each(factors: Float[Array, " S"], x: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+    """Each sample's array times its factor, in the array's precision."""
+    return jax.vmap(jnp.multiply)(factors.astype(x.dtype), x)
 
 
 def _values(objective: Objective, samples: Latents, q: Distributions) -> Any:

@@ -12,7 +12,7 @@ from vae_jax import distributions
 from vae_jax.estimators.differentiability import check_differentiable
 from vae_jax.estimators.discrete_latents import RelaxableLatent, relaxable_latents, with_logit_gradients
 from vae_jax.estimators.gumbel_softmax import WITHOUT_DERIVATIVE, check_temperature, noisy_logits
-from vae_jax.estimators.objective_values import values_at
+from vae_jax.estimators.objective_values import times_each, values_at
 from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
 
 Surrogate: TypeAlias = Callable[[Latents], Any]
@@ -175,7 +175,7 @@ def _values_and_gradients(
     advantage = lax.stop_gradient(values) - control
     gradients = []
     for latent, z, b, slope in zip(latents, noisy, hard, slopes, strict=True):
-        score_term = jax.vmap(jnp.multiply)(advantage.astype(z.dtype), latent.score(b))
+        score_term = times_each(advantage, latent.score(b))
         # dz/dlogits is one along the free path.
         path_term = slope * (1 - latent.conditional_slope(z, b))
         gradients.append(latent.project(score_term + path_term))
