@@ -1,14 +1,15 @@
 """The truth about costs of discrete latents: moments of their estimators as sums over all outcomes."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit, log_softmax, roots_legendre
 
+from vae_jax.problems.central_moments import CentralMoments, central_moments
 from vae_jax.problems.exact_moments import (
     UNKNOWN,
     Exact,
@@ -18,7 +19,14 @@ from vae_jax.problems.exact_moments import (
     averaged,
     constant,
     leave_one_out_moments,
+    mean_alone,
+    moments_by_parameter,
+    over_pairs,
 )
+from vae_jax.problems.parameter_checks import element_names
+
+_ROUNDING = 1e-14
+"""The sums have few terms."""
 
 _INDEPENDENT_VALUES = (
     "score_function",
@@ -53,7 +61,7 @@ class BernoulliTruth:
         if estimator == "rao_blackwellized":
             if len(self.logits) == 1:
                 return _without_variance(terms)
-            return _by_name(_averaged(self.first_enumerated_terms()))
+            return moments_by_parameter(_averaged(self.first_enumerated_terms()))
         return _sampled_exact(terms, self.scores(), estimator)
 
     @property
@@ -120,7 +128,7 @@ class BernoulliTruth:
 def categorical_exact(logits: np.ndarray, values: np.ndarray, estimator: str) -> MomentsByParameter:
     """The exact moments of E[values[k]], k ~ Categorical(logits), under an estimator."""
     probs = np.exp(log_softmax(logits))
-    names = element_names(logits.size)
+    names = element_names("logits", logits)
     scores = dict(zip(names, np.eye(logits.size) - probs[:, None], strict=True))
     terms: Terms = {"cost": (probs, values)} | {name: (probs, values * score) for name, score in scores.items()}
     if estimator == "rao_blackwellized":
@@ -171,50 +179,29 @@ def _sampled_exact(terms: Terms, scores: Mapping[str, np.ndarray], estimator: st
     """Under estimators that draw their samples independently, and under those of unknown variance."""
     if estimator == "enumeration":
         return _without_variance(terms)
-    moments = {
-        name: constant(ExactMoments(Exact("finite", _mean(*term)), UNKNOWN, UNKNOWN)) for name, term in terms.items()
-    }
+    moments = {name: mean_alone(_mean(*term)) for name, term in terms.items()}
     independent = _averaged(terms)
     if estimator in _INDEPENDENT_VALUES:
         moments["cost"] = independent["cost"]
     if estimator == "score_function":
-        return _by_name(independent)
+        return moments_by_parameter(independent)
     if estimator == "score_function+leave_one_out":
         probs, values = terms["cost"]
-        mean, value_variance, _ = _central(probs, values)
         for name, score in scores.items():
-            gradient, variance, kurtosis = _central(probs, (values - mean) * score)
-            moments[name] = leave_one_out_moments(
-                gradient=gradient,
-                centred_square=variance + gradient**2,
-                centred_kurtosis=kurtosis,
-                value_variance=value_variance,
-                score_square=_mean(probs, score**2),
-            )
-    return _by_name(moments)
-
-
-def _by_name(moments: Mapping[str, MomentsOfSamples]) -> MomentsByParameter:
-    return lambda num_samples: {name: of_samples(num_samples) for name, of_samples in moments.items()}
+            moments[name] = leave_one_out_moments(values, score, partial(_moments, probs))
+    return moments_by_parameter(moments)
 
 
 def _averaged(terms: Terms) -> dict[str, MomentsOfSamples]:
-    return {name: averaged(*_central(*term)) for name, term in terms.items()}
+    return {name: averaged(_moments(*term)) for name, term in terms.items()}
 
 
 def _paired(moments: Mapping[str, MomentsOfSamples]) -> MomentsByParameter:
-    """Moments of an average of pairs, as a function of the number of samples in them."""
-
-    def by_name(num_samples: int) -> dict[str, ExactMoments]:
-        if num_samples < 2 or num_samples % 2:
-            raise ValueError(f"num_samples must be even and at least 2, for antithetic pairs, got {num_samples}")
-        return {name: of_pairs(num_samples // 2) for name, of_pairs in moments.items()}
-
-    return by_name
+    return moments_by_parameter({name: over_pairs(of_pairs) for name, of_pairs in moments.items()})
 
 
 def _without_variance(terms: Terms) -> MomentsByParameter:
-    return _by_name(
+    return moments_by_parameter(
         {
             name: constant(ExactMoments(Exact("finite", _mean(*term)), Exact("finite", 0.0), UNKNOWN))
             for name, term in terms.items()
@@ -226,21 +213,9 @@ def _mean(probs: np.ndarray, values: np.ndarray) -> float:
     return float(probs @ values)
 
 
-def _central(probs: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
-    """Mean, variance and kurtosis."""
-    mean = _mean(probs, values)
-    square = (values - mean) ** 2
-    variance = _mean(probs, square)
-    # What rounding leaves of a variance that is zero.
-    if variance <= 1e-28 * _mean(probs, values**2):
-        return mean, 0.0, math.nan
-    return mean, variance, _mean(probs, square**2) / variance**2
+def _moments(probs: np.ndarray, values: np.ndarray) -> CentralMoments:
+    return central_moments(values, partial(_mean, probs), rounding=_ROUNDING)
 
 
 def _combinations(num_states: int, num_variables: int) -> Outcomes:
     return np.indices((num_states,) * num_variables).reshape(num_variables, -1).T
-
-
-def element_names(number: int) -> tuple[str, ...]:
-    """Names of a vector parameter's elements."""
-    return tuple(f"logits[{element}]" for element in range(number))

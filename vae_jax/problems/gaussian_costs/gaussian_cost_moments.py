@@ -1,7 +1,7 @@
 """The truth about costs of one Gaussian latent: moments of their estimators by quadrature in float64.
 
-Every estimator here averages terms that are functions of noise. `Moments` of a term are its mean, variance and
-kurtosis, so that an estimate's follow from those of one term.
+Every estimator here averages terms that are functions of noise. An estimate's moments follow from those of
+one term.
 """
 
 import math
@@ -12,14 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from vae_jax.problems.exact_moments import (
-    MomentsByParameter,
-    MomentsOfSamples,
-    averaged,
-    leave_one_out_moments,
-    mean_alone,
+from vae_jax.problems.central_moments import difference_moments, weighted_moments
+from vae_jax.problems.exact_moments import MomentsByParameter, MomentsOfSamples, averaged, moments_by_parameter
+from vae_jax.problems.noise_terms import (
+    NamedMoments,
+    Term,
+    Terms,
+    leave_one_out,
+    means_alone,
+    pair_averages,
+    sample_averages,
 )
-from vae_jax.problems.quadrature import difference_moments, moments_of, noise_moments, panels
+from vae_jax.problems.quadrature import noise_moments, panels
 
 Derivatives = Callable[[Any], tuple[Any, Any, Any]]
 """Points to f, f' and f'' of a cost."""
@@ -40,11 +44,7 @@ def exact_moments(derivatives: Derivatives, loc: float, scale: float, estimator:
         ValueError: later, a number of samples that the estimator refuses.
     """
     cost = CostOfNormal(derivatives, loc, scale)
-    by_parameter = _MOMENTS[estimator](cost) if estimator in _MOMENTS else cost.means()
-    return lambda num_samples: {name: moments(num_samples) for name, moments in by_parameter.items()}
-
-
-ByParameter = dict[str, MomentsOfSamples]
+    return moments_by_parameter(_MOMENTS.get(estimator, _of_path_means)(cost))
 
 
 @dataclass(frozen=True)
@@ -82,82 +82,52 @@ class CostOfNormal:
         """d E[f] / d parameter."""
         return noise_moments(lambda noise: self.slope(noise) * self.path(name, noise)).mean
 
-    def means(self) -> ByParameter:
-        """Of an unbiased estimator whose variance is not known."""
-        exact = {"cost": noise_moments(self.f).mean} | {name: self.gradient(name) for name in ("loc", "scale")}
-        return {name: mean_alone(mean) for name, mean in exact.items()}
+    def path_terms(self) -> Terms:
+        """The cost and its derivative along the path."""
+        return self._terms(lambda name: lambda noise: self.slope(noise) * self.path(name, noise))
+
+    def score_terms(self) -> Terms:
+        """The cost and the cost times the score."""
+        return self._terms(lambda name: lambda noise: self.f(noise) * self.score(name, noise))
+
+    def _terms(self, gradient: Callable[[str], Term]) -> Terms:
+        return {"cost": self.f} | {name: gradient(name) for name in ("loc", "scale")}
 
 
-def _by_terms(value: Callable[[Any], Any], gradient: Callable[[str], Callable[[Any], Any]]) -> ByParameter:
-    """Moments of averages of one term a sample."""
-    terms = {"cost": value} | {name: gradient(name) for name in ("loc", "scale")}
-    return {name: averaged(*noise_moments(term)) for name, term in terms.items()}
+def _of_path_means(cost: CostOfNormal) -> NamedMoments:
+    return means_alone(cost.path_terms())
 
 
-def _of_pathwise(cost: CostOfNormal) -> ByParameter:
-    return _by_terms(cost.f, lambda name: lambda noise: cost.slope(noise) * cost.path(name, noise))
+def _of_pathwise(cost: CostOfNormal) -> NamedMoments:
+    return sample_averages(cost.path_terms())
 
 
-def _of_closed_form_entropy(cost: CostOfNormal) -> ByParameter:
+def _of_closed_form_entropy(cost: CostOfNormal) -> NamedMoments:
     # log q along the path is -noise^2 / 2 but for a constant: its gradient is the entropy's, and cancels it.
-    by_path = _of_pathwise(cost)
-    return by_path | {"cost": averaged(*noise_moments(lambda noise: cost.f(noise) + (1 - noise**2) / 2))}
+    return sample_averages({**cost.path_terms(), "cost": lambda noise: cost.f(noise) + (1 - noise**2) / 2})
 
 
-def _of_score_function(cost: CostOfNormal) -> ByParameter:
-    return _by_terms(cost.f, lambda name: lambda noise: cost.f(noise) * cost.score(name, noise))
+def _of_score_function(cost: CostOfNormal) -> NamedMoments:
+    return sample_averages(cost.score_terms())
 
 
-def _of_leave_one_out(cost: CostOfNormal) -> ByParameter:
-    value = noise_moments(cost.f)
-
-    def gradient(name: str) -> MomentsOfSamples:
-        centred = noise_moments(lambda noise: (cost.f(noise) - value.mean) * cost.score(name, noise))
-        return leave_one_out_moments(
-            gradient=centred.mean,
-            centred_square=centred.variance + centred.mean**2,
-            centred_kurtosis=centred.kurtosis,
-            value_variance=value.variance,
-            score_square=noise_moments(lambda noise: cost.score(name, noise) ** 2).mean,
-        )
-
-    return {"cost": averaged(*value)} | {name: gradient(name) for name in ("loc", "scale")}
+def _of_leave_one_out(cost: CostOfNormal) -> NamedMoments:
+    return leave_one_out({"cost": cost.f}, {name: partial(cost.score, name) for name in ("loc", "scale")})
 
 
-def _of_pairs(by_sample: Callable[[CostOfNormal], Callable[[str], Callable[[Any], Any]]]) -> Any:
-    """Of an estimator whose terms are averaged over pairs of opposite noise."""
-
-    def moments(cost: CostOfNormal) -> ByParameter:
-        terms = by_sample(cost)
-
-        def of_pair(term: Callable[[Any], Any]) -> MomentsOfSamples:
-            of_one = averaged(*noise_moments(lambda noise: (term(noise) + term(-noise)) / 2))
-            return lambda num_samples: of_one(num_samples // 2)
-
-        return {name: of_pair(terms(name)) for name in ("cost", "loc", "scale")}
-
-    return moments
-
-
-def _pathwise_term(cost: CostOfNormal) -> Callable[[str], Callable[[Any], Any]]:
-    return lambda name: cost.f if name == "cost" else lambda noise: cost.slope(noise) * cost.path(name, noise)
-
-
-def _score_term(cost: CostOfNormal) -> Callable[[str], Callable[[Any], Any]]:
-    return lambda name: cost.f if name == "cost" else lambda noise: cost.f(noise) * cost.score(name, noise)
-
-
-def _of_delta_method(gradient_term: Callable[[CostOfNormal, str, Any], Any]) -> Callable[[CostOfNormal], ByParameter]:
+def _of_delta_method(gradient_term: Callable[[CostOfNormal, str, Any], Any]) -> Callable[[CostOfNormal], NamedMoments]:
     """Of the remainder after the expansion, around the exact means."""
 
-    def moments(cost: CostOfNormal) -> ByParameter:
+    def moments(cost: CostOfNormal) -> NamedMoments:
         exact = {"cost": noise_moments(cost.f).mean} | {name: cost.gradient(name) for name in ("loc", "scale")}
         # Of a quadratic cost nothing remains but the rounding of what cancels.
         rounding = 1e-24 * noise_moments(cost.f).variance
 
         def of_term(name: str, term: Callable[[Any], Any]) -> MomentsOfSamples:
-            _, variance, kurtosis = noise_moments(term)
-            return averaged(exact[name], *((variance, kurtosis) if variance > rounding else (0.0, math.nan)))
+            moments = noise_moments(term)._replace(mean=exact[name])
+            if moments.variance <= rounding:
+                moments = moments._replace(variance=0.0, kurtosis=math.nan)
+            return averaged(moments)
 
         by_parameter = {"cost": of_term("cost", lambda noise: cost.beyond_taylor(noise)[0])}
         for name in ("loc", "scale"):
@@ -167,32 +137,32 @@ def _of_delta_method(gradient_term: Callable[[CostOfNormal, str, Any], Any]) -> 
     return moments
 
 
-def _of_measure_valued(cost: CostOfNormal) -> ByParameter:
+def _of_measure_valued(cost: CostOfNormal) -> NamedMoments:
     """Two independent sides: Rayleigh steps from loc; a double-sided Maxwell step and a normal one."""
     steps, width = panels(_REACH)
     rayleigh = width * steps * np.exp(-(steps**2) / 2)
-    up, down = (moments_of(cost.f(sign * steps), rayleigh) for sign in (1, -1))
+    up, down = (weighted_moments(cost.f(sign * steps), rayleigh) for sign in (1, -1))
     both = np.concatenate([-steps, steps])
     maxwell = np.tile(width * steps**2 * np.exp(-(steps**2) / 2) / math.sqrt(2 * math.pi), 2)
     by_loc = difference_moments(up, down, 1 / (cost.scale * math.sqrt(2 * math.pi)))
-    by_scale = difference_moments(moments_of(cost.f(both), maxwell), noise_moments(cost.f), 1 / cost.scale)
-    return {"cost": averaged(*noise_moments(cost.f)), "loc": averaged(*by_loc), "scale": averaged(*by_scale)}
+    by_scale = difference_moments(weighted_moments(cost.f(both), maxwell), noise_moments(cost.f), 1 / cost.scale)
+    return {"cost": averaged(noise_moments(cost.f)), "loc": averaged(by_loc), "scale": averaged(by_scale)}
 
 
-def _of_coupled_measure_valued(cost: CostOfNormal) -> ByParameter:
+def _of_coupled_measure_valued(cost: CostOfNormal) -> NamedMoments:
     """The same step up and down; a double-sided Maxwell step and a uniform share of it."""
     steps, width = panels(_REACH)
     rayleigh = width * steps * np.exp(-(steps**2) / 2)
-    by_loc = moments_of((cost.f(steps) - cost.f(-steps)) / (cost.scale * math.sqrt(2 * math.pi)), rayleigh)
+    by_loc = weighted_moments((cost.f(steps) - cost.f(-steps)) / (cost.scale * math.sqrt(2 * math.pi)), rayleigh)
     shares, share_width = panels(np.linspace(0, 1, 33))
     both = np.concatenate([-steps, steps])[:, None]
     maxwell = np.tile(width * steps**2 * np.exp(-(steps**2) / 2) / math.sqrt(2 * math.pi), 2)
     effect = (cost.f(both) - cost.f(both * shares[None])) / cost.scale
-    by_scale = moments_of(effect, maxwell[:, None] * share_width[None])
-    return {"cost": averaged(*noise_moments(cost.f)), "loc": averaged(*by_loc), "scale": averaged(*by_scale)}
+    by_scale = weighted_moments(effect, maxwell[:, None] * share_width[None])
+    return {"cost": averaged(noise_moments(cost.f)), "loc": averaged(by_loc), "scale": averaged(by_scale)}
 
 
-_MOMENTS: dict[str, Callable[[CostOfNormal], ByParameter]] = {
+_MOMENTS: dict[str, Callable[[CostOfNormal], NamedMoments]] = {
     "pathwise": _of_pathwise,
     "inverse_cdf": _of_pathwise,
     # The costs do not depend on q, so that nothing is dropped.
@@ -200,8 +170,8 @@ _MOMENTS: dict[str, Callable[[CostOfNormal], ByParameter]] = {
     "closed_form_entropy": _of_closed_form_entropy,
     "score_function": _of_score_function,
     "score_function+leave_one_out": _of_leave_one_out,
-    "pathwise+antithetic_pairs": _of_pairs(_pathwise_term),
-    "score_function+antithetic_pairs": _of_pairs(_score_term),
+    "pathwise+antithetic_pairs": lambda cost: pair_averages(cost.path_terms()),
+    "score_function+antithetic_pairs": lambda cost: pair_averages(cost.score_terms()),
     "pathwise+delta_method": _of_delta_method(
         lambda cost, name, noise: cost.beyond_taylor(noise)[1] * cost.path(name, noise)
     ),

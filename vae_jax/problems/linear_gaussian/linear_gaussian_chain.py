@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
+from vae_jax.problems.parameter_checks import check_finite, check_positive
 from vae_jax.typing import Scalar
 
 Vector = Float[Array, " D"]
@@ -38,11 +39,8 @@ class LinearGaussianChain:
     def __post_init__(self) -> None:
         if self.num_latents < 1:
             raise ValueError(f"num_latents must be at least 1, got {self.num_latents}: raise it")
-        for name, value in (("x", self.x), ("coupling", self.coupling)):
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite, got {value}: change it")
-        if not 0 < self.noise_scale < math.inf:
-            raise ValueError(f"noise_scale must be positive and finite, got {self.noise_scale}: change it")
+        check_finite({"x": self.x, "coupling": self.coupling})
+        check_positive({"noise_scale": self.noise_scale})
 
     @property
     def log_evidence(self) -> float:
