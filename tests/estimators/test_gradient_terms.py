@@ -12,7 +12,7 @@ from vae_jax import bounds, estimators
 from vae_jax.estimators import ESTIMATORS
 from vae_jax.estimators.gradient_terms import derivative_of, gradient_term
 from vae_jax.problems import LinearGaussian
-from vae_jax.studies.variance_study import admitted
+from vae_jax.studies import admitted
 
 
 def test_a_term_is_zero_and_has_the_derivative_that_it_is_given():

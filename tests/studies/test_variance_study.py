@@ -75,7 +75,7 @@ def test_a_study_draws_what_gradient_replicates_draws(study):
 
 
 def test_rounds_add_up_to_one_pass(study, monkeypatch):
-    monkeypatch.setattr("vae_jax.studies.variance_study.ROUND_ELEMENTS", 7_000)
+    monkeypatch.setattr("vae_jax.studies.replicate_passes.ROUND_ELEMENTS", 7_000)
     in_rounds = study_variance(PROBLEM, PARAMS, KEY, 500, estimators=ESTIMATORS[:1], num_samples=(5, 100))
     np.testing.assert_allclose(in_rounds.replicates[:, 0], study.replicates[:, 0], rtol=1e-3, atol=1e-4)
 

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
 from vae_jax.plotting.variance import title_of
-from vae_jax.studies.variance_study import VarianceRow, VarianceStudy, is_rounding
+from vae_jax.studies.variance_rows import VarianceRow, is_rounding
+from vae_jax.studies.variance_study import VarianceStudy
 
 
 def std_by_estimator(study: VarianceStudy) -> Figure:
