@@ -112,7 +112,7 @@ class LatentGrid:
 
     def moments(self, function: Grid) -> CentralMoments:
         """Mean, variance and kurtosis of a function under q."""
-        return central_moments(function, self.mean, rounding=0)
+        return central_moments(function, self.mean, rounding=0.0)
 
     def score(self, name: str) -> Grid:
         """d log q / d parameter."""
