@@ -1,4 +1,4 @@
-"""The bounds that couple their samples, by name, and how each one's gradient is had."""
+"""The bounds that couple their samples, by name, with the gradients that each one can have."""
 
 from typing import NamedTuple
 
@@ -9,15 +9,15 @@ class RegisteredBound(NamedTuple):
     """A bound with one of its gradients, and what is known of it."""
 
     bounds: str
-    """What, and from which side."""
+    """The quantity that is bounded, and the side."""
     latents: str
-    """Which it takes."""
+    """The latents that it takes."""
     differentiable: bool
     """Whether the log joint must be, along the sample."""
     unbiased: str
-    """Of what the gradient is an unbiased estimate, or that it is none."""
+    """The quantity whose gradient is estimated without bias, or no."""
     evaluations: str
-    """Of the log joint, for K samples."""
+    """Evaluations of the log joint for K samples."""
     source: str
 
 

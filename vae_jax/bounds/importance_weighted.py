@@ -1,4 +1,4 @@
-"""The importance-weighted bound, and how its gradient is obtained."""
+"""The importance-weighted bound and its gradients: along paths, doubly reparameterized, and by score functions."""
 
 import inspect
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, LogDensity, PRNGKey, Scalar
 
 MultiSampleBound: TypeAlias = Callable[[LogDensity, Distributions, PRNGKey, int], Scalar]
-"""The importance-weighted bound with its gradient had in one way."""
+"""The importance-weighted bound with one of its gradients."""
 
 
 def plain(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:

@@ -1,4 +1,4 @@
-"""How a gradient is obtained. Every estimator has the signature of `vae_jax.typing.Estimator`."""
+"""Gradient estimators of expectations. Every estimator has the signature of `vae_jax.typing.Estimator`."""
 
 from vae_jax.distributions import OneHotCategorical
 from vae_jax.estimators.antithetic_pairs import antithetic_pairs

@@ -1,4 +1,4 @@
-"""What the discrete latents of q are: their logits, their outcomes and how a sample of them looks."""
+"""Discrete latents of q: their logits, their outcomes, and samples made of outcomes."""
 
 import math
 from abc import ABC, abstractmethod
@@ -27,12 +27,12 @@ class DiscreteLatent(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Of the independent variables."""
+        """Shape of the independent variables."""
 
     @property
     @abstractmethod
     def num_outcomes(self) -> int:
-        """Of each variable."""
+        """Outcomes of each variable."""
 
     @abstractmethod
     def outcome(self, numbers: Int[Array, "S ..."]) -> Array:
@@ -45,7 +45,7 @@ class DiscreteLatent(ABC):
     @property
     @abstractmethod
     def log_probs(self) -> Float[Array, "... K"]:
-        """Of each variable's outcomes (nats)."""
+        """Log probabilities of each variable's outcomes (nats)."""
 
     def log_prob(self, numbers: Int[Array, "S ..."]) -> Float[Array, " S"]:
         """Joint log probability (nats) of outcomes by their numbers."""
@@ -54,7 +54,7 @@ class DiscreteLatent(ABC):
 
     @property
     def num_joint_outcomes(self) -> int:
-        """Of all variables together."""
+        """Joint outcomes of all variables."""
         return self.num_outcomes ** math.prod(self.shape)
 
 
@@ -95,7 +95,7 @@ class BernoulliLatent(RelaxableLatent):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the independent variables."""
+        """Shape of the independent variables."""
         return self.logits.shape
 
     @property
@@ -138,12 +138,12 @@ class BernoulliLatent(RelaxableLatent):
         return -jnp.expm1(-jnp.abs(noisy)) * (hard * prob + (1 - hard) * (1 - prob))
 
 
-class _OfLogProbabilities(DiscreteLatent):
+class _LogProbabilityLatent(DiscreteLatent):
     """Categorical variables of any form: their logits are log probabilities."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the independent variables."""
+        """Shape of the independent variables."""
         return self.logits.shape[:-1]
 
     @property
@@ -157,7 +157,7 @@ class _OfLogProbabilities(DiscreteLatent):
         return self.logits
 
 
-class OneHotLatent(_OfLogProbabilities, RelaxableLatent):
+class OneHotLatent(_LogProbabilityLatent, RelaxableLatent):
     """Categorical variables whose outcomes are one-hot vectors."""
 
     def outcome(self, numbers: Int[Array, "S ..."]) -> Array:
@@ -193,7 +193,7 @@ class OneHotLatent(_OfLogProbabilities, RelaxableLatent):
         return gradient - jnp.exp(self.logits)[None] * gradient.sum(axis=-1, keepdims=True)
 
 
-class CategoricalLatent(_OfLogProbabilities):
+class CategoricalLatent(_LogProbabilityLatent):
     """Categorical variables whose outcomes are integers."""
 
     def outcome(self, numbers: Int[Array, "S ..."]) -> Array:

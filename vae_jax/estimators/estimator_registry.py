@@ -26,21 +26,21 @@ from vae_jax.typing import Distributions, Estimator, Latents, Scalar
 
 
 class Work(NamedTuple):
-    """What the cost of an estimate depends on."""
+    """Sizes that the cost of an estimate depends on."""
 
     samples: int
     parameters: int
     """Elements of q's parameters."""
     outcomes: int
-    """Joint ones of the discrete latents; 1 without any."""
+    """Joint outcomes of the discrete latents; 1 without any."""
     first_outcomes: int
-    """Of the latent that `rao_blackwellized` enumerates by itself, or of the first entry of a single one."""
+    """Outcomes of the latent that `rao_blackwellized` enumerates by itself, or of the first entry of a single one."""
     others: int
     """Latents, or entries of a single one, that are left to be sampled then."""
 
     @classmethod
     def of(cls, q: Distributions, samples: int, parameters: int) -> "Work":
-        """Of an estimate under `q`."""
+        """The sizes of an estimate under `q`."""
         leaves = [leaf for _, leaf in named_leaves(q)]
         latents = [discrete_latents(leaf)[0] for leaf in leaves if is_discrete_latent(leaf)]
         if not latents:
@@ -55,7 +55,7 @@ class Work(NamedTuple):
 
 
 class Evaluations(NamedTuple):
-    """How often the objective is evaluated for one estimate, its derivative aside."""
+    """Evaluations of the objective for one estimate, its derivative aside."""
 
     formula: str
     """In S samples, P elements of parameters and K outcomes."""
@@ -67,7 +67,7 @@ class RegisteredEstimator(NamedTuple):
 
     estimator: Estimator
     latents: str
-    """Which it takes."""
+    """The latents that it takes."""
     differentiable: bool
     """Whether the objective must be."""
     unbiased: bool

@@ -31,7 +31,7 @@ def times_each(factors: Float[Array, " S"], x: Float[Array, "S ..."]) -> Float[A
 
 
 def _values(objective: Objective, samples: Latents, q: Distributions) -> Any:
-    """What the objective returns, whatever that is, with a leading axis of the samples."""
+    """The objective's results, of any kind, with a leading axis of the samples."""
     if jax.tree.leaves(samples)[0].shape[0] > 1:
         return jax.vmap(objective, in_axes=(0, None))(samples, q)
     # An axis of length 1 would stay in every product of a network, and XLA transposes what it need not: a step of a VAE

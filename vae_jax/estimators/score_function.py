@@ -54,7 +54,7 @@ def score_function(
 
 
 MOST_FOLDS = 16
-"""Of samples: more would cost as many sums again for a coefficient that is hardly better."""
+"""Folds of samples: more would cost as many sums again for a coefficient that is hardly better."""
 
 
 def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:

@@ -17,7 +17,7 @@ from vae_jax.inference.diagnostics import (
 from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
 
 FULL_WIDTH = 6.0
-"""Of four columns, in inches."""
+"""Width of four columns, in inches."""
 
 BAND = 0.99
 """Probability that one bar of a calibrated histogram lies in its band."""

@@ -103,7 +103,7 @@ def _panels(study: VarianceStudy) -> tuple[Figure, dict[str, Axes]]:
 
 
 def title_of(study: VarianceStudy, parameter: str) -> str:
-    """What a panel shows."""
+    """The title of a panel."""
     value = study.parameters[0]
     shown = "ELBO" if value == "elbo" else value
     if parameter == value:

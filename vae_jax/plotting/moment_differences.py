@@ -21,7 +21,7 @@ SHOWN_ERRORS = 2.0
 
 
 def moment_differences(comparison: MomentComparison, *, most: int = 30) -> Figure:
-    """How far each parameter's mean and standard deviation are from the reference's, with two standard errors.
+    """Differences of each parameter's mean and standard deviation from the reference's, with two standard errors.
 
     Correlations, if there are any, are drawn against the reference's own.
 

@@ -114,5 +114,5 @@ def _finite(mean: float, variance: float, kurtosis: float) -> ExactMoments:
 
 
 def _known(value: float) -> Exact:
-    """What quadrature in float64 can say: a moment beyond its range is not known."""
+    """A moment from quadrature in float64: beyond its range it is not known."""
     return Exact("finite", value) if math.isfinite(value) else UNKNOWN

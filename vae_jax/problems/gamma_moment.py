@@ -36,7 +36,8 @@ FUNCTIONS: Mapping[str, _Function] = {
     "log": _Function(lambda z, log_z: log_z, lambda a, b: float(polygamma(1, a)), lambda a, b: -1 / b),
     "square": _Function(lambda z, log_z: z**2, lambda a, b: (2 * a + 1) / b**2, lambda a, b: -2 * a * (a + 1) / b**3),
 }
-"""By name: E[z] = a / b, E[log z] = psi(a) - log b and E[z^2] = a (a + 1) / b^2, for concentration a and rate b."""
+"""Functions by name: E[z] = a / b, E[log z] = psi(a) - log b and E[z^2] = a (a + 1) / b^2, for z of concentration a and
+rate b."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class GammaMoment(ExpectedCost):
 
     def __post_init__(self) -> None:
         if self.function not in FUNCTIONS:
-            raise ValueError(f"function must be one of {', '.join(FUNCTIONS)}, got {self.function}: choose of these")
+            raise ValueError(f"function must be one of {', '.join(FUNCTIONS)}, got {self.function}: use one of these")
 
     @property
     def default_params(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ Term: TypeAlias = Callable[[Any], Any]
 """Noise to what one sample adds to an estimate."""
 
 Terms: TypeAlias = Mapping[str, Term]
-"""By the names of the value and of the parameters."""
+"""Terms by the names of the value and of the parameters."""
 
 NamedMoments: TypeAlias = dict[str, MomentsOfSamples]
 

@@ -19,12 +19,12 @@ class Problem(Protocol):
 
     @property
     def value_name(self) -> str:
-        """What the expectation is called in tables: "elbo" or "cost"."""
+        """The expectation's name in tables: "elbo" or "cost"."""
         ...
 
     @property
     def default_params(self) -> dict[str, Any]:
-        """Of q: a number, or a tuple of numbers, by name."""
+        """The parameters of q by name, each a number or a tuple of numbers."""
         ...
 
     def check_params(self, params: Mapping[str, Any]) -> None:
@@ -42,8 +42,8 @@ class Problem(Protocol):
     def exact(self, params: Mapping[str, Any], estimator: str) -> MomentsByParameter:
         """The exact moments of the value and of the gradient under an estimator, by its name in `ESTIMATORS`.
 
-        A vector parameter has one entry for each element, named "logits[0]" and so on. What is not known is said to be
-        unknown; means are known under every unbiased estimator.
+        A vector parameter has one entry for each element, named "logits[0]" and so on. The status of unknown moments
+        is "unknown"; means are known under every unbiased estimator.
         """
         ...
 

@@ -64,12 +64,12 @@ class ShiftedPosterior(EvidenceLowerBound):
 
     @property
     def posterior_loc(self) -> float:
-        """Of p(z | x), in every dimension."""
+        """The mean of p(z | x), in every dimension."""
         return self.x / 2
 
     @property
     def posterior_scale(self) -> float:
-        """Of p(z | x), in every dimension."""
+        """The standard deviation of p(z | x), in every dimension."""
         return math.sqrt(0.5)
 
     @property
@@ -123,7 +123,7 @@ class ShiftedPosterior(EvidenceLowerBound):
         return self.log_evidence - alpha * square / 2 + scaled / power
 
     def exact_limit(self, params: Params, *, alpha: float = 0.0) -> float:
-        """What `exact_bound` tends to as K grows (nats): log p(x) less the Rényi divergence of q from the posterior."""
+        """The limit of `exact_bound` as K grows (nats): log p(x) less the Rényi divergence of q from the posterior."""
         self.check_params(params)
         return self.log_evidence - alpha * self.squared_distance(params) / 2
 
@@ -156,7 +156,7 @@ class ShiftedPosterior(EvidenceLowerBound):
 
 
 _STEP = 0.05
-"""Of the sums over the noise and over log t."""
+"""Step of the sums over the noise and over log t."""
 
 
 def _mean_log_mean(scale: float, num_samples: int) -> float:

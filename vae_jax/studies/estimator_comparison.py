@@ -27,7 +27,7 @@ class VarianceRatio(NamedTuple):
     """End of the confidence interval."""
     upper: float
     correlation: float
-    """Of the two estimates over the replicates."""
+    """Correlation of the two estimates over the replicates."""
 
 
 def variance_ratio(
@@ -83,7 +83,7 @@ class ComparisonRow:
     num_samples: int
     num_replicates: int
     variance_ratio: float
-    """Of the first over the second."""
+    """Variance of the first over that of the second."""
     variance_ratio_lower: float
     variance_ratio_upper: float
     """Ends of the interval, of confidence `CONFIDENCE`."""
@@ -95,7 +95,7 @@ class ComparisonRow:
     evaluations_ratio: float
     seconds_ratio: float
     variance_seconds_ratio: float
-    """Of variance times time: below 1 the first gives the smaller error for the same time."""
+    """Ratio of variance times time: below 1 the first gives the smaller error for the same time."""
     reliable: bool
     """Both rows of the study are."""
 

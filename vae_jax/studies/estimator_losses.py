@@ -31,6 +31,6 @@ def as_arrays(params: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def work_of(problem: Problem, params: Mapping[str, Any], num_samples: int) -> Work:
-    """What the cost of one estimate of the problem's gradient depends on."""
+    """The sizes that the cost of one estimate of the problem's gradient depends on."""
     num_parameters = sum(np.size(value) for value in params.values())
     return Work.of(problem.q(as_arrays(params)), num_samples, num_parameters)

@@ -11,21 +11,21 @@ from vae_jax.replicates import check_replicates
 from vae_jax.studies.admitted_estimators import refusal
 
 MAX_STUDY_BYTES = 2**32
-"""Of replicates that a study may keep."""
+"""Memory for the replicates that a study keeps, at most."""
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What is measured: every estimator at every number of samples, R times."""
+    """A validated study: every estimator at every number of samples, R times."""
 
     problem: Problem
     params: Mapping[str, Any]
-    """Of q: where gradients are taken."""
+    """The parameters of q, where gradients are taken."""
     num_replicates: int
     estimators: tuple[str, ...]
     """Names in `ESTIMATORS`, each once."""
     num_samples: tuple[int, ...]
-    """From the smallest to the largest, each once."""
+    """Numbers of samples from the smallest to the largest, each once."""
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -49,9 +49,9 @@ class VarianceRow:
     """The exact moments are finite or unknown, no replicate is NaN or infinite, and the standard error of std is small
     and believable: it and the exact one are under a tenth of std, and it is at least half of the exact one."""
     num_evaluations: int
-    """Of the objective for one estimate."""
+    """Evaluations of the objective for one estimate."""
     seconds: float
-    """Of the pass that made this row, compilation aside. One pass makes all rows of an estimator."""
+    """Time of the pass that made this row, compilation aside. One pass makes all rows of an estimator."""
     seconds_per_estimate: float
     """The row's share of that pass, by its evaluations, for one estimate of all parameters. An indication: passes are
     not interleaved, and what does not grow with the evaluations is shared out with the rest."""

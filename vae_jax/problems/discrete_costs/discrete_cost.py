@@ -9,7 +9,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 from vae_jax.distributions import OneHotCategorical
-from vae_jax.problems.discrete_costs.discrete_cost_moments import BernoulliTruth, categorical_exact
+from vae_jax.problems.discrete_costs.discrete_cost_moments import BernoulliCostMoments, categorical_cost_moments
 from vae_jax.problems.exact_moments import MomentsByParameter
 from vae_jax.problems.parameter_checks import check_finite, check_names, element_names
 from vae_jax.problems.problem import ExpectedCost
@@ -68,8 +68,8 @@ class BernoulliCost(ExpectedCost):
             ValueError: invalid parameters; later, fewer samples than the estimator needs, or an odd number.
         """
         self.check_params(params)
-        truth = BernoulliTruth((float(params["logit"]),), lambda b: (b[:, 0] - self.target) ** 2, ("logit",))
-        return truth.exact(estimator)
+        moments = BernoulliCostMoments((float(params["logit"]),), lambda b: (b[:, 0] - self.target) ** 2, ("logit",))
+        return moments.exact(estimator)
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ class BernoulliVectorCost(ExpectedCost):
         """The exact moments of the cost and of its gradient, as those of `BernoulliCost`."""
         self.check_params(params)
         logits = tuple(float(logit) for logit in params["logits"])
-        truth = BernoulliTruth(
+        moments = BernoulliCostMoments(
             logits, lambda b: (b @ np.asarray(self.weights) - self.target) ** 2, element_names("logits", logits)
         )
-        return truth.exact(estimator)
+        return moments.exact(estimator)
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class CategoricalCost(ExpectedCost):
         """The exact moments of the cost and of its gradient, as those of `BernoulliCost`."""
         self.check_params(params)
         logits = np.asarray([float(logit) for logit in params["logits"]])
-        return categorical_exact(logits, np.asarray(self.values), estimator)
+        return categorical_cost_moments(logits, np.asarray(self.values), estimator)
 
 
 def _check_logits(params: Mapping[str, Any], number: int) -> None:

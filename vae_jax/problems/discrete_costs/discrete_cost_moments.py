@@ -1,4 +1,4 @@
-"""The truth about costs of discrete latents: moments of their estimators as sums over all outcomes."""
+"""Exact moments of the estimators of discrete costs, as sums over all outcomes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,12 +40,12 @@ _INDEPENDENT_VALUES = (
 Outcomes: TypeAlias = Int[np.ndarray, "N D"]
 Cost: TypeAlias = Callable[[Outcomes], Float[np.ndarray, " N"]]
 
-Terms: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray]]
-"""What one sample, or one pair of them, adds to the value and to each gradient: probabilities and what they weigh."""
+WeightedTerms: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Probabilities and the terms that they weigh: those that a sample, or a pair, adds to the value and each gradient."""
 
 
 @dataclass(frozen=True)
-class BernoulliTruth:
+class BernoulliCostMoments:
     """A cost of independent Bernoulli variables, over all their outcomes."""
 
     logits: tuple[float, ...]
@@ -77,12 +77,12 @@ class BernoulliTruth:
     def scores(self) -> dict[str, np.ndarray]:
         return dict(zip(self.names, (self.outcomes - expit(np.asarray(self.logits))).T, strict=True))
 
-    def independent_terms(self) -> Terms:
+    def independent_terms(self) -> WeightedTerms:
         values = self.cost(self.outcomes)
         gradients = {name: (self.probs, values * score) for name, score in self.scores().items()}
         return {"cost": (self.probs, values)} | gradients
 
-    def first_enumerated_terms(self) -> Terms:
+    def first_enumerated_terms(self) -> WeightedTerms:
         """The score function on all variables but the first, with the first summed over."""
         first = expit(np.asarray([-self.logits[0], self.logits[0]]))
         rest_probs = self.probs.reshape(2, -1).sum(axis=0)
@@ -93,8 +93,8 @@ class BernoulliTruth:
             terms[name] = (rest_probs, conditional * score.reshape(2, -1)[0])
         return terms | {self.names[0]: (rest_probs, first[0] * first[1] * (values[1] - values[0]))}
 
-    def pair_terms(self, coefficients: Sequence[tuple[np.ndarray, np.ndarray]]) -> Terms:
-        """What one antithetic pair adds.
+    def pair_terms(self, coefficients: Sequence[tuple[np.ndarray, np.ndarray]]) -> WeightedTerms:
+        """Terms of one antithetic pair.
 
         Args:
             coefficients: for each variable what multiplies f(b) - f(b') in its gradient, [state, node], and the nodes'
@@ -125,12 +125,12 @@ class BernoulliTruth:
         return [(np.asarray([[half], [-half], [0.0]]), np.ones(1)) for half in halves]
 
 
-def categorical_exact(logits: np.ndarray, values: np.ndarray, estimator: str) -> MomentsByParameter:
+def categorical_cost_moments(logits: np.ndarray, values: np.ndarray, estimator: str) -> MomentsByParameter:
     """The exact moments of E[values[k]], k ~ Categorical(logits), under an estimator."""
     probs = np.exp(log_softmax(logits))
     names = element_names("logits", logits)
     scores = dict(zip(names, np.eye(logits.size) - probs[:, None], strict=True))
-    terms: Terms = {"cost": (probs, values)} | {name: (probs, values * score) for name, score in scores.items()}
+    terms: WeightedTerms = {"cost": (probs, values)} | {name: (probs, values * score) for name, score in scores.items()}
     if estimator == "rao_blackwellized":
         return _without_variance(terms)
     if estimator == "categorical_disarm":
@@ -138,8 +138,8 @@ def categorical_exact(logits: np.ndarray, values: np.ndarray, estimator: str) ->
     return _sampled_exact(terms, scores, estimator)
 
 
-def _stick_terms(logits: np.ndarray, values: np.ndarray, names: tuple[str, ...]) -> Terms:
-    """What one pair adds under DisARM on the sticks of the categorical."""
+def _stick_terms(logits: np.ndarray, values: np.ndarray, names: tuple[str, ...]) -> WeightedTerms:
+    """Terms of one pair under DisARM on the sticks of the categorical."""
     num_sticks = logits.size - 1
     # d stick / d logit: one for its own category, minus the share of each that follows.
     slopes = np.eye(num_sticks, logits.size)
@@ -175,7 +175,7 @@ def _antithetic_pairs(logits: np.ndarray) -> tuple[Outcomes, Float[np.ndarray, "
     return states, probs, bits, antithetic
 
 
-def _sampled_exact(terms: Terms, scores: Mapping[str, np.ndarray], estimator: str) -> MomentsByParameter:
+def _sampled_exact(terms: WeightedTerms, scores: Mapping[str, np.ndarray], estimator: str) -> MomentsByParameter:
     """Under estimators that draw their samples independently, and under those of unknown variance."""
     if estimator == "enumeration":
         return _without_variance(terms)
@@ -192,7 +192,7 @@ def _sampled_exact(terms: Terms, scores: Mapping[str, np.ndarray], estimator: st
     return moments_by_parameter(moments)
 
 
-def _averaged(terms: Terms) -> dict[str, MomentsOfSamples]:
+def _averaged(terms: WeightedTerms) -> dict[str, MomentsOfSamples]:
     return {name: averaged(_moments(*term)) for name, term in terms.items()}
 
 
@@ -200,7 +200,7 @@ def _paired(moments: Mapping[str, MomentsOfSamples]) -> MomentsByParameter:
     return moments_by_parameter({name: over_pairs(of_pairs) for name, of_pairs in moments.items()})
 
 
-def _without_variance(terms: Terms) -> MomentsByParameter:
+def _without_variance(terms: WeightedTerms) -> MomentsByParameter:
     return moments_by_parameter(
         {
             name: constant(ExactMoments(Exact("finite", _mean(*term)), Exact("finite", 0.0), UNKNOWN))

@@ -7,7 +7,7 @@ Reference: Mohamed, Rosca, Figurnov & Mnih (2020), section 3 and figures 2 and 3
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -65,10 +65,6 @@ class GaussianCost(ExpectedCost):
             found = (jax.vmap(function)(points) for function in (self.cost, first, jax.grad(first)))
             f, slope, curvature = (jax.device_get(values).reshape(jnp.shape(z)) for values in found)
         return f, slope, curvature
-
-
-Cost = Callable[[Any], tuple[Any, Any, Any]]
-"""Points to f, f' and f''."""
 
 
 @dataclass(frozen=True)

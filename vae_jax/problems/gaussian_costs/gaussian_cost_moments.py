@@ -1,4 +1,4 @@
-"""The truth about costs of one Gaussian latent: moments of their estimators by quadrature in float64.
+"""Exact moments of the estimators of Gaussian costs, by quadrature in float64.
 
 Every estimator here averages terms that are functions of noise. An estimate's moments follow from those of
 one term.
@@ -116,7 +116,7 @@ def _of_leave_one_out(cost: CostOfNormal) -> NamedMoments:
 
 
 def _of_delta_method(gradient_term: Callable[[CostOfNormal, str, Any], Any]) -> Callable[[CostOfNormal], NamedMoments]:
-    """Of the remainder after the expansion, around the exact means."""
+    """Moments of the remainder after the expansion, around the exact means."""
 
     def moments(cost: CostOfNormal) -> NamedMoments:
         exact = {"cost": noise_moments(cost.f).mean} | {name: cost.gradient(name) for name in ("loc", "scale")}

@@ -72,7 +72,7 @@ class PoissonGamma(EvidenceLowerBound):
         for number, count in enumerate(self.counts, start=1):
             if not (0 <= count <= LARGEST_COUNT and float(count).is_integer()):
                 raise ValueError(
-                    f"counts must be integers from 0 to {LARGEST_COUNT:,}, got {count} as value {number}: mend the data"
+                    f"counts must be integers from 0 to {LARGEST_COUNT:,}, got {count} as value {number}: fix the data"
                 )
         for name, prior in (("prior_u", self.prior_u), ("prior_v", self.prior_v)):
             for field, value in zip(GammaPrior._fields, prior, strict=True):

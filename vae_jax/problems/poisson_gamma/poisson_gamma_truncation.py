@@ -1,4 +1,4 @@
-"""How far truncating q at zero moves the Poisson-Gamma ELBO and its gradient."""
+"""The effect of truncating q at zero on the Poisson-Gamma ELBO and its gradient."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from vae_jax.problems.poisson_gamma.poisson_gamma_moments import LatentGrid
 
 
 def truncation_effect(problem: PoissonGamma, params: Mapping[str, float]) -> dict[str, float]:
-    """How far truncating the normal family at zero moves the exact ELBO and its gradient.
+    """The change of the exact ELBO and its gradient when the normal family is truncated at zero.
 
     Measured from the untreated integrals: those over the positive part of the plain normals, with their own log density
     and score.
