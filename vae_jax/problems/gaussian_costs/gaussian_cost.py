@@ -13,17 +13,16 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 
 from vae_jax.problems.exact_moments import MomentsByParameter
 from vae_jax.problems.gaussian_costs.gaussian_cost_moments import exact_moments
-from vae_jax.problems.parameter_checks import check_finite, check_names, check_positive
+from vae_jax.problems.normal_latent import NormalLatent
 from vae_jax.problems.problem import ExpectedCost
 from vae_jax.typing import Distributions, Latents, Scalar
 
 
 @dataclass(frozen=True)
-class GaussianCost(ExpectedCost):
+class GaussianCost(NormalLatent, ExpectedCost):
     """E[f(z)] under z ~ Normal(loc, scale). Parameters are the dict loc, scale."""
 
     name: ClassVar[str]
@@ -36,16 +35,6 @@ class GaussianCost(ExpectedCost):
     def default_params(self) -> dict[str, Any]:
         """loc and scale of 1, as in the published figures."""
         return {"loc": 1.0, "scale": 1.0}
-
-    def check_params(self, params: Mapping[str, Any]) -> None:
-        """Raises ValueError for missing or unknown names and for values that are no loc and scale."""
-        check_names(params, ("loc", "scale"))
-        check_finite(params)
-        check_positive({"scale": params["scale"]})
-
-    def q(self, params: Mapping[str, Any]) -> Distributions:
-        """Normal(loc, scale)."""
-        return dist.Normal(params["loc"], params["scale"])
 
     def objective(self, latents: Latents, q: Distributions) -> Scalar:
         """f(z)."""

@@ -8,17 +8,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from vae_jax.problems.central_moments import difference_moments, weighted_moments
 from vae_jax.problems.exact_moments import MomentsByParameter, MomentsOfSamples, averaged, moments_by_parameter
 from vae_jax.problems.noise_terms import (
+    SCORE_FUNCTION_MOMENTS,
     NamedMoments,
-    Term,
-    Terms,
-    leave_one_out,
+    TermsOfNormal,
     means_alone,
     pair_averages,
     sample_averages,
@@ -44,57 +43,36 @@ def exact_moments(derivatives: Derivatives, loc: float, scale: float, estimator:
         ValueError: later, a number of samples that the estimator refuses.
     """
     cost = CostOfNormal(derivatives, loc, scale)
-    return moments_by_parameter(_MOMENTS.get(estimator, _of_path_means)(cost))
+    return moments_by_parameter(_MOMENTS.get(estimator, _of_unknown_variance)(cost))
 
 
 @dataclass(frozen=True)
-class CostOfNormal:
-    """A cost and its latent's distribution, as functions of the noise (z - loc) / scale."""
+class CostOfNormal(TermsOfNormal):
+    """A cost and its latent's distribution."""
+
+    value_name: ClassVar[str] = "cost"
 
     derivatives: Derivatives
     loc: float
     scale: float
 
-    def f(self, noise: Any) -> Any:
+    def value(self, noise: Any) -> Any:
         """The cost."""
         return self.derivatives(self.loc + self.scale * noise)[0]
 
-    def slope(self, noise: Any) -> Any:
+    def path_slope(self, noise: Any) -> Any:
         """Its derivative by z."""
         return self.derivatives(self.loc + self.scale * noise)[1]
-
-    def score(self, name: str, noise: Any) -> Any:
-        """d log q / d parameter."""
-        return (noise if name == "loc" else noise**2 - 1) / self.scale
-
-    def path(self, name: str, noise: Any) -> Any:
-        """dz / d parameter."""
-        return np.ones_like(noise) if name == "loc" else noise
 
     def beyond_taylor(self, noise: Any) -> tuple[Any, Any]:
         """f and f' less those of its second-order expansion about loc."""
         at_loc, slope, curvature = (float(value) for value in self.derivatives(np.asarray(self.loc)))
         step = self.scale * noise
         expansion = at_loc + slope * step + curvature * step**2 / 2
-        return self.f(noise) - expansion, self.slope(noise) - (slope + curvature * step)
-
-    def gradient(self, name: str) -> float:
-        """d E[f] / d parameter."""
-        return noise_moments(lambda noise: self.slope(noise) * self.path(name, noise)).mean
-
-    def path_terms(self) -> Terms:
-        """The cost and its derivative along the path."""
-        return self._terms(lambda name: lambda noise: self.slope(noise) * self.path(name, noise))
-
-    def score_terms(self) -> Terms:
-        """The cost and the cost times the score."""
-        return self._terms(lambda name: lambda noise: self.f(noise) * self.score(name, noise))
-
-    def _terms(self, gradient: Callable[[str], Term]) -> Terms:
-        return {"cost": self.f} | {name: gradient(name) for name in ("loc", "scale")}
+        return self.value(noise) - expansion, self.path_slope(noise) - (slope + curvature * step)
 
 
-def _of_path_means(cost: CostOfNormal) -> NamedMoments:
+def _of_unknown_variance(cost: CostOfNormal) -> NamedMoments:
     return means_alone(cost.path_terms())
 
 
@@ -104,24 +82,16 @@ def _of_pathwise(cost: CostOfNormal) -> NamedMoments:
 
 def _of_closed_form_entropy(cost: CostOfNormal) -> NamedMoments:
     # log q along the path is -noise^2 / 2 but for a constant: its gradient is the entropy's, and cancels it.
-    return sample_averages({**cost.path_terms(), "cost": lambda noise: cost.f(noise) + (1 - noise**2) / 2})
-
-
-def _of_score_function(cost: CostOfNormal) -> NamedMoments:
-    return sample_averages(cost.score_terms())
-
-
-def _of_leave_one_out(cost: CostOfNormal) -> NamedMoments:
-    return leave_one_out({"cost": cost.f}, {name: partial(cost.score, name) for name in ("loc", "scale")})
+    return sample_averages({**cost.path_terms(), "cost": lambda noise: cost.value(noise) + (1 - noise**2) / 2})
 
 
 def _of_delta_method(gradient_term: Callable[[CostOfNormal, str, Any], Any]) -> Callable[[CostOfNormal], NamedMoments]:
     """Moments of the remainder after the expansion, around the exact means."""
 
     def moments(cost: CostOfNormal) -> NamedMoments:
-        exact = {"cost": noise_moments(cost.f).mean} | {name: cost.gradient(name) for name in ("loc", "scale")}
+        exact = {name: noise_moments(term).mean for name, term in cost.path_terms().items()}
         # Of a quadratic cost nothing remains but the rounding of what cancels.
-        rounding = 1e-24 * noise_moments(cost.f).variance
+        rounding = 1e-24 * noise_moments(cost.value).variance
 
         def of_term(name: str, term: Callable[[Any], Any]) -> MomentsOfSamples:
             moments = noise_moments(term)._replace(mean=exact[name])
@@ -137,29 +107,44 @@ def _of_delta_method(gradient_term: Callable[[CostOfNormal, str, Any], Any]) -> 
     return moments
 
 
-def _of_measure_valued(cost: CostOfNormal) -> NamedMoments:
-    """Two independent sides: Rayleigh steps from loc; a double-sided Maxwell step and a normal one."""
+class _Steps(NamedTuple):
+    """Distances from loc in scales, with the weights of the densities that weak derivatives are made of."""
+
+    distance: np.ndarray
+    rayleigh: np.ndarray
+    both_ways: np.ndarray
+    """The distances downwards, and then upwards."""
+    maxwell: np.ndarray
+    """Of a double-sided Maxwell variable, at the distances both ways."""
+
+
+def _steps() -> _Steps:
     steps, width = panels(_REACH)
     rayleigh = width * steps * np.exp(-(steps**2) / 2)
-    up, down = (weighted_moments(cost.f(sign * steps), rayleigh) for sign in (1, -1))
-    both = np.concatenate([-steps, steps])
     maxwell = np.tile(width * steps**2 * np.exp(-(steps**2) / 2) / math.sqrt(2 * math.pi), 2)
+    return _Steps(steps, rayleigh, np.concatenate([-steps, steps]), maxwell)
+
+
+def _of_measure_valued(cost: CostOfNormal) -> NamedMoments:
+    """Two independent sides: Rayleigh steps from loc; a double-sided Maxwell step and a normal one."""
+    steps, value = _steps(), noise_moments(cost.value)
+    up, down = (weighted_moments(cost.value(sign * steps.distance), steps.rayleigh) for sign in (1, -1))
+    sided = weighted_moments(cost.value(steps.both_ways), steps.maxwell)
     by_loc = difference_moments(up, down, 1 / (cost.scale * math.sqrt(2 * math.pi)))
-    by_scale = difference_moments(weighted_moments(cost.f(both), maxwell), noise_moments(cost.f), 1 / cost.scale)
-    return {"cost": averaged(noise_moments(cost.f)), "loc": averaged(by_loc), "scale": averaged(by_scale)}
+    by_scale = difference_moments(sided, value, 1 / cost.scale)
+    return {"cost": averaged(value), "loc": averaged(by_loc), "scale": averaged(by_scale)}
 
 
 def _of_coupled_measure_valued(cost: CostOfNormal) -> NamedMoments:
     """The same step up and down; a double-sided Maxwell step and a uniform share of it."""
-    steps, width = panels(_REACH)
-    rayleigh = width * steps * np.exp(-(steps**2) / 2)
-    by_loc = weighted_moments((cost.f(steps) - cost.f(-steps)) / (cost.scale * math.sqrt(2 * math.pi)), rayleigh)
+    steps = _steps()
+    rise = cost.value(steps.distance) - cost.value(-steps.distance)
+    by_loc = weighted_moments(rise / (cost.scale * math.sqrt(2 * math.pi)), steps.rayleigh)
     shares, share_width = panels(np.linspace(0, 1, 33))
-    both = np.concatenate([-steps, steps])[:, None]
-    maxwell = np.tile(width * steps**2 * np.exp(-(steps**2) / 2) / math.sqrt(2 * math.pi), 2)
-    effect = (cost.f(both) - cost.f(both * shares[None])) / cost.scale
-    by_scale = weighted_moments(effect, maxwell[:, None] * share_width[None])
-    return {"cost": averaged(noise_moments(cost.f)), "loc": averaged(by_loc), "scale": averaged(by_scale)}
+    both = steps.both_ways[:, None]
+    effect = (cost.value(both) - cost.value(both * shares[None])) / cost.scale
+    by_scale = weighted_moments(effect, steps.maxwell[:, None] * share_width[None])
+    return {"cost": averaged(noise_moments(cost.value)), "loc": averaged(by_loc), "scale": averaged(by_scale)}
 
 
 _MOMENTS: dict[str, Callable[[CostOfNormal], NamedMoments]] = {
@@ -168,15 +153,13 @@ _MOMENTS: dict[str, Callable[[CostOfNormal], NamedMoments]] = {
     # The costs do not depend on q, so that nothing is dropped.
     "sticking_the_landing": _of_pathwise,
     "closed_form_entropy": _of_closed_form_entropy,
-    "score_function": _of_score_function,
-    "score_function+leave_one_out": _of_leave_one_out,
+    **SCORE_FUNCTION_MOMENTS,
     "pathwise+antithetic_pairs": lambda cost: pair_averages(cost.path_terms()),
-    "score_function+antithetic_pairs": lambda cost: pair_averages(cost.score_terms()),
     "pathwise+delta_method": _of_delta_method(
-        lambda cost, name, noise: cost.beyond_taylor(noise)[1] * cost.path(name, noise)
+        lambda cost, name, noise: cost.beyond_taylor(noise)[1] * (noise if name == "scale" else 1)
     ),
     "score_function+delta_method": _of_delta_method(
-        lambda cost, name, noise: cost.beyond_taylor(noise)[0] * cost.score(name, noise)
+        lambda cost, name, noise: cost.beyond_taylor(noise)[0] * cost.score(name)(noise)
     ),
     "measure_valued": _of_measure_valued,
     "coupled_measure_valued": _of_coupled_measure_valued,

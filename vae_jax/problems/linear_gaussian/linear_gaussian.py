@@ -10,17 +10,19 @@ from scipy.stats import norm
 
 from vae_jax.problems.exact_moments import MomentsByParameter, moments_by_parameter
 from vae_jax.problems.noise_terms import (
+    SCORE_FUNCTION_MOMENTS,
     NamedMoments,
     Term,
     Terms,
-    leave_one_out,
+    TermsOfNormal,
     means_alone,
     pair_averages,
     sample_averages,
 )
-from vae_jax.problems.parameter_checks import check_finite, check_names, check_positive
+from vae_jax.problems.normal_latent import NormalLatent
+from vae_jax.problems.parameter_checks import check_finite, check_positive
 from vae_jax.problems.problem import EvidenceLowerBound
-from vae_jax.typing import Distributions, Latents, Scalar
+from vae_jax.typing import Latents, Scalar
 
 
 class LocScale(NamedTuple):
@@ -31,7 +33,7 @@ class LocScale(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LinearGaussian(EvidenceLowerBound):
+class LinearGaussian(NormalLatent, EvidenceLowerBound):
     """z ~ N(prior_loc, prior_scale^2), x ~ N(z, noise_scale^2), with q = Normal(loc, scale).
 
     Parameters are the dict loc, scale. At those of `posterior` the ELBO is `log_evidence`.
@@ -76,16 +78,6 @@ class LinearGaussian(EvidenceLowerBound):
         posterior = self.posterior
         return {"loc": posterior.loc - posterior.scale / 1.5, "scale": 1.2 * posterior.scale}
 
-    def check_params(self, params: Mapping[str, Any]) -> None:
-        """Raises ValueError for missing or unknown names and for values that are no loc and scale."""
-        check_names(params, ("loc", "scale"))
-        check_finite(params)
-        check_positive({"scale": params["scale"]})
-
-    def q(self, params: Mapping[str, Any]) -> Distributions:
-        """Normal(loc, scale)."""
-        return dist.Normal(params["loc"], params["scale"])
-
     def log_joint(self, latents: Latents) -> Scalar:
         """log p(x, z) (nats)."""
         prior = dist.Normal(self.prior_loc, self.prior_scale)
@@ -102,68 +94,46 @@ class LinearGaussian(EvidenceLowerBound):
             ValueError: invalid parameters; later, fewer samples than the estimator needs.
         """
         self.check_params(params)
-        terms = LogWeightOfNormal(
-            self.posterior, self.log_evidence, LocScale(float(params["loc"]), float(params["scale"]))
-        )
-        return moments_by_parameter(_MOMENTS.get(estimator, _of_path_means)(terms))
+        terms = LogWeightOfNormal(self.posterior, self.log_evidence, float(params["loc"]), float(params["scale"]))
+        return moments_by_parameter(_MOMENTS.get(estimator, _of_unknown_variance)(terms))
 
 
 @dataclass(frozen=True)
-class LogWeightOfNormal:
-    """One sample's log weight and its derivatives, as functions of the noise (z - loc) / scale."""
+class LogWeightOfNormal(TermsOfNormal):
+    """One sample's log weight and its derivatives."""
+
+    value_name: ClassVar[str] = "elbo"
 
     posterior: LocScale
     log_evidence: float
-    q: LocScale
+    loc: float
+    scale: float
 
-    def log_weight(self, noise: Any) -> Any:
+    def value(self, noise: Any) -> Any:
         """The log of p(x, z) / q(z)."""
-        standard = (self.q.loc + self.q.scale * noise - self.posterior.loc) / self.posterior.scale
-        ratio = math.log(self.q.scale / self.posterior.scale)
+        standard = (self.loc + self.scale * noise - self.posterior.loc) / self.posterior.scale
+        ratio = math.log(self.scale / self.posterior.scale)
         return self.log_evidence + ratio + (noise**2 - standard**2) / 2
 
     def without_log_q(self, noise: Any) -> Any:
         """The same with the entropy of q in the place of -log q."""
-        return self.log_weight(noise) + (1 - noise**2) / 2
+        return self.value(noise) + (1 - noise**2) / 2
 
     def path_slope(self, noise: Any) -> Any:
         """The derivative of log p - log q by z, zero wherever q is the posterior."""
-        shift = (self.posterior.loc - self.q.loc) / self.posterior.scale**2
-        return shift + noise * (self.posterior.scale**2 - self.q.scale**2) / (self.posterior.scale**2 * self.q.scale)
-
-    def score(self, name: str) -> Term:
-        """The derivative of log q by a parameter."""
-        return lambda noise: (noise if name == "loc" else noise**2 - 1) / self.q.scale
-
-    def path_derivative(self, name: str) -> Term:
-        """The slope along the path."""
-        return lambda noise: self.path_slope(noise) * (noise if name == "scale" else 1)
+        shift = (self.posterior.loc - self.loc) / self.posterior.scale**2
+        return shift + noise * (self.posterior.scale**2 - self.scale**2) / (self.posterior.scale**2 * self.scale)
 
     def total_derivative(self, name: str) -> Term:
-        """The same less the score."""
+        """The derivative along the path less the score."""
         return lambda noise: self.path_derivative(name)(noise) - self.score(name)(noise)
 
-    def weighted_score(self, name: str) -> Term:
-        """The log weight times the score."""
-        return lambda noise: self.log_weight(noise) * self.score(name)(noise)
-
-    def path_terms(self) -> Terms:
-        """The log weight and its slope along the path."""
-        return self._terms(self.path_derivative)
-
     def total_terms(self) -> Terms:
-        """The log weight and its total derivative."""
-        return self._terms(self.total_derivative)
-
-    def score_terms(self) -> Terms:
-        """The log weight and the log weight times the score."""
-        return self._terms(self.weighted_score)
-
-    def _terms(self, gradient: Callable[[str], Term]) -> Terms:
-        return {"elbo": self.log_weight} | {name: gradient(name) for name in ("loc", "scale")}
+        """The log weight and its total derivatives."""
+        return self.terms(self.total_derivative)
 
 
-def _of_path_means(terms: LogWeightOfNormal) -> NamedMoments:
+def _of_unknown_variance(terms: LogWeightOfNormal) -> NamedMoments:
     return means_alone(terms.path_terms())
 
 
@@ -176,18 +146,12 @@ def _of_closed_form_entropy(terms: LogWeightOfNormal) -> NamedMoments:
     return sample_averages({**terms.total_terms(), "elbo": terms.without_log_q})
 
 
-def _of_leave_one_out(terms: LogWeightOfNormal) -> NamedMoments:
-    return leave_one_out({"elbo": terms.log_weight}, {name: terms.score(name) for name in ("loc", "scale")})
-
-
 _MOMENTS: Mapping[str, Callable[[LogWeightOfNormal], NamedMoments]] = {
     "pathwise": _of_pathwise,
     # A normal's quantile function is its path.
     "inverse_cdf": _of_pathwise,
     "sticking_the_landing": lambda terms: sample_averages(terms.path_terms()),
     "closed_form_entropy": _of_closed_form_entropy,
-    "score_function": lambda terms: sample_averages(terms.score_terms()),
-    "score_function+leave_one_out": _of_leave_one_out,
     "pathwise+antithetic_pairs": lambda terms: pair_averages(terms.total_terms()),
-    "score_function+antithetic_pairs": lambda terms: pair_averages(terms.score_terms()),
+    **SCORE_FUNCTION_MOMENTS,
 }
