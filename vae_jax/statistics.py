@@ -4,6 +4,7 @@ import math
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -240,6 +241,7 @@ class _PowerSums(NamedTuple):
 
 def _power_sums(draws: Float[Array, "g P"], counted: Bool[Array, " g"], tail_size: int) -> _PowerSums:
     """Sums over the draws that count, in single precision at least."""
+    chex.assert_shape(draws, (counted.shape[0], None))
     draws = draws.astype(jnp.promote_types(draws.dtype, jnp.float32))
     counts = counted[:, None]
     number = counted.sum()
@@ -270,6 +272,7 @@ def _largest(draws: Float[Array, "g P"], num_extremes: int) -> Float[Array, "P k
 
 def _merge(a: _PowerSums, b: _PowerSums) -> _PowerSums:
     """Sums over both sets together (Pebay 2008, eqs. 2.1 and 3.1), in units of the larger scale or of their shift."""
+    chex.assert_trees_all_equal_shapes_and_dtypes(a, b)
     number = a.number + b.number
     number_a = a.number.astype(a.mean.dtype)
     share_a, share_b = (part.number / jnp.maximum(number, 1).astype(a.mean.dtype) for part in (a, b))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -82,6 +83,7 @@ def log_mean_exp(logs: Float[Array, " K"]) -> Scalar:
 
 def others_log_sum_exp(logs: Float[Array, " K"]) -> Float[Array, " K"]:
     """log sum_{j != k} exp(logs_j) for each k of at least two."""
+    chex.assert_rank(logs, 1)
     is_top = jnp.arange(logs.shape[0]) == jnp.argmax(logs)
     top = jnp.where(jnp.isfinite(logs.max()), logs.max(), 0)
     shares = jnp.exp(logs - top)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -27,6 +28,7 @@ def values_at(objective: Objective, samples: Latents, q: Distributions) -> Float
 
 def times_each(factors: Float[Array, " S"], x: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
     """Each sample's array times its factor, in the array's precision."""
+    chex.assert_equal_shape_prefix([factors, x], 1)
     return jax.vmap(jnp.multiply)(factors.astype(x.dtype), x)
 
 

@@ -1,5 +1,6 @@
 """The score-function estimator, which differentiates the density instead of the objective."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -156,6 +157,7 @@ def _scores(q: Distributions, samples: Latents) -> tuple[list[Array], list[Array
 
 def _controlled(values: Float[Array, " S"], scores: Float[Array, "S ..."]) -> Float[Array, "..."]:
     """The mean of (f_i - c_i) s_i, the coefficient of a fold of samples regressed on those of the other folds."""
+    chex.assert_equal_shape_prefix([values, scores], 1)
     num_folds = min(len(values), MOST_FOLDS)
     scores_by_fold = _in_folds(scores, num_folds)
     values_by_fold = _in_folds(values, num_folds).reshape(*scores_by_fold.shape[:2], *[1] * (scores.ndim - 1))
