@@ -25,9 +25,7 @@ from vae_jax.problems import (
     ShiftedPosterior,
     SquareCost,
 )
-from vae_jax.studies import admitted
-from vae_jax.studies.estimator_losses import work_of
-from vae_jax.studies.study_plan import parameter_names
+from vae_jax.studies import admitted, parameter_names, work_of
 
 NUM_SAMPLES = 4
 NUM_REPLICATES = 40_000

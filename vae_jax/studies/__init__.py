@@ -10,7 +10,8 @@ from vae_jax.studies.estimator_comparison import (
     plan_comparison,
     variance_ratio,
 )
-from vae_jax.studies.study_plan import StudyPlan, plan_study
+from vae_jax.studies.estimator_losses import work_of
+from vae_jax.studies.study_plan import StudyPlan, parameter_names, plan_study
 from vae_jax.studies.variance_rows import VarianceRow
 from vae_jax.studies.variance_study import VarianceStudy, measure, study_variance
 
@@ -25,8 +26,10 @@ __all__ = [
     "compare",
     "comparison_of",
     "measure",
+    "parameter_names",
     "plan_comparison",
     "plan_study",
     "study_variance",
     "variance_ratio",
+    "work_of",
 ]
