@@ -1,5 +1,6 @@
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -320,4 +321,4 @@ def test_skewed_divergences_work_under_jit_vmap_and_scan(strict_dtypes):
         batched = jax.jit(jax.vmap(both))(locs, scales, alphas)
         _, scanned = jax.lax.scan(lambda carry, x, both=both: (carry, both(*x)), None, (locs, scales, alphas))
         for got in (batched, scanned):
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, stacked)
+            chex.assert_trees_all_close(got, stacked, rtol=1e-5, atol=1e-6)

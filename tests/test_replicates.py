@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +25,7 @@ def test_replicate_r_draws_from_the_key_folded_with_r(chunk_size, num_devices):
     stacked = stack_replicates(draw, KEY, 11, chunk_size=chunk_size, mesh=mesh_of(num_devices))
     one_by_one = [draw(jax.random.fold_in(KEY, number)) for number in range(11)]
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), stacked, expected)
+    chex.assert_trees_all_close(stacked, expected, rtol=1e-6)
 
 
 def test_a_later_pass_continues_an_earlier_one():

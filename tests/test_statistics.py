@@ -1,5 +1,4 @@
-from functools import partial
-
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,7 +62,7 @@ def test_fields_are_their_definitions(chunk_size):
 def test_summarize_agrees_with_the_pass():
     result = gradient_statistics(loss, PARAMS, KEY, 300, chunk_size=50, reference=PARAMS)
     again = summarize(gradient_replicates(loss, PARAMS, KEY, 300)[1], reference=PARAMS)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), result.gradient, again)
+    chex.assert_trees_all_close(result.gradient, again, rtol=1e-4)
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 4])
@@ -74,7 +73,7 @@ def test_devices_do_not_change_the_statistics(num_devices):
     for field in ("mean", "std", "variance", "tail_index"):
         for part in ("value", "gradient"):
             one, other = (getattr(getattr(result, part), field) for result in (alone, sharded))
-            jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6 if field != "tail_index" else 1e-4), one, other)
+            chex.assert_trees_all_close(one, other, rtol=1e-6 if field != "tail_index" else 1e-4)
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -139,16 +138,12 @@ def test_what_is_not_finite_is_counted_and_never_averaged_away(bad):
 
 
 def test_a_pass_compiles_once_and_works_inside_other_transformations():
-    traces = []
-
-    def counted(params, key):
-        traces.append(None)
-        return loss(params, key)
-
+    # One trace is of a replicate, to choose the chunk by, and the other of the program.
+    counted = chex.assert_max_traces(loss, n=2)
     gradient_statistics(counted, PARAMS, KEY, 50)
-    first = len(traces)
     gradient_statistics(counted, jax.tree.map(lambda x: x + 1, PARAMS), jax.random.key(1), 50)
-    assert len(traces) == first
+    with pytest.raises(AssertionError, match="is traced > "):
+        gradient_statistics(counted, PARAMS, KEY, 51)
     variances = jax.vmap(lambda a: gradient_statistics(loss, PARAMS | {"a": a}, KEY, 50).value.variance)(jnp.ones(3))
     np.testing.assert_allclose(variances, variances[0])
     assert np.isfinite(

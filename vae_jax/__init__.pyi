@@ -1,16 +1,3 @@
-from . import bounds as bounds
-from . import distributions as distributions
-from . import divergences as divergences
-from . import estimators as estimators
-from . import inference as inference
-from . import plotting as plotting
-from . import problems as problems
-from . import replicates as replicates
-from . import runtime as runtime
-from . import statistics as statistics
-from . import studies as studies
-from . import typing as typing
-from . import vae as vae
 from .bounds import ElboTerms as ElboTerms
 from .bounds import chi as chi
 from .bounds import doubly_reparameterized as doubly_reparameterized
@@ -68,3 +55,19 @@ from .statistics import gradient_statistics as gradient_statistics
 from .statistics import summarize as summarize
 from .studies import compare as compare
 from .studies import study_variance as study_variance
+
+# Packages come last: otherwise type checkers take `bounds.elbo` for the file bounds/elbo.py, not for the function.
+# isort: split
+from . import bounds as bounds
+from . import distributions as distributions
+from . import divergences as divergences
+from . import estimators as estimators
+from . import inference as inference
+from . import plotting as plotting
+from . import problems as problems
+from . import replicates as replicates
+from . import runtime as runtime
+from . import statistics as statistics
+from . import studies as studies
+from . import typing as typing
+from . import vae as vae

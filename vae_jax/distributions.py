@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Iterable
 from functools import reduce
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import lax
+from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 from numpyro.distributions.truncated import LeftTruncatedDistribution
 
@@ -62,10 +64,25 @@ def log_prob(q: Distributions, value: Latents) -> Scalar:
     return reduce(operator.add, jax.tree.leaves(terms))
 
 
+def log_probs(q: Distributions, samples: Latents) -> Float[Array, " S"]:
+    """Joint log density (nats) of each of S samples."""
+    return jax.vmap(log_prob, in_axes=(None, 0))(q, samples)
+
+
+def without_gradient(q: Distributions) -> Distributions:
+    """The same distributions, whose parameters get no gradient."""
+    return jax.tree.map(lax.stop_gradient, q)
+
+
+def base_distribution(leaf: Any) -> Any:
+    """The distribution inside `Independent` and `ExpandedDistribution`, which add axes and nothing else."""
+    while isinstance(leaf, dist.Independent | dist.ExpandedDistribution):
+        leaf = leaf.base_dist
+    return leaf
+
+
 def _log_prob(leaf: Any, value: Any) -> Any:
-    base = leaf
-    while isinstance(base, dist.Independent | dist.ExpandedDistribution):
-        base = base.base_dist
+    base = base_distribution(leaf)
     if not isinstance(base, dist.BernoulliLogits):
         return leaf.log_prob(value)
     # At a logit of exactly zero, where training often starts, the derivative of NumPyro's own is off by a half.
@@ -91,14 +108,19 @@ def _entropy(name: str, leaf: Any) -> Scalar:
 
 
 def _draw(q: Distributions, key: PRNGKey, num_samples: int, method: str) -> Latents:
-    leaves, structure = jax.tree.flatten(q, is_leaf=is_distribution)
+    leaves = jax.tree.leaves(q, is_leaf=is_distribution)
     leaf_keys = jax.random.split(key, len(leaves))
     # NumPyro adds parameters [D] to noise [S, D].
     with jax.numpy_rank_promotion("allow"):
         draws = [
             getattr(leaf, method)(leaf_key, (num_samples,)) for leaf, leaf_key in zip(leaves, leaf_keys, strict=True)
         ]
-    return jax.tree.unflatten(structure, draws)
+    return unflatten(q, draws)
+
+
+def unflatten(q: Distributions, values: Iterable[Any]) -> Any:
+    """One value for each distribution of `q`, in order, as a pytree with the structure of `q`."""
+    return jax.tree.unflatten(jax.tree.structure(q, is_leaf=is_distribution), values)
 
 
 def named_leaves(q: Distributions) -> list[tuple[str, Any]]:

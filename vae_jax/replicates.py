@@ -88,7 +88,7 @@ def fold_replicates(
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Any:
-    """What `merge` makes of every group's `summarize`, in memory that does not grow with the number of replicates.
+    """Every group's `summarize`, put together by `merge`, in memory that does not grow with the number of replicates.
 
     Args:
         draw, key, num_replicates, chunk_size, mesh: as for `stack_replicates`.
@@ -119,7 +119,7 @@ def fold_replicates(
 
 @dataclass(frozen=True)
 class _Chunks:
-    """How one device goes through its replicates: `number` chunks of `size`, the last perhaps not full."""
+    """One device's way through its replicates: `number` chunks of `size`, the last perhaps not full."""
 
     size: int
     number: int
@@ -166,7 +166,7 @@ def _on_every_device(
 
 
 def _fitting_chunk(draw: Draw, key: PRNGKey, mesh: Mesh | None) -> int:
-    """How many replicates to run at once, by the largest array that one of them makes."""
+    """Replicates to run at once, by the largest array that one of them makes."""
     backend = jax.default_backend()
     alone = backend != "cpu" or _num_devices(mesh) == 1
     elements = CHUNK_ELEMENTS.get(backend, 2**22) if alone else CORE_CHUNK_ELEMENTS

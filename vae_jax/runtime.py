@@ -1,4 +1,4 @@
-"""What a process needs before JAX starts: XLA flags, devices, the compilation cache, versions.
+"""Settings of a process before JAX starts: XLA flags, devices, the compilation cache, versions.
 
 Importing this file does not import JAX.
 """

@@ -1,9 +1,10 @@
-"""How good a stochastic gradient is: the statistics of any random scalar loss and of its gradient."""
+"""Statistics of any random scalar loss and of its gradient, with standard errors."""
 
 import math
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,18 +22,18 @@ MAX_TAIL_SIZE = 32
 class Statistics(NamedTuple):
     """Statistics of a random pytree over its replicates. Every field but `num_replicates` has the structure of one.
 
-    A replicate that is not finite makes every moment so too: none is left out.
+    Every replicate counts: one that is not finite makes the moments so too.
     """
 
     num_replicates: Int[Array, ""]
-    """How many replicates there were."""
+    """Number of replicates."""
     num_nonfinite: PyTree[Int[Array, "..."]]
-    """How many of them were NaN or infinite."""
+    """Number of those that were NaN or infinite."""
     mean: PyTree[Float[Array, "..."]]
     mean_se: PyTree[Float[Array, "..."]]
     """Standard error of `mean`."""
     variance: PyTree[Float[Array, "..."]]
-    """Of one replicate, with Bessel's correction."""
+    """Variance of one replicate, with Bessel's correction."""
     variance_se: PyTree[Float[Array, "..."]]
     """Standard error of `variance`, from the fourth central moment."""
     std: PyTree[Float[Array, "..."]]
@@ -56,9 +57,9 @@ class GradientStatistics(NamedTuple):
     """Statistics of a loss and of its gradient over the same replicates."""
 
     value: Statistics
-    """Of the loss: scalars."""
+    """Statistics of the loss: scalars."""
     gradient: Statistics
-    """Of its gradient: pytrees with the structure of the parameters."""
+    """Statistics of its gradient: pytrees with the structure of the parameters."""
 
 
 def gradient_statistics(
@@ -141,7 +142,7 @@ def summarize(
     check_replicates(num_replicates, None, least=2)
     tail_size = _checked_tail_size(tail_size, num_replicates)
     flat = jnp.concatenate([leaf.reshape(num_replicates, -1) for leaf in leaves], axis=1)
-    statistics = _finish(_moments_of(flat, jnp.ones(num_replicates, bool), tail_size))
+    statistics = _finish(_power_sums(flat, jnp.ones(num_replicates, bool), tail_size))
     return _restored(statistics, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], replicates), reference)
 
 
@@ -176,7 +177,7 @@ def _folded(
         draw,
         key,
         num_replicates,
-        summarize=partial(_moments_of, tail_size=tail_size),
+        summarize=partial(_power_sums, tail_size=tail_size),
         merge=_merge,
         chunk_size=chunk_size,
         mesh=mesh,
@@ -220,10 +221,10 @@ def _checked_tail_size(tail_size: int | None, num_replicates: int) -> int:
     return tail_size
 
 
-class _Moments(NamedTuple):
-    """The number, mean, higher moments and extremes of the replicates of a vector.
+class _PowerSums(NamedTuple):
+    """The number, mean, sums of powers and extremes of the replicates of a vector.
 
-    The moments are sums of powers of deviations from the mean in units of `scale`, the largest deviation, so that no
+    The sums are of powers of deviations from the mean in units of `scale`, the largest deviation, so that no
     power of a large or small gradient leaves the range of its type.
     """
 
@@ -238,8 +239,9 @@ class _Moments(NamedTuple):
     smallest: Float[Array, "P k"]
 
 
-def _moments_of(draws: Float[Array, "g P"], counted: Bool[Array, " g"], tail_size: int) -> _Moments:
-    """The moments of the draws that count, in single precision at least."""
+def _power_sums(draws: Float[Array, "g P"], counted: Bool[Array, " g"], tail_size: int) -> _PowerSums:
+    """Sums over the draws that count, in single precision at least."""
+    chex.assert_shape(draws, (counted.shape[0], None))
     draws = draws.astype(jnp.promote_types(draws.dtype, jnp.float32))
     counts = counted[:, None]
     number = counted.sum()
@@ -248,7 +250,7 @@ def _moments_of(draws: Float[Array, "g P"], counted: Bool[Array, " g"], tail_siz
     scale = jnp.abs(deviations).max(axis=0)
     units = deviations / _or_one(scale)[None]
     num_extremes = tail_size + 1 if tail_size else 0
-    return _Moments(
+    return _PowerSums(
         number,
         (counts & ~jnp.isfinite(draws)).sum(axis=0),
         mean,
@@ -268,8 +270,9 @@ def _largest(draws: Float[Array, "g P"], num_extremes: int) -> Float[Array, "P k
     return lax.top_k(jnp.concatenate([draws, padding]).T, num_extremes)[0]
 
 
-def _merge(a: _Moments, b: _Moments) -> _Moments:
-    """Moments of both sets together (Pebay 2008, eqs. 2.1 and 3.1), in units of the larger scale or of their shift."""
+def _merge(a: _PowerSums, b: _PowerSums) -> _PowerSums:
+    """Sums over both sets together (Pebay 2008, eqs. 2.1 and 3.1), in units of the larger scale or of their shift."""
+    chex.assert_trees_all_equal_shapes_and_dtypes(a, b)
     number = a.number + b.number
     number_a = a.number.astype(a.mean.dtype)
     share_a, share_b = (part.number / jnp.maximum(number, 1).astype(a.mean.dtype) for part in (a, b))
@@ -279,7 +282,7 @@ def _merge(a: _Moments, b: _Moments) -> _Moments:
     step = shift / _or_one(scale)
     spread = step**2 * number_a * share_b
     num_extremes = a.largest.shape[-1]
-    return _Moments(
+    return _PowerSums(
         number,
         a.num_nonfinite + b.num_nonfinite,
         a.mean + shift * share_b,
@@ -296,12 +299,12 @@ def _merge(a: _Moments, b: _Moments) -> _Moments:
     )
 
 
-def _in_units_of(scale: Float[Array, " P"], m: _Moments) -> _Moments:
+def _in_units_of(scale: Float[Array, " P"], m: _PowerSums) -> _PowerSums:
     units = m.scale / _or_one(scale)
     return m._replace(square=m.square * units**2, cube=m.cube * units**3, fourth=m.fourth * units**4)
 
 
-def _finish(m: _Moments) -> Statistics:
+def _finish(m: _PowerSums) -> Statistics:
     std, std_se = _std(m), _std_se(m)
     mean_se = std / jnp.sqrt(m.number)
     return Statistics(
@@ -319,18 +322,18 @@ def _finish(m: _Moments) -> Statistics:
     )
 
 
-def _std(m: _Moments) -> Float[Array, " P"]:
+def _std(m: _PowerSums) -> Float[Array, " P"]:
     return m.scale * jnp.sqrt(m.square / (m.number - 1))
 
 
-def _std_se(m: _Moments) -> Float[Array, " P"]:
+def _std_se(m: _PowerSums) -> Float[Array, " P"]:
     """sqrt{[mu_4 - sigma^4 (R - 3)/(R - 1)] / R} / (2 sigma), the error of the variance by the delta method."""
     variance = m.square / (m.number - 1)
     of_variance = (m.fourth / m.number - variance**2 * (m.number - 3) / (m.number - 1)) / m.number
     return m.scale * jnp.sqrt(jnp.maximum(of_variance, 0)) / (2 * jnp.sqrt(variance))
 
 
-def _hill(m: _Moments) -> Float[Array, " P"]:
+def _hill(m: _PowerSums) -> Float[Array, " P"]:
     """k / sum_i log(d_i / d_{k+1}) over the k + 1 largest deviations from the mean, which are among the extremes."""
     num_extremes = m.largest.shape[-1]
     if num_extremes == 0:

@@ -1,4 +1,4 @@
-"""The words everything else is written in."""
+"""Types that every part of the package shares."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -18,7 +18,7 @@ Parameters: TypeAlias = Any
 
 @runtime_checkable
 class Distribution(Protocol):
-    """What an estimator asks of a distribution. NumPyro's have all of it.
+    """The interface of distributions that estimators use. NumPyro's distributions have it.
 
     A distribution is a registered pytree of its parameters. `has_rsample` says whether `rsample` is differentiable in
     them.

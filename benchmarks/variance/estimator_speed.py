@@ -33,7 +33,7 @@ from vae_jax.estimators import REGISTRY
 from vae_jax.replicates import replicate_mesh
 from vae_jax.runtime import start_jax
 from vae_jax.statistics import gradient_statistics
-from vae_jax.studies.variance_study import work_of
+from vae_jax.studies import work_of
 
 NUM_SAMPLES, NUM_REPLICATES = 10_000, 1_000
 CHUNKS = (20_000, 100_000, 500_000, 1_000_000)

@@ -5,6 +5,7 @@ import inspect
 import operator
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -170,7 +171,7 @@ def test_pytrees_and_transformations(gradient):
         _, forward = jax.jvp(lambda p: loss(p, keys[0]), (params,), (jax.tree.map(jnp.ones_like, params),))
         with jax.enable_x64(True):
             double = loss(jax.tree.map(lambda p: p.astype("float64"), params), keys[0])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], rtol=2e-4, atol=1e-5), eager, jitted)
+    chex.assert_trees_all_close(eager, jax.tree.map(lambda leaf: leaf[0], jitted), rtol=2e-4, atol=1e-5)
     assert forward == pytest.approx(float(sum(leaf.sum() for leaf in jax.tree.leaves(eager[1]))), rel=1e-4)
     assert (eager[0].dtype, double.dtype) == (jnp.float32, jnp.float64)
 
@@ -218,7 +219,7 @@ def test_the_sampled_terms_make_the_elbo(name):
         return operator.sub(*terms(params, key, estimator, 5))
 
     expected, got = jax.value_and_grad(whole)(PARAMS), jax.value_and_grad(parts)(PARAMS)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
+    chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", USUAL)
@@ -236,7 +237,7 @@ def test_the_closed_form_terms_make_the_elbo(name):
         return operator.sub(*terms(params, key, estimator, 5, divergence=kl))
 
     expected, got = jax.value_and_grad(whole)(PARAMS), jax.value_and_grad(parts)(PARAMS)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected)
+    chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["sticking_the_landing", "score_function+leave_one_out"])

@@ -8,6 +8,7 @@ import operator
 from dataclasses import dataclass
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -287,7 +288,7 @@ def both(bound, num_samples):
 
 
 def assert_same(one, other, rtol=1e-5):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6), one, other)
+    chex.assert_trees_all_close(one, other, rtol=rtol, atol=1e-6)
 
 
 @pytest.mark.parametrize("gradient", [plain, doubly_reparameterized])
@@ -599,7 +600,7 @@ def test_jit_and_vmap_equal_eager(name):
     with jax.numpy_rank_promotion("allow"):
         eager = jax.value_and_grad(loss)(params, keys[0])
         jitted = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0)))(params, keys)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], rtol=2e-4, atol=1e-5), eager, jitted)
+    chex.assert_trees_all_close(eager, jax.tree.map(lambda leaf: leaf[0], jitted), rtol=2e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("gradient", [vimco, multi_sample_score_function, wake_model_loss, wake_inference_loss])

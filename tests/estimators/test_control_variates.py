@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -488,7 +489,7 @@ def test_transformations_and_dtypes(name):
     gradient = jax.value_and_grad(partial(cosine_loss, estimator=estimator))
     eager = gradient(PARAMS, keys[0])
     batch = jax.jit(jax.vmap(gradient, in_axes=(None, 0)))(PARAMS, keys)
-    jax.tree.map(lambda one, many: np.testing.assert_allclose(one, many[0], rtol=2e-4, atol=2e-5), eager, batch)
+    chex.assert_trees_all_close(eager, jax.tree.map(lambda leaf: leaf[0], batch), rtol=2e-4, atol=2e-5)
     blocked = cosine_loss(PARAMS, jax.random.key(18), in_blocks(estimator, NUM_SAMPLES), 2 * NUM_SAMPLES)
     assert blocked == pytest.approx(float(batch[0].mean()), rel=1e-5)
     assert batch[0].dtype == jnp.float32

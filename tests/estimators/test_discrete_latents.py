@@ -3,6 +3,7 @@
 import itertools
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -414,7 +415,7 @@ def test_jit_and_vmap_equal_eager(name):
     keys = jax.random.split(jax.random.key(12), 2)
     eager = draw(PARAMS, keys[1])
     jitted = jax.tree.map(lambda x: x[1], jax.jit(jax.vmap(draw, in_axes=(None, 0)))(PARAMS, keys))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), eager, jitted)
+    chex.assert_trees_all_close(eager, jitted, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*ON_ANY, *ON_BERNOULLI, *BIASED])

@@ -11,7 +11,7 @@ import pytest
 
 from monte_carlo import assert_unbiased, is_biased
 from vae_jax import bounds, gradient_statistics
-from vae_jax.estimators import ESTIMATORS, REGISTRY, Work, markdown_table
+from vae_jax.estimators import ESTIMATORS, REGISTRY, Work, estimator_table
 from vae_jax.problems import (
     BernoulliCost,
     BernoulliVectorCost,
@@ -25,7 +25,7 @@ from vae_jax.problems import (
     ShiftedPosterior,
     SquareCost,
 )
-from vae_jax.studies.variance_study import admitted, parameter_names, work_of
+from vae_jax.studies import admitted, parameter_names, work_of
 
 NUM_SAMPLES = 4
 NUM_REPLICATES = 40_000
@@ -178,8 +178,8 @@ def test_the_evaluations_are_as_many_as_the_registry_says(problem_name, name, mo
 
 def test_the_readme_shows_the_registries():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert markdown_table() in readme
-    assert bounds.registry.markdown_table() in readme
+    assert estimator_table() in readme
+    assert bounds.bound_table() in readme
 
 
 def test_the_bounds_are_registered_by_the_names_of_their_functions():

@@ -3,6 +3,7 @@
 import inspect
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -164,7 +165,7 @@ def test_pytrees_vectors_transformations_and_dtypes(name):
             double = loss(jax.tree.map(lambda p: p.astype("float64"), params), keys[0])
     for number, one in enumerate(eager):
         for batch in (jitted, scanned):
-            jax.tree.map(lambda a, b, n=number: np.testing.assert_allclose(a, b[n], rtol=2e-4, atol=1e-5), one, batch)
+            chex.assert_trees_all_close(one, jax.tree.map(lambda leaf, n=number: leaf[n], batch), rtol=2e-4, atol=1e-5)
     assert double.dtype == jnp.float64
     assert eager[0][0].dtype == jnp.float32
 
@@ -211,7 +212,7 @@ def test_blocks_average_the_estimator(name):
     ]
     whole = jax.value_and_grad(linear_gaussian_loss)(PARAMS, key, blocked, 12)
     mean = jax.tree.map(lambda *leaves: sum(leaves) / 3, *parts)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), whole, mean)
+    chex.assert_trees_all_close(whole, mean, rtol=1e-5, atol=1e-6)
     few = linear_gaussian_loss(PARAMS, key, blocked, 3)
     assert few == linear_gaussian_loss(PARAMS, key, ESTIMATORS[name], 3)
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,7 +147,7 @@ def test_closed_form_entropy_is_the_elbo_with_its_entropy():
     ours = jax.value_and_grad(partial(loss, estimator=closed_form_entropy))(params, key)
     given = jax.value_and_grad(partial(loss, closed_form=distributions.entropy))(params, key)
     np.testing.assert_allclose(ours[0], given[0], rtol=1e-5)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), ours[1], given[1])
+    chex.assert_trees_all_close(ours[1], given[1], rtol=1e-4)
 
 
 def test_a_distribution_without_an_entropy_is_refused():

@@ -12,7 +12,7 @@ from scipy.special import gammaln
 
 from monte_carlo import assert_unbiased
 from vae_jax.inference import approximate_factorial, laplace
-from vae_jax.plotting.laplace import factorial_errors
+from vae_jax.plotting.factorial_errors import factorial_errors
 
 SHAPES = [{"a": ()}, {"a": (1,)}, {"a": (), "b": (2, 3)}, {"a": (5,), "b": {"c": (4,), "d": (2, 2, 2)}}]
 

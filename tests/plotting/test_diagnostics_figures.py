@@ -13,7 +13,7 @@ from vae_jax.inference.diagnostics import (
     moments_of_draws,
     tail_length,
 )
-from vae_jax.plotting.diagnostics import calibration_histograms, importance_tail, moment_differences
+from vae_jax.plotting import calibration_histograms, importance_tail, moment_differences
 
 
 @pytest.fixture(autouse=True)

@@ -194,7 +194,7 @@ MISUSES = [
     ("values must be from 2 to 10 numbers, got 1", lambda: CategoricalCost(values=(1.0,))),
     ("values must be finite, got nan", lambda: CategoricalCost(values=(1.0, math.nan))),
     ("logit must be finite, got inf", lambda: BernoulliCost().check_params({"logit": math.inf})),
-    ("params must hold logit alone, got logits", lambda: BernoulliCost().check_params({"logits": 0.0})),
+    ("params must be logit, got logits", lambda: BernoulliCost().check_params({"logits": 0.0})),
     ("logits must be 4 numbers, got shape", lambda: CategoricalCost().check_params({"logits": (1.0, 2.0)})),
     ("logits must be finite", lambda: BernoulliVectorCost().check_params({"logits": (1.0, 2.0, math.nan)})),
     ("must be even and at least 2", lambda: BernoulliCost().exact({"logit": 0.0}, "arm")(3)),

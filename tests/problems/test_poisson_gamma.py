@@ -7,7 +7,8 @@ from scipy import integrate, stats
 from vae_jax import distributions
 from vae_jax.estimators import ESTIMATORS
 from vae_jax.problems import GammaPrior, PoissonGamma
-from vae_jax.problems.poisson_gamma.poisson_gamma_moments import NODES, LatentGrid, truncation_effect
+from vae_jax.problems.poisson_gamma.poisson_gamma_moments import NODES, LatentGrid
+from vae_jax.problems.poisson_gamma.poisson_gamma_truncation import truncation_effect
 from vae_jax.problems.quadrature import untreated_normal
 
 PROBLEM = PoissonGamma()
@@ -76,14 +77,14 @@ def test_the_exact_gradient_is_the_slope_of_the_exact_elbo(family):
 @pytest.mark.parametrize("family", ["normal", "log_normal"])
 def test_the_score_has_mean_zero_under_the_support_rule(family):
     problem = PoissonGamma(family=family)
-    grid = LatentGrid(problem, problem.default_params, NODES[family])
+    grid = LatentGrid(problem.density, problem.default_params, NODES[family])
     assert grid.mean(np.ones_like(grid.log_weight)) == pytest.approx(1, abs=1e-13)
     for name in PARAMS:
         assert abs(grid.mean(grid.score(name))) < 1e-12
 
 
 def test_without_the_rule_the_score_has_another_mean():
-    grid = LatentGrid(PROBLEM, PARAMS, untreated_normal)
+    grid = LatentGrid(PROBLEM.density, PARAMS, untreated_normal)
     assert abs(grid.mean(grid.score("scale_v"))) > 1e-6
 
 

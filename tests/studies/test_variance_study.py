@@ -1,12 +1,14 @@
+import chex
 import jax
 import numpy as np
 import pytest
 
 from monte_carlo import assert_unbiased
-from vae_jax.problems import PoissonGamma
+from vae_jax.problems import PoissonGamma, SquareCost
 from vae_jax.replicates import replicate_mesh
 from vae_jax.statistics import gradient_replicates
-from vae_jax.studies.variance_study import study_variance
+from vae_jax.studies import measure, plan_study, study_variance
+from vae_jax.studies.admitted_estimators import refusal
 
 PROBLEM = PoissonGamma()
 PARAMS = PROBLEM.default_params
@@ -75,7 +77,7 @@ def test_a_study_draws_what_gradient_replicates_draws(study):
 
 
 def test_rounds_add_up_to_one_pass(study, monkeypatch):
-    monkeypatch.setattr("vae_jax.studies.variance_study.ROUND_ELEMENTS", 7_000)
+    monkeypatch.setattr("vae_jax.studies.replicate_passes.ROUND_ELEMENTS", 7_000)
     in_rounds = study_variance(PROBLEM, PARAMS, KEY, 500, estimators=ESTIMATORS[:1], num_samples=(5, 100))
     np.testing.assert_allclose(in_rounds.replicates[:, 0], study.replicates[:, 0], rtol=1e-3, atol=1e-4)
 
@@ -90,6 +92,37 @@ def test_a_nan_is_counted_and_makes_its_row_unreliable():
         assert 0 < row.num_nonfinite < 200
         assert not row.reliable
         assert np.isnan(row.mean)
+
+
+def test_a_study_traces_an_estimator_once_to_plan_it_and_once_to_measure_it(monkeypatch):
+    probes = []
+    monkeypatch.setattr("vae_jax.studies.study_plan.refusal", lambda *case: probes.append(case[2:]) or refusal(*case))
+    study_variance(PROBLEM, PARAMS, KEY, 10, estimators=ESTIMATORS[:2] * 2, num_samples=(4, 5, 6, 4))
+    assert probes == [("pathwise", 4), ("pathwise", 5), ("score_function", 4), ("score_function", 5)]
+
+
+def test_one_program_measures_all_rounds_of_an_estimator():
+    # One trace is of the plan, one of a replicate, to choose the chunk by, and the other of the program.
+    @chex.assert_max_traces(n=3)
+    def square(z):
+        return z**2
+
+    class Counted(SquareCost):
+        def objective(self, latents, q):
+            return square(latents)
+
+    plan = plan_study(Counted(), {"loc": 1.0, "scale": 1.0}, 100, estimators=("score_function",), num_samples=(5,))
+    study = measure(plan, KEY)
+    assert study.replicates.shape == (100, 1, 1, 3)
+    with pytest.raises(AssertionError, match="is traced > "):
+        measure(plan, KEY)
+
+
+def test_a_plan_holds_each_estimator_and_each_number_once():
+    plan = plan_study(PROBLEM, PARAMS, 10, estimators=("score_function", *ESTIMATORS), num_samples=(7, 5, 7))
+    assert plan.estimators == ("score_function", "pathwise", "score_function+leave_one_out")
+    assert plan.num_samples == (5, 7)
+    assert plan.parameters == ("elbo", "loc_u", "scale_u", "loc_v", "scale_v")
 
 
 MISUSES = [

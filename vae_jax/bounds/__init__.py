@@ -1,6 +1,6 @@
 """Bounds on the log marginal likelihood, and estimates of it, from log weights."""
 
-from vae_jax.bounds.bound_registry import BOUNDS, RegisteredBound
+from vae_jax.bounds.bound_registry import BOUNDS, RegisteredBound, bound_table
 from vae_jax.bounds.elbo import ElboTerms, elbo, elbo_terms
 from vae_jax.bounds.importance_weighted import (
     MultiSampleBound,
@@ -20,6 +20,7 @@ __all__ = [
     "ElboTerms",
     "MultiSampleBound",
     "RegisteredBound",
+    "bound_table",
     "chi",
     "doubly_reparameterized",
     "elbo",

@@ -1,66 +1,78 @@
-"""The bounds that couple their samples, by name, and how each one's gradient is had."""
+"""The bounds that couple their samples, by name, with the gradients that each one can have."""
 
 from typing import NamedTuple
+
+from vae_jax.estimators.registry_table import REPARAMETERIZABLE, WITH_DENSITY, markdown_table
 
 
 class RegisteredBound(NamedTuple):
     """A bound with one of its gradients, and what is known of it."""
 
     bounds: str
-    """What, and from which side."""
+    """The quantity that is bounded, and the side."""
     latents: str
-    """Which it takes."""
+    """The latents that it takes."""
     differentiable: bool
     """Whether the log joint must be, along the sample."""
     unbiased: str
-    """Of what the gradient is an unbiased estimate, or that it is none."""
+    """The quantity whose gradient is estimated without bias, or no."""
     evaluations: str
-    """Of the log joint, for K samples."""
+    """Evaluations of the log joint for K samples."""
     source: str
 
 
-_PATH = "reparameterizable"
-_DENSITY = "any with a density"
 _EVIDENCE = "log p(x) from below"
 
 BOUNDS: dict[str, RegisteredBound] = {
-    "importance_weighted, plain": RegisteredBound(_EVIDENCE, _PATH, True, "of the bound", "K", "Burda et al. (2016)"),
+    "importance_weighted, plain": RegisteredBound(
+        _EVIDENCE, REPARAMETERIZABLE, True, "of the bound", "K", "Burda et al. (2016)"
+    ),
     "importance_weighted, doubly_reparameterized": RegisteredBound(
-        _EVIDENCE, _PATH, True, "of the bound", "2 K", "Tucker et al. (2019)"
+        _EVIDENCE, REPARAMETERIZABLE, True, "of the bound", "2 K", "Tucker et al. (2019)"
     ),
     "importance_weighted, vimco": RegisteredBound(
-        _EVIDENCE, _DENSITY, False, "of the bound", "K", "Mnih & Rezende (2016)"
+        _EVIDENCE, WITH_DENSITY, False, "of the bound", "K", "Mnih & Rezende (2016)"
     ),
     "importance_weighted, multi_sample_score_function": RegisteredBound(
-        _EVIDENCE, _DENSITY, False, "of the bound", "K", "Mnih & Rezende (2016)"
+        _EVIDENCE, WITH_DENSITY, False, "of the bound", "K", "Mnih & Rezende (2016)"
     ),
     "renyi": RegisteredBound(
-        "log p(x) from below for alpha >= 0", _PATH, True, "of its mean over K samples", "K", "Li & Turner (2016)"
+        "log p(x) from below for alpha >= 0",
+        REPARAMETERIZABLE,
+        True,
+        "of its mean over K samples",
+        "K",
+        "Li & Turner (2016)",
     ),
     "chi": RegisteredBound(
-        "log p(x) from above as K grows", _PATH, True, "of its mean over K samples", "K", "Dieng et al. (2017)"
+        "log p(x) from above as K grows",
+        REPARAMETERIZABLE,
+        True,
+        "of its mean over K samples",
+        "K",
+        "Dieng et al. (2017)",
     ),
     "jackknife": RegisteredBound(
-        "none: log p(x) with less bias", _PATH, True, "of its mean over K samples", "K", "Nowozin (2018)"
+        "none: log p(x) with less bias", REPARAMETERIZABLE, True, "of its mean over K samples", "K", "Nowozin (2018)"
     ),
     "wake_model_loss": RegisteredBound(
-        _EVIDENCE, _DENSITY, False, "of the bound, in the model alone", "K", "Bornschein & Bengio (2015)"
+        _EVIDENCE, WITH_DENSITY, False, "of the bound, in the model alone", "K", "Bornschein & Bengio (2015)"
     ),
     "wake_inference_loss": RegisteredBound(
-        "none: KL(p || q)", _DENSITY, False, "no: consistent in K", "K", "Bornschein & Bengio (2015)"
+        "none: KL(p || q)", WITH_DENSITY, False, "no: consistent in K", "K", "Bornschein & Bengio (2015)"
     ),
     "sleep_loss": RegisteredBound(
-        "none: KL(p || q) on the model's own data", _DENSITY, False, "yes", "none", "Hinton et al. (1995)"
+        "none: KL(p || q) on the model's own data", WITH_DENSITY, False, "yes", "none", "Hinton et al. (1995)"
     ),
 }
 """The bounds by the names of their functions, and of the gradient that is handed in."""
 
 
-def markdown_table() -> str:
-    """The registry as the README shows it."""
+def bound_table() -> str:
+    """The registry of bounds as the README shows it."""
     header = ("bound, gradient", "bounds", "latents", "differentiable log joint", "unbiased", "evaluations", "source")
     rows = [
         (f"`{name}`", row.bounds, row.latents, "needed" if row.differentiable else "-", *row[3:])
         for name, row in BOUNDS.items()
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)) + "\n"
+    return markdown_table(header, rows)

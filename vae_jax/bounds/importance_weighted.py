@@ -1,4 +1,4 @@
-"""The importance-weighted bound, and how its gradient is obtained."""
+"""The importance-weighted bound and its gradients: along paths, doubly reparameterized, and by score functions."""
 
 import inspect
 from collections.abc import Callable
@@ -18,11 +18,12 @@ from vae_jax.bounds.log_weights import (
     path_log_weights,
     slowed_log_weights,
 )
+from vae_jax.estimators.gradient_terms import gradient_term
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, LogDensity, PRNGKey, Scalar
 
 MultiSampleBound: TypeAlias = Callable[[LogDensity, Distributions, PRNGKey, int], Scalar]
-"""The importance-weighted bound with its gradient had in one way."""
+"""The importance-weighted bound with one of its gradients."""
 
 
 def plain(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
@@ -45,7 +46,8 @@ def doubly_reparameterized(log_joint: LogDensity, q: Distributions, key: PRNGKey
     Approximates: the gradient in q's parameters by the sum of w~_k^2 (d log w_k / dz_k) dz_k, and that in the model's
         by the sum of w~_k d log p(x, z_k), w~ the normalised weights.
     Needs: reparameterizable distributions; a log joint differentiable in the sample.
-    Biased: no. The signal-to-noise ratio of q's gradient grows as sqrt(K). The log joint is evaluated twice.
+    Biased: no. The signal-to-noise ratio of q's gradient grows as sqrt(K). The log joint is evaluated twice. First
+        derivatives only.
 
     Arguments and errors as for `importance_weighted`.
 
@@ -146,10 +148,8 @@ def _by_score(
     samples = distributions.sample(q, key, num_samples)
     # q keeps its gradient here: beyond one sample the weights' own dependence on it has a mean that is not zero.
     logs = values_at(log_weight(log_joint), samples, q)
-    log_density = jax.vmap(distributions.log_prob, in_axes=(None, 0))(q, samples)
-    # Zero in value, the score in its derivative.
-    score = log_density - lax.stop_gradient(log_density)
-    return log_mean_exp(logs) + (signal(lax.stop_gradient(logs)) * score).sum()
+    signals = jnp.broadcast_to(signal(lax.stop_gradient(logs)), logs.shape)
+    return log_mean_exp(logs) + gradient_term(signals, distributions.log_probs(q, samples)).sum()
 
 
 def _local_signals(logs: Float[Array, " K"]) -> Float[Array, " K"]:

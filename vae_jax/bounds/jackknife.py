@@ -55,13 +55,13 @@ def jackknife(
 
 
 def _coefficient(num_samples: int, order: int, left_out: int) -> float:
-    """Of the estimates from K - j samples at order m: (-1)^j (K - j)^m / {(m - j)! j!}."""
+    """Jackknife weight of the estimates from K - j samples at order m: (-1)^j (K - j)^m / {(m - j)! j!}."""
     size = (num_samples - left_out) ** order
     return (-1) ** left_out * size / (math.factorial(order - left_out) * math.factorial(left_out))
 
 
 def _rise(logs: Float[Array, " K"], left_out: int) -> Scalar:
-    """By how much the estimate from all K samples exceeds those without j of them, on average."""
+    """The estimate from all K samples less those without j of them, on average."""
     removed, kept = _split(logs, left_out)
     # The log of the ratio of two sums, never the difference of their logs.
     return jax.nn.softplus(removed - kept).mean() - math.log(len(logs) / (len(logs) - left_out))

@@ -4,13 +4,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from vae_jax import distributions
-from vae_jax.estimators.objective_values import values_at
+from vae_jax.estimators.gradient_terms import derivative_of
+from vae_jax.estimators.objective_values import times_each, values_at
 from vae_jax.typing import Distributions, Latents, LogDensity, Objective, PRNGKey, Scalar
 
 
@@ -63,15 +65,15 @@ def slowed_log_weights(
         log_joint, q, key, num_samples: as for `log_weights`.
         pace: the log weights [K] to the factors [K], which get no gradient.
     """
-    held = jax.tree.map(lax.stop_gradient, q)
+    held = distributions.without_gradient(q)
     samples = distributions.rsample(q, key, num_samples)
     ends = lax.stop_gradient(samples)
     factors = lax.stop_gradient(pace(values_at(log_weight(log_joint), ends, held)))
 
-    def slow(sample: Array, end: Array) -> Array:
-        return end + jax.vmap(jnp.multiply)(factors.astype(end.dtype), sample - end)
+    def slowed(sample: Array) -> Array:
+        return lax.stop_gradient(sample) + times_each(factors, derivative_of(sample))
 
-    return values_at(log_weight(log_joint), jax.tree.map(slow, samples, ends), held)
+    return values_at(log_weight(log_joint), jax.tree.map(slowed, samples), held)
 
 
 def log_mean_exp(logs: Float[Array, " K"]) -> Scalar:
@@ -81,6 +83,7 @@ def log_mean_exp(logs: Float[Array, " K"]) -> Scalar:
 
 def others_log_sum_exp(logs: Float[Array, " K"]) -> Float[Array, " K"]:
     """log sum_{j != k} exp(logs_j) for each k of at least two."""
+    chex.assert_rank(logs, 1)
     is_top = jnp.arange(logs.shape[0]) == jnp.argmax(logs)
     top = jnp.where(jnp.isfinite(logs.max()), logs.max(), 0)
     shares = jnp.exp(logs - top)

@@ -31,7 +31,8 @@ def renyi(
 
     Approximates: the gradient of E[1/(1 - alpha) log 1/K sum_k w_k^(1 - alpha)].
     Needs: reparameterizable distributions; a log joint differentiable in the sample.
-    Biased: no, as a gradient of the bound of K samples. As one of its limit in K, by O(1/K) unless alpha = 1.
+    Biased: no, as a gradient of the bound of K samples. As one of its limit in K, by O(1/K) unless alpha = 1. First
+        derivatives only under `doubly_reparameterized`.
 
     Args:
         log_joint: one sample to log p(x, z), normalised in x and z. It may close over model parameters.
@@ -78,7 +79,8 @@ def chi(
     Approximates: the gradient of E[1/n log 1/K sum_k w_k^n].
     Needs: reparameterizable distributions; a log joint differentiable in the sample; tails of q that keep E_q[w^n]
         finite.
-    Biased: no, as a gradient of the estimate from K samples. As one of the upper bound, by O(1/K).
+    Biased: no, as a gradient of the estimate from K samples. As one of the upper bound, by O(1/K). First
+        derivatives only under `doubly_reparameterized`.
 
     Args:
         log_joint, q, key, num_samples, gradient: as for `renyi`.

@@ -37,7 +37,7 @@ def wake_model_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_s
     Reference: Bornschein & Bengio (2015), eq. 7; Le, Kosiorek, Siddharth, Teh & Wood (2019), section 3.1.
     """
     samples = distributions.sample(q, key, num_samples)
-    return -log_mean_exp(values_at(log_weight(log_joint), samples, jax.tree.map(lax.stop_gradient, q)))
+    return -log_mean_exp(values_at(log_weight(log_joint), samples, distributions.without_gradient(q)))
 
 
 def wake_inference_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
@@ -47,7 +47,7 @@ def wake_inference_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, n
         w~_k d log q(z_k), w~ the normalised weights.
     Needs: a density differentiable in its parameters. The model's get no gradient.
     Biased: yes, by O(1/K): the weights are normalised by their own sum. Consistent as K grows. At K = 1 the mean is
-        zero, so nothing is learnt.
+        zero, so nothing is learnt. First derivatives only.
 
     Arguments and errors as for `wake_model_loss`.
 
@@ -55,9 +55,8 @@ def wake_inference_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, n
     """
     samples = distributions.sample(q, key, num_samples)
     weights = lax.stop_gradient(jax.nn.softmax(values_at(log_weight(log_joint), samples, q)))
-    log_density = jax.vmap(distributions.log_prob, in_axes=(None, 0))(q, samples)
     # Not a product of vectors, which accelerators round to fewer digits.
-    return -(weights * log_density).sum()
+    return -(weights * distributions.log_probs(q, samples)).sum()
 
 
 def sleep_loss(

@@ -16,7 +16,7 @@ from vae_jax.runtime import environment, start_jax
 
 if TYPE_CHECKING:
     from vae_jax.problems import Problem
-    from vae_jax.studies.estimator_comparison import Comparison
+    from vae_jax.studies import Comparison, StudyPlan
 
 
 @dataclass(frozen=True)
@@ -57,35 +57,29 @@ class CompareCommand:
             raise Misuse(f"the estimators must be two, got {self.first} twice: name another")
         counts = self.target.counts()
         start_jax(self.dtype)
-        from vae_jax.studies.variance_study import check_study
+        from vae_jax.studies import plan_comparison
 
         with staged(self.out) as folder:
             with refusals_are_misuse():
                 problem, params = self.target.build(counts)
-                check_study(problem, params, self.num_replicates, (self.first, self.second), self.num_samples)
-                comparison = self._measure(problem, params)
+                plan = plan_comparison(
+                    problem, params, self.num_replicates, first=self.first, second=self.second,
+                    num_samples=self.num_samples,
+                )  # fmt: skip
+            comparison = self._measure(plan)
             self._save(comparison, problem, params, folder)
         _print(comparison, self.out)
 
-    def _measure(self, problem: "Problem", params: dict[str, Any]) -> "Comparison":
+    def _measure(self, plan: "StudyPlan") -> "Comparison":
         import jax
 
         from vae_jax.cli.progress_bars import shown_progress
         from vae_jax.replicates import replicate_mesh
-        from vae_jax.studies.estimator_comparison import compare
+        from vae_jax.studies import comparison_of, measure
 
         with shown_progress(f"2 estimators, {self.num_replicates:,} replicates") as on_progress:
-            return compare(
-                problem,
-                params,
-                jax.random.key(self.seed),
-                self.num_replicates,
-                first=self.first,
-                second=self.second,
-                num_samples=self.num_samples,
-                mesh=replicate_mesh(),
-                on_progress=on_progress,
-            )
+            study = measure(plan, jax.random.key(self.seed), mesh=replicate_mesh(), on_progress=on_progress)
+        return comparison_of(study)
 
     def _save(self, comparison: "Comparison", problem: "Problem", params: Mapping[str, Any], folder: Path) -> None:
         from vae_jax import plotting

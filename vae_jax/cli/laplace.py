@@ -59,7 +59,7 @@ class LaplaceCommand:
         _print(approximations, self.out)
 
     def _save(self, approximations: "Sequence[FactorialApproximation]", folder: Path) -> None:
-        from vae_jax.plotting.laplace import factorial_errors
+        from vae_jax.plotting.factorial_errors import factorial_errors
 
         rows = [asdict(each) for each in approximations]
         write_json(folder / "laplace.json", {"environment": environment(DTYPE, seed=0), "rows": rows})

@@ -1,4 +1,4 @@
-"""How a gradient is obtained. Every estimator has the signature of `vae_jax.typing.Estimator`."""
+"""Gradient estimators of expectations. Every estimator has the signature of `vae_jax.typing.Estimator`."""
 
 from vae_jax.distributions import OneHotCategorical
 from vae_jax.estimators.antithetic_pairs import antithetic_pairs
@@ -21,7 +21,7 @@ from vae_jax.estimators.estimator_registry import (
     Evaluations,
     RegisteredEstimator,
     Work,
-    markdown_table,
+    estimator_table,
 )
 from vae_jax.estimators.gumbel_softmax import gumbel_softmax, straight_through
 from vae_jax.estimators.measure_valued import coupled_measure_valued, measure_valued
@@ -49,13 +49,13 @@ __all__ = [
     "delta_method_score",
     "disarm",
     "enumeration",
+    "estimator_table",
     "gumbel_softmax",
     "in_blocks",
     "init_moving_average",
     "inverse_cdf",
     "leave_one_out",
     "leave_one_pair_out",
-    "markdown_table",
     "measure_valued",
     "moving_average",
     "moving_average_score",

@@ -104,9 +104,8 @@ def _mirrored(q: Any, key: PRNGKey, num_pairs: int) -> tuple[Array, Array]:
 
 
 def _is_symmetric(q: Any) -> bool:
-    return isinstance(q.base_dist if isinstance(q, dist.ExpandedDistribution) else q, SYMMETRIC)
+    return isinstance(distributions.base_distribution(q), SYMMETRIC)
 
 
 def _centre(q: Any) -> Array:
-    family: Any = q.base_dist if isinstance(q, dist.ExpandedDistribution) else q
-    return jnp.broadcast_to(family.loc, q.batch_shape + q.event_shape)
+    return jnp.broadcast_to(distributions.base_distribution(q).loc, q.batch_shape + q.event_shape)

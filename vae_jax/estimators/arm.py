@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from vae_jax import distributions
 from vae_jax.estimators.discrete_latents import (
     BernoulliLatent,
     DiscreteLatent,
     bernoulli_latents,
     discrete_latents,
-    joined,
-    lifted,
+    with_logit_gradients,
 )
-from vae_jax.estimators.objective_values import values_at
+from vae_jax.estimators.objective_values import times_each, values_at
 from vae_jax.typing import Distributions, Objective, PRNGKey, Scalar
 
 
@@ -162,14 +162,11 @@ def _paired(
     variables: Sequence[Any],
     coefficients: list[Float[Array, "P ..."]],
 ) -> Scalar:
-    """The mean over all samples, the pairs' first halves before their second, with the gradient lifted."""
-    values = values_at(objective, joined(q, samples), jax.tree.map(lax.stop_gradient, q))
+    """The mean over all samples, the pairs' first halves before their second, with the gradients in the logits."""
+    values = values_at(objective, distributions.unflatten(q, samples), distributions.without_gradient(q))
     one, other = jnp.split(lax.stop_gradient(values), 2)
-    gradients = [
-        jax.vmap(jnp.multiply)((one - other).astype(coefficient.dtype), coefficient).mean(axis=0)
-        for coefficient in coefficients
-    ]
-    return lifted(values.mean(), list(variables), gradients)
+    gradients = [times_each(one - other, coefficient).mean(axis=0) for coefficient in coefficients]
+    return with_logit_gradients(values.mean(), list(variables), gradients)
 
 
 def _stick_logits(latent: DiscreteLatent) -> Float[Array, "... sticks"]:

@@ -1,7 +1,7 @@
-"""What the score-function estimator subtracts from the objective: less variance, the same mean.
+"""Baselines: subtracted from the objective by the score-function estimator, for less variance and the same mean.
 
-A baseline takes the objective's values at the S samples, [S], and returns what to subtract from each, [S] or a scalar.
-It must not let a value into its own baseline: that biases the gradient.
+A baseline takes the objective's values at the S samples, [S], and returns the number to subtract from each,
+[S] or a scalar. It must not let a value into its own baseline: that biases the gradient.
 
 A prediction from the input is a baseline that ignores the values, `lambda values: prediction`. It is given no gradient;
 `baseline_loss` is what it is trained by.
@@ -59,7 +59,7 @@ class MovingAverage(NamedTuple):
     """An exponentially weighted average of past values. It starts at zero: read it through `moving_average`."""
 
     weighted_sum: Scalar
-    """Of the past values. It is not debiased, so that reading can debias it once."""
+    """The weighted sum of past values. It is not debiased, so that reading can debias it once."""
     weight: Scalar
     """The sum of their weights: 1 - decay^t after t updates."""
 

@@ -97,7 +97,7 @@ def check_baselines(estimator: Estimator, coupled: Float[np.ndarray, "S S"], ins
 
 
 def _parts(name: str, part: Any) -> Iterator[tuple[str, Any]]:
-    """What an estimator is made of, with the names of keywords."""
+    """The parts of an estimator, with the names of keywords."""
     yield name, part
     if isinstance(part, partial):
         for inner_name, inner in (("", part.func), *(("", each) for each in part.args), *part.keywords.items()):
@@ -105,6 +105,6 @@ def _parts(name: str, part: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _dependence(baseline: Baseline) -> Bool[np.ndarray, "S S"]:
-    """Which samples' values each sample's baseline is made of, as its derivatives tell."""
+    """The samples whose values each sample's baseline depends on, from its derivatives."""
     values = jnp.arange(1.0, NUM_PROBES + 1) ** 1.5
     return np.asarray(jax.jacobian(lambda values: jnp.broadcast_to(baseline(values), values.shape))(values) != 0)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.estimators.differentiability import check_differentiable
+from vae_jax.estimators.gradient_terms import gradient_term
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Objective, PRNGKey, Scalar
 
@@ -56,9 +57,8 @@ def delta_method_pathwise(objective: Objective, q: Distributions, key: PRNGKey, 
     expansion = _expand(objective, q, gaussian)
     ends = jax.vmap(lambda sample: ravel_pytree(sample)[0])(samples)
     taylor, slopes = _at(expansion, lax.stop_gradient(ends))
-    # Zero in value, T's derivative along the path in its own.
-    moved = jnp.sum(slopes * (ends - lax.stop_gradient(ends)), axis=1)
-    return (values - (taylor + moved)).mean() + _expectation(expansion, gaussian)
+    along_path = jnp.sum(gradient_term(slopes, ends), axis=1)
+    return (values - (taylor + along_path)).mean() + _expectation(expansion, gaussian)
 
 
 def delta_method_score(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
@@ -78,14 +78,12 @@ def delta_method_score(objective: Objective, q: Distributions, key: PRNGKey, num
     distributions.check_latents(q, num_samples)
     gaussian = _gaussian(q)
     samples = distributions.sample(q, key, num_samples)
-    values = values_at(objective, samples, jax.tree.map(lax.stop_gradient, q))
+    values = values_at(objective, samples, distributions.without_gradient(q))
     expansion = _expand(objective, q, gaussian)
     taylor, _ = _at(expansion, jax.vmap(lambda sample: ravel_pytree(sample)[0])(samples))
-    log_density = jax.vmap(distributions.log_prob, in_axes=(None, 0))(q, samples)
     remainder = values - taylor
-    # Zero in value, the score in its derivative.
-    score = log_density - lax.stop_gradient(log_density)
-    return (remainder + lax.stop_gradient(remainder) * score).mean() + _expectation(expansion, gaussian)
+    by_score = gradient_term(remainder, distributions.log_probs(q, samples))
+    return (remainder + by_score).mean() + _expectation(expansion, gaussian)
 
 
 class _Gaussian(NamedTuple):
@@ -107,7 +105,7 @@ class _Expansion(NamedTuple):
 
 
 def _expand(objective: Objective, q: Distributions, gaussian: _Gaussian) -> _Expansion:
-    held = jax.tree.map(lax.stop_gradient, q)
+    held = distributions.without_gradient(q)
     point = lax.stop_gradient(gaussian.loc)
 
     def flat_objective(element: Float[Array, " D"]) -> Any:
@@ -143,17 +141,14 @@ def _expectation(expansion: _Expansion, gaussian: _Gaussian) -> Scalar:
 
 
 def _gaussian(q: Distributions) -> _Gaussian:
-    structure = jax.tree.structure(q, is_leaf=distributions.is_distribution)
     moments = [_moments(name, leaf) for name, leaf in distributions.named_leaves(q)]
-    loc, unravel = ravel_pytree(jax.tree.unflatten(structure, [loc for loc, _ in moments]))
-    scale, _ = ravel_pytree(jax.tree.unflatten(structure, [scale for _, scale in moments]))
+    loc, unravel = ravel_pytree(distributions.unflatten(q, [loc for loc, _ in moments]))
+    scale, _ = ravel_pytree(distributions.unflatten(q, [scale for _, scale in moments]))
     return _Gaussian(loc, scale, unravel)
 
 
 def _moments(name: str, leaf: Any) -> tuple[Array, Array]:
-    base = leaf
-    while isinstance(base, dist.Independent | dist.ExpandedDistribution):
-        base = base.base_dist
+    base = distributions.base_distribution(leaf)
     if not isinstance(base, dist.Normal):
         instead = "pathwise" if getattr(leaf, "has_rsample", False) else "score_function"
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Whether an objective has a derivative along its samples at all."""
+"""A check that an objective has a derivative along its samples."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -63,7 +63,7 @@ def check_differentiable(
 
 
 def _names(q: Distributions, sample: Any) -> list[str]:
-    """Of the sample's leaves: a distribution's own, and the path in it where its samples are pytrees."""
+    """Names of the sample's leaves: a distribution's own, and the path in it where its samples are pytrees."""
     structure = jax.tree.structure(q, is_leaf=distributions.is_distribution)
     samples = structure.flatten_up_to(sample)
     return [
@@ -90,7 +90,7 @@ def _dependences(jaxpr: Jaxpr, inputs: Collection[int]) -> set[int]:
 
 
 def _reaching(jaxpr: Jaxpr, arriving: Sequence[set[int]]) -> list[set[int]]:
-    """What reaches each output, from what arrives at each input."""
+    """Inputs that reach each output, from those that arrive at each input."""
     known: dict[Any, set[int]] = dict(zip(jaxpr.invars, arriving, strict=True))
 
     def of(variables: Sequence[Any]) -> list[set[int]]:

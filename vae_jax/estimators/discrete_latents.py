@@ -1,4 +1,4 @@
-"""What the discrete latents of q are: their logits, their outcomes and how a sample of them looks."""
+"""Discrete latents of q: their logits, their outcomes, and samples made of outcomes."""
 
 import math
 from abc import ABC, abstractmethod
@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax import lax
 from jaxtyping import Array, Float, Int
 
-from vae_jax.distributions import OneHotCategorical, check_latents, is_distribution, named_leaves
-from vae_jax.typing import Distributions, Latents, PRNGKey, Scalar
+from vae_jax.distributions import OneHotCategorical, base_distribution, check_latents, named_leaves
+from vae_jax.estimators.gradient_terms import gradient_term
+from vae_jax.typing import Distributions, PRNGKey, Scalar
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class DiscreteLatent(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Of the independent variables."""
+        """Shape of the independent variables."""
 
     @property
     @abstractmethod
     def num_outcomes(self) -> int:
-        """Of each variable."""
+        """Outcomes of each variable."""
 
     @abstractmethod
     def outcome(self, numbers: Int[Array, "S ..."]) -> Array:
@@ -45,7 +45,7 @@ class DiscreteLatent(ABC):
     @property
     @abstractmethod
     def log_probs(self) -> Float[Array, "... K"]:
-        """Of each variable's outcomes (nats)."""
+        """Log probabilities of each variable's outcomes (nats)."""
 
     def log_prob(self, numbers: Int[Array, "S ..."]) -> Float[Array, " S"]:
         """Joint log probability (nats) of outcomes by their numbers."""
@@ -54,7 +54,7 @@ class DiscreteLatent(ABC):
 
     @property
     def num_joint_outcomes(self) -> int:
-        """Of all variables together."""
+        """Joint outcomes of all variables."""
         return self.num_outcomes ** math.prod(self.shape)
 
 
@@ -95,7 +95,7 @@ class BernoulliLatent(RelaxableLatent):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the independent variables."""
+        """Shape of the independent variables."""
         return self.logits.shape
 
     @property
@@ -138,12 +138,12 @@ class BernoulliLatent(RelaxableLatent):
         return -jnp.expm1(-jnp.abs(noisy)) * (hard * prob + (1 - hard) * (1 - prob))
 
 
-class _OfLogProbabilities(DiscreteLatent):
+class _LogProbabilityLatent(DiscreteLatent):
     """Categorical variables of any form: their logits are log probabilities."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the independent variables."""
+        """Shape of the independent variables."""
         return self.logits.shape[:-1]
 
     @property
@@ -157,7 +157,7 @@ class _OfLogProbabilities(DiscreteLatent):
         return self.logits
 
 
-class OneHotLatent(_OfLogProbabilities, RelaxableLatent):
+class OneHotLatent(_LogProbabilityLatent, RelaxableLatent):
     """Categorical variables whose outcomes are one-hot vectors."""
 
     def outcome(self, numbers: Int[Array, "S ..."]) -> Array:
@@ -193,7 +193,7 @@ class OneHotLatent(_OfLogProbabilities, RelaxableLatent):
         return gradient - jnp.exp(self.logits)[None] * gradient.sum(axis=-1, keepdims=True)
 
 
-class CategoricalLatent(_OfLogProbabilities):
+class CategoricalLatent(_LogProbabilityLatent):
     """Categorical variables whose outcomes are integers."""
 
     def outcome(self, numbers: Int[Array, "S ..."]) -> Array:
@@ -249,20 +249,13 @@ def bernoulli_latents(q: Distributions, num_samples: int = 1) -> list[BernoulliL
 
 def is_discrete_latent(leaf: Any) -> bool:
     """Whether a distribution is one of those that `discrete_latents` describes."""
-    return isinstance(_base(leaf), _KINDS)
+    return isinstance(base_distribution(leaf), _KINDS)
 
 
-def joined(q: Distributions, leaves: list[Any]) -> Latents:
-    """One value for each leaf of q, as a pytree with the structure of q."""
-    return jax.tree.unflatten(jax.tree.structure(q, is_leaf=is_distribution), leaves)
-
-
-def lifted(value: Scalar, latents: list[Any], gradients: list[Any]) -> Scalar:
+def with_logit_gradients(value: Scalar, latents: list[Any], gradients: list[Any]) -> Scalar:
     """`value`, with gradients in the latents' logits added to its own."""
     for latent, gradient in zip(latents, gradients, strict=True):
-        # Zero in value, one in its derivative.
-        step = latent.logits - lax.stop_gradient(latent.logits)
-        value = value + (lax.stop_gradient(gradient) * step).sum()
+        value = value + gradient_term(gradient, latent.logits).sum()
     return value
 
 
@@ -275,14 +268,8 @@ def _pick(log_probs: Float[Array, "... K"], numbers: Int[Array, "..."]) -> Float
     return jnp.take_along_axis(log_probs, numbers[..., None], axis=-1)[..., 0]
 
 
-def _base(leaf: Any) -> Any:
-    while isinstance(leaf, (dist.Independent, dist.ExpandedDistribution)):
-        leaf = leaf.base_dist
-    return leaf
-
-
 def _latent(name: str, leaf: Any) -> DiscreteLatent:
-    base = _base(leaf)
+    base = base_distribution(leaf)
     if isinstance(base, _BERNOULLI):
         return BernoulliLatent(name, jnp.broadcast_to(_floats(base.logits), leaf.event_shape))
     if isinstance(base, (*_CATEGORICAL, OneHotCategorical)):

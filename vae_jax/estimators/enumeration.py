@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from vae_jax import distributions
 from vae_jax.distributions import is_distribution
-from vae_jax.estimators.discrete_latents import DiscreteLatent, discrete_latents, is_discrete_latent, joined
+from vae_jax.estimators.discrete_latents import DiscreteLatent, discrete_latents, is_discrete_latent
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.estimators.score_function import score_function
 from vae_jax.typing import Distributions, Estimator, Latents, Objective, PRNGKey, Scalar
@@ -100,7 +101,7 @@ def _expectation(objective: Objective, q: Distributions, num_samples: int) -> Sc
     outcomes = [latent.outcome(number) for latent, number in zip(latents, numbers, strict=True)]
     log_probs = [latent.log_prob(number) for latent, number in zip(latents, numbers, strict=True)]
     probs = jnp.exp(reduce(operator.add, log_probs))
-    values = values_at(objective, joined(q, outcomes), q)
+    values = values_at(objective, distributions.unflatten(q, outcomes), q)
     # An outcome without mass adds nothing, though log q there is infinite.
     return (probs * jnp.where(probs > 0, values, 0)).sum()
 
@@ -147,7 +148,10 @@ def _first_apart(
     names = [str(number) for number in range(len(leaves))]
 
     def flat_objective(sample: Latents, parts: Distributions) -> Any:
-        return objective(joined(q, [sample[n] for n in names]), joined(q, [parts[n] for n in names]))
+        return objective(
+            distributions.unflatten(q, [sample[n] for n in names]),
+            distributions.unflatten(q, [parts[n] for n in names]),
+        )
 
     return flat_objective, dict(zip(names, leaves, strict=True)), [names[first]]
 
@@ -163,6 +167,6 @@ def _first_entry_apart(
         logits = [discrete_latents(parts[name])[0].logits for name in ("first", "rest")]
         whole = latent.distribution(jnp.concatenate(logits))
         value = jnp.concatenate([sample["first"], sample["rest"]])
-        return objective(joined(q, [value]), joined(q, [whole]))
+        return objective(distributions.unflatten(q, [value]), distributions.unflatten(q, [whole]))
 
     return entries_objective, parts, ["first"]

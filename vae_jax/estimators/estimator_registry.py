@@ -19,27 +19,28 @@ from vae_jax.estimators.gumbel_softmax import gumbel_softmax, straight_through
 from vae_jax.estimators.measure_valued import coupled_measure_valued, measure_valued
 from vae_jax.estimators.pathwise import closed_form_entropy, inverse_cdf, pathwise, sticking_the_landing
 from vae_jax.estimators.rebar import rebar, relax
+from vae_jax.estimators.registry_table import REPARAMETERIZABLE, WITH_DENSITY, markdown_table
 from vae_jax.estimators.score_function import optimal_score, score_function
 from vae_jax.estimators.sobol import randomized_sobol
 from vae_jax.typing import Distributions, Estimator, Latents, Scalar
 
 
 class Work(NamedTuple):
-    """What the cost of an estimate depends on."""
+    """Sizes that the cost of an estimate depends on."""
 
     samples: int
     parameters: int
     """Elements of q's parameters."""
     outcomes: int
-    """Joint ones of the discrete latents; 1 without any."""
+    """Joint outcomes of the discrete latents; 1 without any."""
     first_outcomes: int
-    """Of the latent that `rao_blackwellized` enumerates by itself, or of the first entry of a single one."""
+    """Outcomes of the latent that `rao_blackwellized` enumerates by itself, or of the first entry of a single one."""
     others: int
     """Latents, or entries of a single one, that are left to be sampled then."""
 
     @classmethod
     def of(cls, q: Distributions, samples: int, parameters: int) -> "Work":
-        """Of an estimate under `q`."""
+        """The sizes of an estimate under `q`."""
         leaves = [leaf for _, leaf in named_leaves(q)]
         latents = [discrete_latents(leaf)[0] for leaf in leaves if is_discrete_latent(leaf)]
         if not latents:
@@ -54,7 +55,7 @@ class Work(NamedTuple):
 
 
 class Evaluations(NamedTuple):
-    """How often the objective is evaluated for one estimate, its derivative aside."""
+    """Evaluations of the objective for one estimate, its derivative aside."""
 
     formula: str
     """In S samples, P elements of parameters and K outcomes."""
@@ -66,7 +67,7 @@ class RegisteredEstimator(NamedTuple):
 
     estimator: Estimator
     latents: str
-    """Which it takes."""
+    """The latents that it takes."""
     differentiable: bool
     """Whether the objective must be."""
     unbiased: bool
@@ -88,29 +89,27 @@ _ONCE = Evaluations("S", lambda work: work.samples)
 _AND_AT_LOC = Evaluations("S + 1, and D products with its Hessian", lambda work: work.samples + 1)
 _TWICE = Evaluations("2 S", lambda work: 2 * work.samples)
 
-_PATH = "reparameterizable"
-_DENSITY = "any with a density"
 _GAUSSIAN = "Gaussian"
 _RELAXABLE = "Bernoulli, one-hot"
 _MEASURED = "Normal, Gamma (its rate), Exponential, Poisson, Bernoulli, categorical"
 _ONLY_DISCRETE = ("discrete", "one discrete", "Bernoulli", _RELAXABLE)
-_ALSO_DISCRETE = (_DENSITY, _MEASURED)
+_ALSO_DISCRETE = (WITH_DENSITY, _MEASURED)
 
 REGISTRY: dict[str, RegisteredEstimator] = {
-    "pathwise": RegisteredEstimator(pathwise, _PATH, True, True, _ONCE, "Kingma & Welling (2014)"),
+    "pathwise": RegisteredEstimator(pathwise, REPARAMETERIZABLE, True, True, _ONCE, "Kingma & Welling (2014)"),
     "sticking_the_landing": RegisteredEstimator(
-        sticking_the_landing, _PATH, True, True, _ONCE, "Roeder, Wu & Duvenaud (2017)"
+        sticking_the_landing, REPARAMETERIZABLE, True, True, _ONCE, "Roeder, Wu & Duvenaud (2017)"
     ),
     "closed_form_entropy": RegisteredEstimator(
-        closed_form_entropy, f"{_PATH}, with an entropy", True, True, _ONCE, "Kucukelbir et al. (2017)"
+        closed_form_entropy, f"{REPARAMETERIZABLE}, with an entropy", True, True, _ONCE, "Kucukelbir et al. (2017)"
     ),
     "inverse_cdf": RegisteredEstimator(inverse_cdf, "with a quantile function", True, True, _ONCE, "Devroye (1986)"),
-    "score_function": RegisteredEstimator(score_function, _DENSITY, False, True, _ONCE, "Williams (1992)"),
+    "score_function": RegisteredEstimator(score_function, WITH_DENSITY, False, True, _ONCE, "Williams (1992)"),
     "score_function+leave_one_out": RegisteredEstimator(
-        partial(score_function, baseline=leave_one_out), _DENSITY, False, True, _ONCE, "Kool et al. (2019)"
+        partial(score_function, baseline=leave_one_out), WITH_DENSITY, False, True, _ONCE, "Kool et al. (2019)"
     ),
     "score_function+optimal_score": RegisteredEstimator(
-        optimal_score, _DENSITY, False, True, _ONCE, "Ranganath, Gerrish & Blei (2014)"
+        optimal_score, WITH_DENSITY, False, True, _ONCE, "Ranganath, Gerrish & Blei (2014)"
     ),
     "score_function+delta_method": RegisteredEstimator(
         delta_method_score, _GAUSSIAN, True, True, _AND_AT_LOC, "Paisley, Blei & Jordan (2012)"
@@ -174,8 +173,8 @@ REGISTRY: dict[str, RegisteredEstimator] = {
 ESTIMATORS: dict[str, Estimator] = {name: registered.estimator for name, registered in REGISTRY.items()}
 
 
-def markdown_table() -> str:
-    """The registry as the README shows it."""
+def estimator_table() -> str:
+    """The registry of estimators as the README shows it."""
     header = ("estimator", "latents", "discrete", "differentiable objective", "unbiased", "evaluations", "source")
     rows = [
         (
@@ -189,4 +188,4 @@ def markdown_table() -> str:
         )
         for name, entry in REGISTRY.items()
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)) + "\n"
+    return markdown_table(header, rows)

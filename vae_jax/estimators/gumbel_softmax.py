@@ -3,8 +3,10 @@
 import jax
 from jax import lax
 
+from vae_jax import distributions
 from vae_jax.estimators.differentiability import check_differentiable
-from vae_jax.estimators.discrete_latents import RelaxableLatent, joined, relaxable_latents
+from vae_jax.estimators.discrete_latents import RelaxableLatent, relaxable_latents
+from vae_jax.estimators.gradient_terms import derivative_of
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Objective, PRNGKey, Scalar
 
@@ -44,7 +46,7 @@ def gumbel_softmax(
         latent.relaxed(noisy, temperature)
         for latent, noisy in zip(latents, noisy_logits(latents, key, num_samples), strict=True)
     ]
-    samples = joined(q, relaxed)
+    samples = distributions.unflatten(q, relaxed)
     check_differentiable(objective, samples, q, instead=WITHOUT_DERIVATIVE)
     return values_at(objective, samples, q).mean()
 
@@ -56,7 +58,8 @@ def straight_through(
 
     Approximates: d/dtheta E_q[f(z)] by the mean of df(z)/dz dr/dtheta, z the hard sample and r the relaxed one.
     Needs: Bernoulli or OneHotCategorical latents; an objective differentiable at the outcomes.
-    Biased: the gradient in q's parameters is; the value and the gradient in model parameters are not.
+    Biased: the gradient in q's parameters is; the value and the gradient in model parameters are not. First
+        derivatives only.
 
     Arguments and errors as for `gumbel_softmax`; the objective sees hard samples, as floats.
 
@@ -70,9 +73,9 @@ def straight_through(
     samples = []
     for latent, noisy in zip(latents, noisy_logits(latents, key, num_samples), strict=True):
         relaxed = latent.relaxed(noisy, temperature)
-        samples.append(lax.stop_gradient(latent.hard(noisy)) + (relaxed - lax.stop_gradient(relaxed)))
-    check_differentiable(objective, joined(q, samples), q, instead=WITHOUT_DERIVATIVE)
-    return values_at(objective, joined(q, samples), q).mean()
+        samples.append(lax.stop_gradient(latent.hard(noisy)) + derivative_of(relaxed))
+    check_differentiable(objective, distributions.unflatten(q, samples), q, instead=WITHOUT_DERIVATIVE)
+    return values_at(objective, distributions.unflatten(q, samples), q).mean()
 
 
 def noisy_logits(latents: list[RelaxableLatent], key: PRNGKey, num_samples: int) -> list[jax.Array]:

@@ -1,7 +1,8 @@
-"""An objective at many samples."""
+"""An objective at many samples, and what is multiplied by its values."""
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -25,8 +26,14 @@ def values_at(objective: Objective, samples: Latents, q: Distributions) -> Float
     return values
 
 
+def times_each(factors: Float[Array, " S"], x: Float[Array, "S ..."]) -> Float[Array, "S ..."]:
+    """Each sample's array times its factor, in the array's precision."""
+    chex.assert_equal_shape_prefix([factors, x], 1)
+    return jax.vmap(jnp.multiply)(factors.astype(x.dtype), x)
+
+
 def _values(objective: Objective, samples: Latents, q: Distributions) -> Any:
-    """What the objective returns, whatever that is, with a leading axis of the samples."""
+    """The objective's results, of any kind, with a leading axis of the samples."""
     if jax.tree.leaves(samples)[0].shape[0] > 1:
         return jax.vmap(objective, in_axes=(0, None))(samples, q)
     # An axis of length 1 would stay in every product of a network, and XLA transposes what it need not: a step of a VAE

@@ -28,7 +28,7 @@ def has_quantiles(q: Any) -> bool:
 
 
 def uniform_shape(q: Any) -> tuple[int, ...]:
-    """Of the uniform variables that one draw of q is made of."""
+    """Shape of the uniform variables that one draw of q is made of."""
     match q:
         case dist.Independent() | dist.TransformedDistribution():
             return uniform_shape(q.base_dist)

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from vae_jax import distributions
 from vae_jax.estimators.differentiability import check_differentiable
-from vae_jax.estimators.discrete_latents import RelaxableLatent, joined, lifted, relaxable_latents
+from vae_jax.estimators.discrete_latents import RelaxableLatent, relaxable_latents, with_logit_gradients
 from vae_jax.estimators.gumbel_softmax import WITHOUT_DERIVATIVE, check_temperature, noisy_logits
-from vae_jax.estimators.objective_values import values_at
+from vae_jax.estimators.objective_values import times_each, values_at
 from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
 
 Surrogate: TypeAlias = Callable[[Latents], Any]
@@ -56,10 +57,10 @@ def rebar(
     Reference: Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein (2017), section 3; the tied noise is that of the
         authors' program.
     """
-    held = jax.tree.map(lax.stop_gradient, q)
+    held = distributions.without_gradient(q)
     check_temperature(temperature)
     halves = [latent.relaxed(latent.logits[None], temperature) for latent in relaxable_latents(q, num_samples)]
-    check_differentiable(objective, joined(q, halves), held, instead=WITHOUT_DERIVATIVE)
+    check_differentiable(objective, distributions.unflatten(q, halves), held, instead=WITHOUT_DERIVATIVE)
     return relax(
         objective,
         q,
@@ -108,7 +109,7 @@ def relax(
     check_temperature(temperature)
     latents = relaxable_latents(q, num_samples)
     values, gradients = _values_and_gradients(objective, q, key, num_samples, latents, surrogate, temperature)
-    return lifted(values.mean(), latents, [gradient.mean(axis=0) for gradient in gradients])
+    return with_logit_gradients(values.mean(), latents, [gradient.mean(axis=0) for gradient in gradients])
 
 
 def surrogate_loss(
@@ -136,7 +137,7 @@ def surrogate_loss(
     Reference: Grathwohl, Choi, Wu, Roeder & Duvenaud (2018), section 3.
     """
     check_temperature(temperature)
-    held = jax.tree.map(lax.stop_gradient, q)
+    held = distributions.without_gradient(q)
     latents = relaxable_latents(held, num_samples)
     _, gradients = _values_and_gradients(objective, held, key, num_samples, latents, surrogate, temperature)
     norms = [(gradient**2).sum() for gradient in gradients]
@@ -153,19 +154,20 @@ def _values_and_gradients(
     temperature: float | Scalar,
 ) -> tuple[Float[Array, " S"], list[Float[Array, "S ..."]]]:
     """The objective at S hard samples, and each sample's gradient in the logits of every latent."""
-    held = jax.tree.map(lax.stop_gradient, q)
+    held = distributions.without_gradient(q)
     noisy = lax.stop_gradient(noisy_logits(latents, key, num_samples))
     hard = [latent.hard(z) for latent, z in zip(latents, noisy, strict=True)]
-    values = values_at(objective, joined(q, hard), held)
+    hard_samples = distributions.unflatten(q, hard)
+    values = values_at(objective, hard_samples, held)
 
     def of_surrogate(sample: Latents, _: Distributions) -> Any:
         return surrogate(sample)
 
-    check_differentiable(of_surrogate, joined(q, hard), held, instead="a smooth surrogate, or disarm", what="surrogate")
+    check_differentiable(of_surrogate, hard_samples, held, instead="a smooth surrogate, or disarm", what="surrogate")
 
     def controls(noisy: list[Array]) -> Float[Array, " S"]:
         relaxed = [latent.relaxed(z, temperature) for latent, z in zip(latents, noisy, strict=True)]
-        return values_at(of_surrogate, joined(q, relaxed), held)
+        return values_at(of_surrogate, distributions.unflatten(q, relaxed), held)
 
     control, pull_back = jax.vjp(controls, noisy)
     # The samples do not interact: the gradient of the sum holds the gradient of each.
@@ -173,7 +175,7 @@ def _values_and_gradients(
     advantage = lax.stop_gradient(values) - control
     gradients = []
     for latent, z, b, slope in zip(latents, noisy, hard, slopes, strict=True):
-        score_term = jax.vmap(jnp.multiply)(advantage.astype(z.dtype), latent.score(b))
+        score_term = times_each(advantage, latent.score(b))
         # dz/dlogits is one along the free path.
         path_term = slope * (1 - latent.conditional_slope(z, b))
         gradients.append(latent.project(score_term + path_term))

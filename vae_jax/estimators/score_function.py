@@ -1,5 +1,6 @@
 """The score-function estimator, which differentiates the density instead of the objective."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -7,6 +8,7 @@ from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.estimators.baselines import MovingAverage, moving_average, no_baseline, update_moving_average
+from vae_jax.estimators.gradient_terms import gradient_term
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Baseline, Distributions, Latents, Objective, PRNGKey, Scalar
 
@@ -44,19 +46,16 @@ def score_function(
     Reference: Williams (1992), section 4; Mohamed, Rosca, Figurnov & Mnih (2020), section 4.
     """
     samples = distributions.sample(q, key, num_samples)
-    values = values_at(objective, samples, jax.tree.map(lax.stop_gradient, q))
-    log_density = jax.vmap(distributions.log_prob, in_axes=(None, 0))(q, samples)
+    values = values_at(objective, samples, distributions.without_gradient(q))
+    log_density = distributions.log_probs(q, samples)
     baselines = jnp.asarray(baseline(lax.stop_gradient(values)))
     if baselines.shape not in ((), values.shape):
         raise ValueError(f"baseline must return a scalar or shape {values.shape}, got shape {baselines.shape}")
-    advantage = lax.stop_gradient(values - baselines)
-    # Zero in value, the score in its derivative.
-    score = log_density - lax.stop_gradient(log_density)
-    return (values + advantage * score).mean()
+    return (values + gradient_term(values - baselines, log_density)).mean()
 
 
 MOST_FOLDS = 16
-"""Of samples: more would cost as many sums again for a coefficient that is hardly better."""
+"""Folds of samples: more would cost as many sums again for a coefficient that is hardly better."""
 
 
 def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
@@ -94,15 +93,14 @@ def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samp
     if num_samples == 1:
         raise ValueError("optimal_score needs at least 2 samples, got 1: raise num_samples, or use score_function")
     samples = distributions.sample(q, key, num_samples)
-    values = values_at(objective, samples, jax.tree.map(lax.stop_gradient, q))
+    values = values_at(objective, samples, distributions.without_gradient(q))
     held_values = lax.stop_gradient(values)
     parameters, scores = _scores(q, samples)
-    # Zero in value, the estimate in its derivative.
-    lifted = [
-        jnp.sum(_controlled(held_values, score) * (parameter - lax.stop_gradient(parameter)))
+    terms = [
+        jnp.sum(gradient_term(_controlled(held_values, score), parameter))
         for parameter, score in zip(parameters, scores, strict=True)
     ]
-    return values.mean() + sum(lifted)
+    return values.mean() + sum(terms)
 
 
 def moving_average_score(
@@ -159,6 +157,7 @@ def _scores(q: Distributions, samples: Latents) -> tuple[list[Array], list[Array
 
 def _controlled(values: Float[Array, " S"], scores: Float[Array, "S ..."]) -> Float[Array, "..."]:
     """The mean of (f_i - c_i) s_i, the coefficient of a fold of samples regressed on those of the other folds."""
+    chex.assert_equal_shape_prefix([values, scores], 1)
     num_folds = min(len(values), MOST_FOLDS)
     scores_by_fold = _in_folds(scores, num_folds)
     values_by_fold = _in_folds(values, num_folds).reshape(*scores_by_fold.shape[:2], *[1] * (scores.ndim - 1))

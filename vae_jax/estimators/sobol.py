@@ -45,7 +45,7 @@ def _exclusive_or(words: UInt32[Array, "..."], axis: int) -> UInt32[Array, "..."
 
 @lru_cache(maxsize=32)
 def _direction_numbers(first_dimension: int, num_dimensions: int, num_bits: int) -> np.ndarray:
-    """What bit k of a point's index contributes to each dimension, [num_bits, num_dimensions]."""
+    """Direction numbers: the contribution of bit k of a point's index to each dimension, [num_bits, num_dimensions]."""
     # Imported on use: it takes longer than the rest of the library.
     from scipy.stats import qmc
 
@@ -93,7 +93,7 @@ def randomized_sobol(estimator: Estimator) -> Estimator:
 @dataclass(frozen=True)
 class _SobolDraws(CoupledDraws):
     first_dimension: int
-    """Of the sequence: latents share one and take dimensions in turn."""
+    """Dimension of the sequence: latents share one and take dimensions in turn."""
 
     def rsample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Any:
         (num_samples,) = sample_shape
@@ -112,4 +112,4 @@ def _sobol(q: Distributions) -> Distributions:
             )
         coupled.append(_SobolDraws(leaf, first_dimension))
         first_dimension += math.prod(uniform_shape(leaf))
-    return jax.tree.structure(q, is_leaf=distributions.is_distribution).unflatten(coupled)
+    return distributions.unflatten(q, coupled)

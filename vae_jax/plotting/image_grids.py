@@ -14,7 +14,7 @@ from scipy.special import ndtri
 from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
 
 MAX_WIDTH = 6.0
-"""Of all tiles together, in inches: a page's."""
+"""Width of all tiles together, in inches: a page's."""
 
 MAX_TILE = 0.6
 """Width of one tile in inches."""
@@ -23,7 +23,7 @@ GAP = 0.04
 """Between tiles, in widths of a tile."""
 
 INSET = 0.02
-"""Of the middle of a frame's line from the edge of a tile, in widths of a tile."""
+"""Distance of the middle of a frame's line from the edge of a tile, in widths of a tile."""
 
 
 def image_grid(images: Num[Array | np.ndarray, "N ..."], *, num_columns: int = 8) -> Figure:
@@ -107,7 +107,7 @@ def manifold(
     z1: Float[Array | np.ndarray, " C"] | None = None,
     z2: Float[Array | np.ndarray, " R"] | None = None,
 ) -> Figure:
-    """What two latents decode to over a grid of their values, by default of quantiles of the standard normal prior.
+    """Images decoded from a grid of values of two latents, by default of quantiles of the standard normal prior.
 
     The values of z_1 grow to the right and those of z_2 upwards: images[0, 0] is at the bottom left.
 

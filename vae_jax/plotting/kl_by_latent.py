@@ -24,7 +24,7 @@ MAX_NAMED = 20
 """Most latents that are named under their bars."""
 
 LEAST_VARIANCE = 1e-6
-"""What is below is shown at the edge."""
+"""Smaller variances are shown at the edge."""
 
 ACTIVE, INACTIVE = COLOURS[0], COLOURS[3]
 
@@ -41,8 +41,8 @@ def kl_by_latent(
 ) -> Figure:
     """The KL of every latent from the largest down, over the variance of its mean, which says whether it is active.
 
-    Bars of error are two standard errors. Every layer of latents has a panel. An estimate of a KL below zero, which
-    a latent of a hierarchical model may have, is told of in words.
+    Bars of error are two standard errors. Every layer of latents has a panel. Estimates of a KL below zero, which
+    latents of a hierarchical model may have, are counted in the panel.
 
     Args:
         kl: KL(q(z_d|x) || p(z_d)) of each latent, averaged over images (nats).

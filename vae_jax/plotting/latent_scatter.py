@@ -34,7 +34,7 @@ def latent_scatter(
     points = _checked_means(np.asarray(means, dtype=float))
     chosen = projection or ("first_two" if points.shape[1] == 2 else "pca")
     if chosen not in ("first_two", "pca"):
-        raise ValueError(f"projection must be first_two or pca, got {chosen}: choose of these")
+        raise ValueError(f"projection must be first_two or pca, got {chosen}: use one of these")
     points, (xlabel, ylabel) = _first_two(points) if chosen == "first_two" else _principal_components(points)
     classes, ranks = (None, np.zeros(len(points), int)) if labels is None else np.unique(labels, return_inverse=True)
     palette = np.array(_class_colours(1 if classes is None else len(classes)))

@@ -1,4 +1,4 @@
-"""How every figure looks."""
+"""The look of every figure."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The figure of a training run: the evidence lower bound and its terms as training goes on."""
+"""The figure of a training run: the evidence lower bound and its terms over training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 TITLES = {"train": "training", "validation": "validation"}
 
 PAGE_LETTERS = 110
-"""How many letters of a legend a page is wide. A key takes about eight."""
+"""Letters of a legend across a page. A key takes about eight."""
 
 MAX_BARS = 6
 """Most intervals of a curve that are drawn as bars."""
@@ -39,7 +39,7 @@ class Curve(NamedTuple):
     epochs: np.ndarray
     """[E]"""
     values: np.ndarray
-    """By epoch and seed [E, seeds]."""
+    """Values by epoch and seed [E, seeds]."""
     split: str
     colour: str
 
@@ -183,7 +183,7 @@ def _limit_to(axes: Axes, settled: Sequence[np.ndarray]) -> None:
 
 
 def _outside(axes: Axes, curves: Sequence[Curve]) -> list[str]:
-    """Which epochs the panel leaves out, in words."""
+    """Sentences that name the epochs that the panel leaves out."""
     bottom, top = axes.get_ylim()
     words = []
     for where, is_outside in (

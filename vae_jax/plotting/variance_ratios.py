@@ -1,4 +1,4 @@
-"""A figure of two estimators beside each other."""
+"""The variances of two estimators, one over the other."""
 
 import math
 

@@ -20,7 +20,7 @@ PROBLEMS: dict[str, Callable[..., Any]] = {
         BernoulliCost, BernoulliVectorCost, CategoricalCost,
     )
 }  # fmt: skip
-"""By the names that commands use."""
+"""Problems by the names that commands use."""
 
 COSTS = {
     "square": "target",

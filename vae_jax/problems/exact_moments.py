@@ -1,8 +1,10 @@
-"""What a problem says is true."""
+"""Exact moments of an estimate and of its gradient, as functions of the number of samples."""
 
 import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple, TypeAlias
+
+from vae_jax.problems.central_moments import CentralMoments, MomentsOf, Values
 
 Status = Literal["finite", "infinite", "undefined", "unknown"]
 
@@ -39,12 +41,16 @@ INFINITE = Exact("infinite")
 UNDEFINED = Exact("undefined")
 UNKNOWN = Exact("unknown")
 
-MomentsOfSamples = Callable[[int], ExactMoments]
+MomentsOfSamples: TypeAlias = Callable[[int], ExactMoments]
 """The moments of an estimate as a function of its number of samples."""
 
-
-MomentsByParameter = Callable[[int], dict[str, ExactMoments]]
+MomentsByParameter: TypeAlias = Callable[[int], dict[str, ExactMoments]]
 """The same of the value and of each parameter's gradient."""
+
+
+def moments_by_parameter(moments: Mapping[str, MomentsOfSamples]) -> MomentsByParameter:
+    """The moments of the value and of every parameter's gradient, as one function of the number of samples."""
+    return lambda num_samples: {name: of_samples(num_samples) for name, of_samples in moments.items()}
 
 
 def mean_alone(mean: float) -> MomentsOfSamples:
@@ -52,41 +58,55 @@ def mean_alone(mean: float) -> MomentsOfSamples:
     return constant(ExactMoments(Exact("finite", mean), UNKNOWN, UNKNOWN))
 
 
-def averaged(mean: float, variance: float, kurtosis: float) -> MomentsOfSamples:
-    """Moments of an average of independent terms, from those of one."""
-    return lambda num_samples: _finite(mean, variance / num_samples, 3 + (kurtosis - 3) / num_samples)
+def constant(moments: ExactMoments) -> MomentsOfSamples:
+    """The same moments at any number of samples."""
+    return lambda num_samples: moments
+
+
+def averaged(term: CentralMoments) -> MomentsOfSamples:
+    """Moments of an average of independent terms, one a sample."""
+    return lambda num_samples: _finite(term.mean, term.variance / num_samples, 3 + (term.kurtosis - 3) / num_samples)
+
+
+def over_pairs(of_pairs: MomentsOfSamples) -> MomentsOfSamples:
+    """Moments of an average of antithetic pairs as a function of the number of samples, two a pair."""
+
+    def moments(num_samples: int) -> ExactMoments:
+        if num_samples < 2 or num_samples % 2:
+            raise ValueError(f"num_samples must be even and at least 2, for antithetic pairs, got {num_samples}")
+        return of_pairs(num_samples // 2)
+
+    return moments
 
 
 def leave_one_out_moments(
-    *, gradient: float, centred_square: float, centred_kurtosis: float, value_variance: float, score_square: float
+    f: Values, score: Values, moments_of: MomentsOf, *, gradient: float | None = None
 ) -> MomentsOfSamples:
-    """Moments of the score-function gradient with the leave-one-out baseline, of an objective f and a score s.
+    """Moments of the score-function gradient with the leave-one-out baseline.
 
     Var = 1/N {E[(f - E f)^2 s^2] - (N - 2)/(N - 1) g^2 + Var(f) E[s^2] / (N - 1)}. The kurtosis is that of its leading
     term, the average of (f - E f) s.
 
     Args:
-        gradient: g = E[f s].
-        centred_square: E[(f - E f)^2 s^2].
-        centred_kurtosis: the kurtosis of (f - E f) s.
-        value_variance: Var(f).
-        score_square: E[s^2].
+        f: the objective.
+        score: s, the derivative of log q by the parameter, at the same nodes or outcomes.
+        moments_of: the central moments of a function of those.
+        gradient: g = E[f s] where it is known better than from the nodes.
     """
+    value = moments_of(f)
+    centred = moments_of((f - value.mean) * score)
+    score_square = moments_of(score**2).mean
+    g = centred.mean if gradient is None else gradient
 
     def moments(num_samples: int) -> ExactMoments:
         if num_samples < 2:
             raise ValueError(f"leave_one_out needs at least 2 samples, got {num_samples}: raise num_samples")
         others = num_samples - 1
-        coupling = value_variance * score_square / others
-        variance = (centred_square - (others - 1) / others * gradient**2 + coupling) / num_samples
-        return _finite(gradient, variance, 3 + (centred_kurtosis - 3) / num_samples)
+        coupling = value.variance * score_square / others
+        variance = (centred.mean_square - (others - 1) / others * g**2 + coupling) / num_samples
+        return _finite(g, variance, 3 + (centred.kurtosis - 3) / num_samples)
 
     return moments
-
-
-def constant(moments: ExactMoments) -> MomentsOfSamples:
-    """The same at any number of samples."""
-    return lambda num_samples: moments
 
 
 def _finite(mean: float, variance: float, kurtosis: float) -> ExactMoments:
@@ -94,5 +114,5 @@ def _finite(mean: float, variance: float, kurtosis: float) -> ExactMoments:
 
 
 def _known(value: float) -> Exact:
-    """What quadrature in float64 can say: a moment beyond its range is not known."""
+    """A moment from quadrature in float64: beyond its range it is not known."""
     return Exact("finite", value) if math.isfinite(value) else UNKNOWN

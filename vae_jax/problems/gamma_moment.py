@@ -1,6 +1,5 @@
 """Moments of a Gamma latent, whose sampler is reparameterized implicitly."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -10,15 +9,18 @@ import numpy as np
 import numpyro.distributions as dist
 from scipy.special import gammaln, polygamma, psi
 
+from vae_jax.problems.central_moments import CentralMoments, weighted_moments
 from vae_jax.problems.exact_moments import (
     MomentsByParameter,
     MomentsOfSamples,
     averaged,
     leave_one_out_moments,
     mean_alone,
+    moments_by_parameter,
 )
-from vae_jax.problems.quadrature import Moments, moments_of
-from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
+from vae_jax.problems.parameter_checks import check_names, check_positive
+from vae_jax.problems.problem import ExpectedCost
+from vae_jax.typing import Distributions, Latents, Scalar
 
 
 class _Function(NamedTuple):
@@ -34,11 +36,12 @@ FUNCTIONS: Mapping[str, _Function] = {
     "log": _Function(lambda z, log_z: log_z, lambda a, b: float(polygamma(1, a)), lambda a, b: -1 / b),
     "square": _Function(lambda z, log_z: z**2, lambda a, b: (2 * a + 1) / b**2, lambda a, b: -2 * a * (a + 1) / b**3),
 }
-"""By name: E[z] = a / b, E[log z] = psi(a) - log b and E[z^2] = a (a + 1) / b^2, for concentration a and rate b."""
+"""Functions by name: E[z] = a / b, E[log z] = psi(a) - log b and E[z^2] = a (a + 1) / b^2, for z of concentration a and
+rate b."""
 
 
 @dataclass(frozen=True)
-class GammaMoment:
+class GammaMoment(ExpectedCost):
     """E[f(z)] under z ~ Gamma(concentration, rate), f one of `FUNCTIONS`.
 
     The exact variances are those of the score function, which sees the density alone. Those of a pathwise gradient
@@ -54,11 +57,10 @@ class GammaMoment:
     function: str = "square"
 
     name: ClassVar[str] = "gamma"
-    value_name: ClassVar[str] = "cost"
 
     def __post_init__(self) -> None:
         if self.function not in FUNCTIONS:
-            raise ValueError(f"function must be one of {', '.join(FUNCTIONS)}, got {self.function}: choose of these")
+            raise ValueError(f"function must be one of {', '.join(FUNCTIONS)}, got {self.function}: use one of these")
 
     @property
     def default_params(self) -> dict[str, Any]:
@@ -67,11 +69,8 @@ class GammaMoment:
 
     def check_params(self, params: Mapping[str, Any]) -> None:
         """Raises ValueError for missing or unknown names and for values that are not positive."""
-        if set(params) != {"concentration", "rate"}:
-            raise ValueError(f"params must be concentration, rate, got {', '.join(params) or 'none'}")
-        for name, value in params.items():
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {value}: change it")
+        check_names(params, ("concentration", "rate"))
+        check_positive(params)
 
     def q(self, params: Mapping[str, Any]) -> Distributions:
         """Gamma(concentration, rate)."""
@@ -82,18 +81,15 @@ class GammaMoment:
         del q
         return FUNCTIONS[self.function].of(latents, jnp.log(latents))
 
-    def estimate(self, params: Mapping[str, Any], key: PRNGKey, num_samples: int, *, estimator: Estimator) -> Scalar:
-        """The expectation as a stochastic loss of the parameters."""
-        return estimator(self.objective, self.q(params), key, num_samples)
-
     def exact(self, params: Mapping[str, Any], estimator: str) -> MomentsByParameter:
         """The exact moments: all of the score function's, and of others the value's and the gradient's means."""
         self.check_params(params)
         nodes = _Nodes.of(self, params["concentration"], params["rate"])
         gradients = _GRADIENTS.get(estimator, _unknown_gradient)
-        value = averaged(*nodes.moments(nodes.f)) if estimator in _PLAIN_VALUES else mean_alone(nodes.mean(nodes.f))
-        by_parameter = {"cost": value} | {name: gradients(nodes, name) for name in ("concentration", "rate")}
-        return lambda num_samples: {name: moments(num_samples) for name, moments in by_parameter.items()}
+        value = averaged(nodes.moments(nodes.f)) if estimator in _PLAIN_VALUES else mean_alone(nodes.mean(nodes.f))
+        return moments_by_parameter(
+            {"cost": value} | {name: gradients(nodes, name) for name in ("concentration", "rate")}
+        )
 
 
 class _Nodes(NamedTuple):
@@ -123,8 +119,8 @@ class _Nodes(NamedTuple):
     def mean(self, values: np.ndarray) -> float:
         return float(self.weights @ values)
 
-    def moments(self, values: np.ndarray) -> Moments:
-        return moments_of(values, self.weights)
+    def moments(self, values: np.ndarray) -> CentralMoments:
+        return weighted_moments(values, self.weights)
 
 
 def _unknown_gradient(nodes: _Nodes, name: str) -> MomentsOfSamples:
@@ -132,19 +128,11 @@ def _unknown_gradient(nodes: _Nodes, name: str) -> MomentsOfSamples:
 
 
 def _score_function(nodes: _Nodes, name: str) -> MomentsOfSamples:
-    return averaged(*nodes.moments(nodes.f * nodes.score[name]))
+    return averaged(nodes.moments(nodes.f * nodes.score[name]))
 
 
 def _leave_one_out(nodes: _Nodes, name: str) -> MomentsOfSamples:
-    value = nodes.moments(nodes.f)
-    centred = nodes.moments((nodes.f - value.mean) * nodes.score[name])
-    return leave_one_out_moments(
-        gradient=nodes.gradient[name],
-        centred_square=centred.variance + centred.mean**2,
-        centred_kurtosis=centred.kurtosis,
-        value_variance=value.variance,
-        score_square=nodes.mean(nodes.score[name] ** 2),
-    )
+    return leave_one_out_moments(nodes.f, nodes.score[name], nodes.moments, gradient=nodes.gradient[name])
 
 
 _GRADIENTS = {"score_function": _score_function, "score_function+leave_one_out": _leave_one_out}

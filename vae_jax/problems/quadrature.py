@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy.special import log_ndtr, roots_legendre
+
+from vae_jax.problems.central_moments import CentralMoments, weighted_moments
 
 Nodes = Float[np.ndarray, " n"]
 Edges = Float[np.ndarray, " edges"]
@@ -14,6 +16,8 @@ Edges = Float[np.ndarray, " edges"]
 _POINTS_A_PANEL = 16
 _NORMAL_REACH = 13.0
 """Standard deviations on each side that are integrated over: the normal's mass beyond is 1e-38."""
+_NOISE_REACH = 14.0
+"""The same for functions that may grow."""
 
 
 @dataclass(frozen=True)
@@ -36,47 +40,31 @@ class LatentNodes:
     loc: float
 
 
-_NOISE = np.linspace(-14.0, 14.0, 5_601)
-_NOISE_MASS = np.exp(-0.5 * _NOISE**2) * (_NOISE[1] - _NOISE[0]) / np.sqrt(2 * np.pi)
-"""The trapezoid rule converges faster than any power of the step on a smooth function that vanishes at both ends."""
+def standard_normal_nodes(step: float) -> tuple[Nodes, Nodes]:
+    """Nodes and weights of the trapezoid rule under the standard normal density.
+
+    It converges faster than any power of the step on a smooth function that vanishes at both ends.
+    """
+    noise = np.linspace(-_NOISE_REACH, _NOISE_REACH, round(2 * _NOISE_REACH / step) + 1)
+    return noise, np.exp(-0.5 * noise**2) * (noise[1] - noise[0]) / np.sqrt(2 * np.pi)
 
 
-class Moments(NamedTuple):
-    """Of a random variable."""
-
-    mean: float
-    variance: float
-    kurtosis: float
-    """E[(x - mean)^4] / variance^2; NaN of a constant."""
+NOISE, NOISE_WEIGHTS = standard_normal_nodes(0.005)
 
 
-def noise_moments(term: Callable[[Nodes], Any]) -> Moments:
-    """Moments of a smooth function of standard normal noise.
+def at_noise(term: Callable[[Nodes], Any]) -> Nodes:
+    """A function of standard normal noise at `NOISE`.
 
     Args:
         term: noise [n] to values [n] or a scalar, of slower growth than exp(noise^2 / 8), so that the fourth moment
             exists.
     """
-    return moments_of(np.broadcast_to(np.asarray(term(_NOISE), np.float64), _NOISE.shape), _NOISE_MASS)
+    return np.broadcast_to(np.asarray(term(NOISE), np.float64), NOISE.shape)
 
 
-def moments_of(values: Float[np.ndarray, "*n"], weights: Float[np.ndarray, "*n"]) -> Moments:
-    """Moments of values that have these weights, which add up to one."""
-    mean = float((weights * values).sum())
-    square = (values - mean) ** 2
-    variance = float((weights * square).sum())
-    # Below this the variance is only the rounding of the sums.
-    if variance <= (1e-11 * max(abs(mean), float(weights.ravel() @ np.abs(values).ravel()))) ** 2:
-        return Moments(mean, 0.0, float("nan"))
-    return Moments(mean, variance, float((weights * square**2).sum()) / variance**2)
-
-
-def difference_moments(one: Moments, other: Moments, factor: float) -> Moments:
-    """Moments of factor (x - y) for independent x and y: their cumulants add up."""
-    variance = one.variance + other.variance
-    fourth_cumulant = (one.kurtosis - 3) * one.variance**2 + (other.kurtosis - 3) * other.variance**2
-    kurtosis = 3 + fourth_cumulant / variance**2 if variance else float("nan")
-    return Moments(factor * (one.mean - other.mean), factor**2 * variance, kurtosis)
+def noise_moments(term: Callable[[Nodes], Any]) -> CentralMoments:
+    """Central moments of a smooth function of standard normal noise, as `at_noise` takes it."""
+    return weighted_moments(at_noise(term), NOISE_WEIGHTS)
 
 
 def positive_normal(loc: float, scale: float) -> LatentNodes:

@@ -10,24 +10,25 @@ import numpy as np
 import numpyro.distributions as dist
 from scipy.stats import norm
 
-from vae_jax import bounds, distributions
+from vae_jax.problems.central_moments import CentralMoments, weighted_moments
 from vae_jax.problems.exact_moments import (
-    UNKNOWN,
-    Exact,
-    ExactMoments,
     MomentsByParameter,
     MomentsOfSamples,
     averaged,
     leave_one_out_moments,
+    mean_alone,
+    moments_by_parameter,
 )
-from vae_jax.problems.quadrature import Moments, moments_of
-from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
+from vae_jax.problems.parameter_checks import check_finite, check_names, element_names
+from vae_jax.problems.problem import EvidenceLowerBound
+from vae_jax.problems.quadrature import standard_normal_nodes
+from vae_jax.typing import Distributions, Latents, Scalar
 
 Params = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class ShiftedPosterior:
+class ShiftedPosterior(EvidenceLowerBound):
     """z ~ N(0, I), x ~ N(z, I), with q the posterior moved by a shift in units of its standard deviation.
 
     The only parameter is the vector shift, [D]. With d^2 = |shift|^2 the log weight, less log p(x), is N(-d^2/2, d^2)
@@ -49,14 +50,12 @@ class ShiftedPosterior:
     x: float = 1.0
 
     name: ClassVar[str] = "shifted-posterior"
-    value_name: ClassVar[str] = "elbo"
 
     def __post_init__(self) -> None:
         # Any sequence is taken, and kept as what can be hashed.
         object.__setattr__(self, "shift", tuple(float(value) for value in self.shift))
         self.check_params(self.default_params)
-        if not math.isfinite(self.x):
-            raise ValueError(f"x must be finite, got {self.x}: change it")
+        check_finite({"x": self.x})
 
     @property
     def num_latents(self) -> int:
@@ -65,12 +64,12 @@ class ShiftedPosterior:
 
     @property
     def posterior_loc(self) -> float:
-        """Of p(z | x), in every dimension."""
+        """The mean of p(z | x), in every dimension."""
         return self.x / 2
 
     @property
     def posterior_scale(self) -> float:
-        """Of p(z | x), in every dimension."""
+        """The standard deviation of p(z | x), in every dimension."""
         return math.sqrt(0.5)
 
     @property
@@ -85,8 +84,7 @@ class ShiftedPosterior:
 
     def check_params(self, params: Params) -> None:
         """Raises ValueError for missing or unknown names, another length, and values that are not finite."""
-        if set(params) != {"shift"}:
-            raise ValueError(f"params must be shift, got {', '.join(params) or 'none'}: name it alone")
+        check_names(params, ("shift",))
         shift = np.asarray(params["shift"], float)
         if shift.shape != (self.num_latents,) or shift.size == 0:
             raise ValueError(f"shift must be {max(self.num_latents, 1)} numbers, got shape {shift.shape}: change it")
@@ -101,14 +99,6 @@ class ShiftedPosterior:
     def log_joint(self, latents: Latents) -> Scalar:
         """log p(x, z) (nats)."""
         return (dist.Normal(0.0, 1.0).log_prob(latents) + dist.Normal(latents, 1.0).log_prob(self.x)).sum()
-
-    def objective(self, latents: Latents, q: Distributions) -> Scalar:
-        """log p(x, z) - log q(z) (nats)."""
-        return self.log_joint(latents) - distributions.log_prob(q, latents)
-
-    def estimate(self, params: Params, key: PRNGKey, num_samples: int, *, estimator: Estimator) -> Scalar:
-        """The evidence lower bound of `q(params)` as a stochastic loss of its parameters."""
-        return bounds.elbo(self.log_joint, self.q(params), key, num_samples, estimator=estimator)
 
     def squared_distance(self, params: Params) -> float:
         """d^2, the squared Mahalanobis distance of q from the posterior, which is also Var(log w)."""
@@ -133,7 +123,7 @@ class ShiftedPosterior:
         return self.log_evidence - alpha * square / 2 + scaled / power
 
     def exact_limit(self, params: Params, *, alpha: float = 0.0) -> float:
-        """What `exact_bound` tends to as K grows (nats): log p(x) less the Rényi divergence of q from the posterior."""
+        """The limit of `exact_bound` as K grows (nats): log p(x) less the Rényi divergence of q from the posterior."""
         self.check_params(params)
         return self.log_evidence - alpha * self.squared_distance(params) / 2
 
@@ -158,15 +148,15 @@ class ShiftedPosterior:
         self.check_params(params)
         shift = [float(value) for value in params["shift"]]
         of_grid = _MOMENTS.get(estimator, _mean_alone)
-        by_parameter = {"elbo": of_grid(_Grid(self.log_evidence, shift, None))} | {
-            f"shift[{index}]": of_grid(_Grid(self.log_evidence, shift, index)) for index in range(self.num_latents)
+        by_name = {"elbo": of_grid(_Grid(self.log_evidence, shift, None))} | {
+            name: of_grid(_Grid(self.log_evidence, shift, index))
+            for index, name in enumerate(element_names("shift", shift))
         }
-        return lambda num_samples: {name: moments(num_samples) for name, moments in by_parameter.items()}
+        return moments_by_parameter(by_name)
 
 
 _STEP = 0.05
-_NOISE = np.arange(-14.0, 14.0 + _STEP, _STEP)
-_NOISE_MASS = np.exp(-(_NOISE**2) / 2) * _STEP / math.sqrt(2 * math.pi)
+"""Step of the sums over the noise and over log t."""
 
 
 def _mean_log_mean(scale: float, num_samples: int) -> float:
@@ -177,12 +167,14 @@ def _mean_log_mean(scale: float, num_samples: int) -> float:
     """
     if scale == 0:
         return 0.0
-    weights = np.exp(scale * _NOISE - scale**2 / 2)
+    noise, mass = standard_normal_nodes(_STEP)
+    weights = np.exp(scale * noise - scale**2 / 2)
     # In log t. Below, the integrand falls as t^2; above, as exp(-(log t)^2 / (2 scale^2)).
     log_t = np.arange(-20.0, math.log(num_samples) + 5 + 10 * scale + scale**2 / 2, _STEP)
     t = np.exp(log_t)[:, None]
-    # Less one, so that no digit is lost where t is small.
-    exponent = num_samples * np.log1p(np.expm1(-t * weights[None] / num_samples) @ _NOISE_MASS)
+    # Less one, so that no digit is lost where t is small; the masses may add up to more than one by rounding.
+    less_one = np.maximum(np.expm1(-t * weights[None] / num_samples) @ mass, np.finfo(float).epsneg - 1)
+    exponent = num_samples * np.log1p(less_one)
     return float((np.expm1(-t[:, 0]) - np.expm1(exponent)).sum() * _STEP)
 
 
@@ -205,31 +197,22 @@ class _Grid:
         self.score = noise
         self.path = np.full_like(noise, -along)
 
-    def moments(self, values: Any) -> Moments:
-        return moments_of(values, self.mass)
+    def moments(self, values: Any) -> CentralMoments:
+        return weighted_moments(values, self.mass)
 
 
 def _by_term(value: Callable[[_Grid], Any], gradient: Callable[[_Grid], Any]) -> Callable[[_Grid], MomentsOfSamples]:
-    return lambda grid: averaged(*grid.moments((value if grid.of_value else gradient)(grid)))
+    return lambda grid: averaged(grid.moments((value if grid.of_value else gradient)(grid)))
 
 
 def _of_leave_one_out(grid: _Grid) -> MomentsOfSamples:
-    value = grid.moments(grid.log_weight)
     if grid.of_value:
-        return averaged(*value)
-    centred = grid.moments((grid.log_weight - value.mean) * grid.score)
-    return leave_one_out_moments(
-        gradient=centred.mean,
-        centred_square=centred.variance + centred.mean**2,
-        centred_kurtosis=centred.kurtosis,
-        value_variance=value.variance,
-        score_square=grid.moments(grid.score**2).mean,
-    )
+        return averaged(grid.moments(grid.log_weight))
+    return leave_one_out_moments(grid.log_weight, grid.score, grid.moments)
 
 
 def _mean_alone(grid: _Grid) -> MomentsOfSamples:
-    mean = Exact("finite", grid.moments(grid.log_weight if grid.of_value else grid.path).mean)
-    return lambda num_samples: ExactMoments(mean, UNKNOWN, UNKNOWN)
+    return mean_alone(grid.moments(grid.log_weight if grid.of_value else grid.path).mean)
 
 
 _MOMENTS: Mapping[str, Callable[[_Grid], MomentsOfSamples]] = {

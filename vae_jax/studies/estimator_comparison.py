@@ -1,4 +1,4 @@
-"""Two estimators of one gradient beside each other, under common random numbers."""
+"""Two estimators of one gradient compared under common random numbers."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,9 @@ from jaxtyping import Float
 from scipy.stats import norm
 
 from vae_jax.problems import Problem
-from vae_jax.studies.variance_study import VarianceRow, VarianceStudy, is_rounding, study_variance
+from vae_jax.studies.study_plan import StudyPlan, plan_study
+from vae_jax.studies.variance_rows import VarianceRow, is_rounding
+from vae_jax.studies.variance_study import VarianceStudy, measure
 from vae_jax.typing import PRNGKey
 
 CONFIDENCE = 0.95
@@ -25,7 +27,7 @@ class VarianceRatio(NamedTuple):
     """End of the confidence interval."""
     upper: float
     correlation: float
-    """Of the two estimates over the replicates."""
+    """Correlation of the two estimates over the replicates."""
 
 
 def variance_ratio(
@@ -81,7 +83,7 @@ class ComparisonRow:
     num_samples: int
     num_replicates: int
     variance_ratio: float
-    """Of the first over the second."""
+    """Variance of the first over that of the second."""
     variance_ratio_lower: float
     variance_ratio_upper: float
     """Ends of the interval, of confidence `CONFIDENCE`."""
@@ -93,7 +95,7 @@ class ComparisonRow:
     evaluations_ratio: float
     seconds_ratio: float
     variance_seconds_ratio: float
-    """Of variance times time: below 1 the first gives the smaller error for the same time."""
+    """Ratio of variance times time: below 1 the first gives the smaller error for the same time."""
     reliable: bool
     """Both rows of the study are."""
 
@@ -126,14 +128,36 @@ def compare(
         second: the one below.
 
     Raises:
-        ValueError: as `study_variance`, or twice the same estimator.
+        ValueError: as `plan_comparison`.
+    """
+    plan = plan_comparison(problem, params, num_replicates, first=first, second=second, num_samples=num_samples)
+    return comparison_of(measure(plan, key, mesh=mesh, on_progress=on_progress))
+
+
+def plan_comparison(
+    problem: Problem,
+    params: Mapping[str, Any],
+    num_replicates: int,
+    *,
+    first: str,
+    second: str,
+    num_samples: Sequence[int],
+) -> StudyPlan:
+    """Validates the comparison of two estimators; `measure` and then `comparison_of` carry it out.
+
+    Arguments as for `compare`.
+
+    Raises:
+        ValueError: as `plan_study`, or twice the same estimator.
     """
     if first == second:
         raise ValueError(f"the estimators must be two, got {first} twice: name another")
-    study = study_variance(
-        problem, params, key, num_replicates, estimators=(first, second), num_samples=num_samples, mesh=mesh,
-        on_progress=on_progress,
-    )  # fmt: skip
+    return plan_study(problem, params, num_replicates, estimators=(first, second), num_samples=num_samples)
+
+
+def comparison_of(study: VarianceStudy) -> Comparison:
+    """The first estimator of a study over the second, for the value and every parameter at every number of samples."""
+    first, second, *_ = study.estimators
     rows = [
         _row(study, *(study.row(name, parameter, size) for name in (first, second)))
         for parameter in study.parameters

@@ -17,7 +17,7 @@ from vae_jax.runtime import environment, start_jax
 
 if TYPE_CHECKING:
     from vae_jax.problems import Problem
-    from vae_jax.studies.variance_study import VarianceStudy
+    from vae_jax.studies import StudyPlan, VarianceStudy
 
 PROBLEM_ESTIMATORS = ("pathwise", "sticking_the_landing", "score_function", "score_function+leave_one_out")
 PROBLEM_NUM_SAMPLES = (5, 10, 100, 1000, 10000)
@@ -78,7 +78,7 @@ class VarianceCommand:
         counts = self.target.counts()
         start_jax(self.dtype)
         from vae_jax.cli.variance.variance_tables import print_study
-        from vae_jax.studies.variance_study import check_study
+        from vae_jax.studies import plan_study
 
         with staged(self.out) as folder:
             with refusals_are_misuse():
@@ -88,8 +88,8 @@ class VarianceCommand:
                 num_samples = self.num_samples
                 if num_samples is None:
                     num_samples = ALL_NUM_SAMPLES if self._is_all else PROBLEM_NUM_SAMPLES
-                check_study(problem, params, self.num_replicates, estimators, num_samples)
-            study = self._measure(problem, params, estimators, num_samples)
+                plan = plan_study(problem, params, self.num_replicates, estimators=estimators, num_samples=num_samples)
+            study = self._measure(plan)
             self._save(study, problem, params, folder)
         print_study(study, problem, params, self.out)
 
@@ -98,7 +98,7 @@ class VarianceCommand:
         return self.estimators == (ALL,)
 
     def _chosen(self, problem: "Problem", params: Mapping[str, Any]) -> tuple[str, ...]:
-        from vae_jax.studies.variance_study import admitted
+        from vae_jax.studies import admitted
 
         if self.estimators is not None and not self._is_all:
             return self.estimators
@@ -106,26 +106,15 @@ class VarianceCommand:
         usual = tuple(name for name in PROBLEM_ESTIMATORS if name in possible)
         return possible if self._is_all else usual
 
-    def _measure(
-        self, problem: "Problem", params: dict[str, Any], estimators: tuple[str, ...], num_samples: tuple[int, ...]
-    ) -> "VarianceStudy":
+    def _measure(self, plan: "StudyPlan") -> "VarianceStudy":
         import jax
 
         from vae_jax.cli.progress_bars import shown_progress
         from vae_jax.replicates import replicate_mesh
-        from vae_jax.studies.variance_study import study_variance
+        from vae_jax.studies import measure
 
-        with shown_progress(f"{len(estimators)} estimators, {self.num_replicates:,} replicates") as on_progress:
-            return study_variance(
-                problem,
-                params,
-                jax.random.key(self.seed),
-                self.num_replicates,
-                estimators=estimators,
-                num_samples=num_samples,
-                mesh=replicate_mesh(),
-                on_progress=on_progress,
-            )
+        with shown_progress(f"{len(plan.estimators)} estimators, {self.num_replicates:,} replicates") as on_progress:
+            return measure(plan, jax.random.key(self.seed), mesh=replicate_mesh(), on_progress=on_progress)
 
     def _save(self, study: "VarianceStudy", problem: "Problem", params: dict[str, Any], folder: Path) -> None:
         from vae_jax import plotting

@@ -11,8 +11,9 @@ from rich.table import Table
 from vae_jax.cli.number_formats import with_error
 from vae_jax.estimators import REGISTRY
 from vae_jax.problems import PoissonGamma, Problem
-from vae_jax.problems.poisson_gamma.poisson_gamma_moments import truncation_effect
-from vae_jax.studies.variance_study import VarianceRow, VarianceStudy, is_rounding
+from vae_jax.problems.poisson_gamma.poisson_gamma_truncation import truncation_effect
+from vae_jax.studies.variance_rows import VarianceRow, is_rounding
+from vae_jax.studies.variance_study import VarianceStudy
 
 DIVERGENT, UNBELIEVABLE, NONFINITE, BIASED = "∞", "?", "N", "b"
 

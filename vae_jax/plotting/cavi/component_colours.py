@@ -16,7 +16,7 @@ FIFTEEN = (
     "#68023F", "#008169", "#EF0096", "#00DCB5", "#FFCFE2", "#003C86", "#9400E6", "#009FFA",
     "#FF71FD", "#7CFFFA", "#6A0213", "#008607", "#F60239", "#00E307", "#FFDC3D",
 )  # fmt: skip
-"""Fifteen of the same kind; more components use them again, and are told apart by their numbers."""
+"""Fifteen of the same kind; more components use them again, and are distinguished by their numbers."""
 
 GREY = "#8C8C8C"
 

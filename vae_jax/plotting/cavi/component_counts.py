@@ -1,4 +1,4 @@
-"""Events' counts beside those that a mixture expects."""
+"""Events' counts compared with those that a mixture expects."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def counts_by_component(
     """Counts by component, weighted by the responsibilities, against the Poisson that the model has for them.
 
     The Poisson's rate is averaged over its posterior, which makes it a negative binomial; with many events that is all
-    but the same. The variance over the mean of the counts stands beside: it is 1 for a Poisson, and more where the
+    but the same. Each panel shows the variance over the mean of the counts. It is 1 for a Poisson, and more where the
     model is too narrow.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How coordinate ascent found a mixture: ELBOs by sweep and by number of components."""
+"""Curves of the search for a mixture: ELBOs by sweep and by number of components."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
 
 
 def elbo_by_sweep(selection: Selection) -> Figure:
-    """How far each restart of the best number of components is below the best end, by sweep; better is up.
+    """The distance of each restart of the best number of components below the best end, by sweep; better is up.
 
     A restart that ends at a lower optimum levels off at its distance.
     """

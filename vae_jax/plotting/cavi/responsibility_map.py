@@ -89,7 +89,7 @@ def responsibility_map(
 
 
 def _areas(num_events: int, counts: Float[Array | np.ndarray, " N"] | None) -> np.ndarray:
-    """Of the dots, in points squared: as the counts, and less for more events."""
+    """Areas of the dots, in points squared: as the counts, and less for more events."""
     base = float(np.clip(9_000 / num_events, 1.0, 14.0))
     if counts is None:
         return np.full(num_events, base)
@@ -138,12 +138,12 @@ def _label(axes: Axes, components: Sequence[Component], palette: Sequence[str]) 
 
 
 def _luminance(colour: str) -> float:
-    """Of the colour, from 0 for black to 1 for white."""
+    """Luminance of a colour, from 0 for black to 1 for white."""
     return float(np.array([0.2126, 0.7152, 0.0722]) @ np.array(to_rgb(colour)) ** 2.2)
 
 
 def _stretch(points: np.ndarray, names: Sequence[str]) -> float:
-    """How long a unit of the second coordinate is in units of the first: on a map a degree of longitude is shorter."""
+    """Length of a unit of the second coordinate in units of the first: on a map a degree of longitude is shorter."""
     latitude = points[:, 1].mean()
     return 1 / math.cos(math.radians(latitude)) if _is_map(names) and abs(latitude) < 80 else 1.0
 

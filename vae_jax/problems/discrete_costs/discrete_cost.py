@@ -1,6 +1,5 @@
 """Costs of discrete latents, whose expectations and estimators' moments are finite sums."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,16 +9,18 @@ import numpy as np
 import numpyro.distributions as dist
 
 from vae_jax.distributions import OneHotCategorical
-from vae_jax.problems.discrete_costs.discrete_cost_moments import BernoulliTruth, categorical_exact, element_names
+from vae_jax.problems.discrete_costs.discrete_cost_moments import BernoulliCostMoments, categorical_cost_moments
 from vae_jax.problems.exact_moments import MomentsByParameter
-from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
+from vae_jax.problems.parameter_checks import check_finite, check_names, element_names
+from vae_jax.problems.problem import ExpectedCost
+from vae_jax.typing import Distributions, Latents, Scalar
 
 MAX_VARIABLES = 10
 """Bernoulli variables, or categories: pairs of antithetic samples have 3^D outcomes."""
 
 
 @dataclass(frozen=True)
-class BernoulliCost:
+class BernoulliCost(ExpectedCost):
     """E[(b - target)^2] for b ~ Bernoulli: the gradient in the logit is p (1 - p) (1 - 2 target).
 
     Its parameter is "logit".
@@ -36,10 +37,9 @@ class BernoulliCost:
     target: float = 0.45
 
     name: ClassVar[str] = "bernoulli"
-    value_name: ClassVar[str] = "cost"
 
     def __post_init__(self) -> None:
-        _check_finite("target", (self.target,))
+        check_finite({"target": self.target})
 
     @property
     def default_params(self) -> dict[str, Any]:
@@ -48,8 +48,8 @@ class BernoulliCost:
 
     def check_params(self, params: Mapping[str, Any]) -> None:
         """Raises ValueError unless `params` holds a finite logit and nothing else."""
-        _check_names(params, "logit")
-        _check_finite("logit", (params["logit"],))
+        check_names(params, ("logit",))
+        check_finite({"logit": params["logit"]})
 
     def q(self, params: Mapping[str, Any]) -> Distributions:
         """Bernoulli with the logit."""
@@ -58,10 +58,6 @@ class BernoulliCost:
     def objective(self, latents: Latents, q: Distributions) -> Scalar:
         """(b - target)^2."""
         return (latents - self.target) ** 2
-
-    def estimate(self, params: Mapping[str, Any], key: PRNGKey, num_samples: int, *, estimator: Estimator) -> Scalar:
-        """An estimate of the expected cost, whose gradient is the estimator's."""
-        return estimator(self.objective, self.q(params), key, num_samples)
 
     def exact(self, params: Mapping[str, Any], estimator: str) -> MomentsByParameter:
         """The exact moments of the cost and of its gradient.
@@ -72,12 +68,12 @@ class BernoulliCost:
             ValueError: invalid parameters; later, fewer samples than the estimator needs, or an odd number.
         """
         self.check_params(params)
-        truth = BernoulliTruth((float(params["logit"]),), lambda b: (b[:, 0] - self.target) ** 2, ("logit",))
-        return truth.exact(estimator)
+        moments = BernoulliCostMoments((float(params["logit"]),), lambda b: (b[:, 0] - self.target) ** 2, ("logit",))
+        return moments.exact(estimator)
 
 
 @dataclass(frozen=True)
-class BernoulliVectorCost:
+class BernoulliVectorCost(ExpectedCost):
     """E[(weights . b - target)^2] for a vector b of independent Bernoulli variables, which the square couples.
 
     Its parameter is "logits", a tuple of as many numbers as there are weights.
@@ -94,13 +90,12 @@ class BernoulliVectorCost:
     target: float = 0.45
 
     name: ClassVar[str] = "bernoulli-vector"
-    value_name: ClassVar[str] = "cost"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", tuple(float(weight) for weight in self.weights))
         _check_number("weights", self.weights, least=1)
-        _check_finite("weights", self.weights)
-        _check_finite("target", (self.target,))
+        check_finite({"weights": self.weights})
+        check_finite({"target": self.target})
 
     @property
     def default_params(self) -> dict[str, Any]:
@@ -119,22 +114,18 @@ class BernoulliVectorCost:
         """(weights . b - target)^2."""
         return ((jnp.asarray(self.weights) * latents).sum() - self.target) ** 2
 
-    def estimate(self, params: Mapping[str, Any], key: PRNGKey, num_samples: int, *, estimator: Estimator) -> Scalar:
-        """An estimate of the expected cost, whose gradient is the estimator's."""
-        return estimator(self.objective, self.q(params), key, num_samples)
-
     def exact(self, params: Mapping[str, Any], estimator: str) -> MomentsByParameter:
         """The exact moments of the cost and of its gradient, as those of `BernoulliCost`."""
         self.check_params(params)
         logits = tuple(float(logit) for logit in params["logits"])
-        truth = BernoulliTruth(
-            logits, lambda b: (b @ np.asarray(self.weights) - self.target) ** 2, element_names(len(logits))
+        moments = BernoulliCostMoments(
+            logits, lambda b: (b @ np.asarray(self.weights) - self.target) ** 2, element_names("logits", logits)
         )
-        return truth.exact(estimator)
+        return moments.exact(estimator)
 
 
 @dataclass(frozen=True)
-class CategoricalCost:
+class CategoricalCost(ExpectedCost):
     """E[values[k]] for a one-hot categorical k: the gradient in logit k is p_k (values[k] - E values).
 
     Its parameter is "logits", a tuple of as many numbers as there are values.
@@ -149,12 +140,11 @@ class CategoricalCost:
     values: Sequence[float] = (0.2, 1.0, -0.5, 0.6)
 
     name: ClassVar[str] = "categorical"
-    value_name: ClassVar[str] = "cost"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(float(value) for value in self.values))
         _check_number("values", self.values, least=2)
-        _check_finite("values", self.values)
+        check_finite({"values": self.values})
 
     @property
     def default_params(self) -> dict[str, Any]:
@@ -173,35 +163,20 @@ class CategoricalCost:
         """The value of the category; between the categories, the weighted sum of the values."""
         return (jnp.asarray(self.values) * latents).sum()
 
-    def estimate(self, params: Mapping[str, Any], key: PRNGKey, num_samples: int, *, estimator: Estimator) -> Scalar:
-        """An estimate of the expected cost, whose gradient is the estimator's."""
-        return estimator(self.objective, self.q(params), key, num_samples)
-
     def exact(self, params: Mapping[str, Any], estimator: str) -> MomentsByParameter:
         """The exact moments of the cost and of its gradient, as those of `BernoulliCost`."""
         self.check_params(params)
         logits = np.asarray([float(logit) for logit in params["logits"]])
-        return categorical_exact(logits, np.asarray(self.values), estimator)
+        return categorical_cost_moments(logits, np.asarray(self.values), estimator)
 
 
 def _check_logits(params: Mapping[str, Any], number: int) -> None:
-    _check_names(params, "logits")
+    check_names(params, ("logits",))
     if np.shape(params["logits"]) != (number,):
         raise ValueError(f"logits must be {number} numbers, got shape {np.shape(params['logits'])}: change them")
-    _check_finite("logits", params["logits"])
-
-
-def _check_names(params: Mapping[str, Any], name: str) -> None:
-    if set(params) != {name}:
-        raise ValueError(f"params must hold {name} alone, got {', '.join(params) or 'none'}: change them")
+    check_finite({"logits": params["logits"]})
 
 
 def _check_number(name: str, numbers: Sequence[float], *, least: int) -> None:
     if not least <= len(numbers) <= MAX_VARIABLES:
         raise ValueError(f"{name} must be from {least} to {MAX_VARIABLES} numbers, got {len(numbers)}: change them")
-
-
-def _check_finite(name: str, numbers: Sequence[Any]) -> None:
-    for number in numbers:
-        if not math.isfinite(number):
-            raise ValueError(f"{name} must be finite, got {number}: change it")

@@ -1,14 +1,15 @@
-"""The truth about costs of discrete latents: moments of their estimators as sums over all outcomes."""
+"""Exact moments of the estimators of discrete costs, as sums over all outcomes."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit, log_softmax, roots_legendre
 
+from vae_jax.problems.central_moments import CentralMoments, central_moments
 from vae_jax.problems.exact_moments import (
     UNKNOWN,
     Exact,
@@ -18,7 +19,14 @@ from vae_jax.problems.exact_moments import (
     averaged,
     constant,
     leave_one_out_moments,
+    mean_alone,
+    moments_by_parameter,
+    over_pairs,
 )
+from vae_jax.problems.parameter_checks import element_names
+
+_ROUNDING = 1e-14
+"""The sums have few terms."""
 
 _INDEPENDENT_VALUES = (
     "score_function",
@@ -32,12 +40,12 @@ _INDEPENDENT_VALUES = (
 Outcomes: TypeAlias = Int[np.ndarray, "N D"]
 Cost: TypeAlias = Callable[[Outcomes], Float[np.ndarray, " N"]]
 
-Terms: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray]]
-"""What one sample, or one pair of them, adds to the value and to each gradient: probabilities and what they weigh."""
+WeightedTerms: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Probabilities and the terms that they weigh: those that a sample, or a pair, adds to the value and each gradient."""
 
 
 @dataclass(frozen=True)
-class BernoulliTruth:
+class BernoulliCostMoments:
     """A cost of independent Bernoulli variables, over all their outcomes."""
 
     logits: tuple[float, ...]
@@ -53,7 +61,7 @@ class BernoulliTruth:
         if estimator == "rao_blackwellized":
             if len(self.logits) == 1:
                 return _without_variance(terms)
-            return _by_name(_averaged(self.first_enumerated_terms()))
+            return moments_by_parameter(_averaged(self.first_enumerated_terms()))
         return _sampled_exact(terms, self.scores(), estimator)
 
     @property
@@ -69,12 +77,12 @@ class BernoulliTruth:
     def scores(self) -> dict[str, np.ndarray]:
         return dict(zip(self.names, (self.outcomes - expit(np.asarray(self.logits))).T, strict=True))
 
-    def independent_terms(self) -> Terms:
+    def independent_terms(self) -> WeightedTerms:
         values = self.cost(self.outcomes)
         gradients = {name: (self.probs, values * score) for name, score in self.scores().items()}
         return {"cost": (self.probs, values)} | gradients
 
-    def first_enumerated_terms(self) -> Terms:
+    def first_enumerated_terms(self) -> WeightedTerms:
         """The score function on all variables but the first, with the first summed over."""
         first = expit(np.asarray([-self.logits[0], self.logits[0]]))
         rest_probs = self.probs.reshape(2, -1).sum(axis=0)
@@ -85,8 +93,8 @@ class BernoulliTruth:
             terms[name] = (rest_probs, conditional * score.reshape(2, -1)[0])
         return terms | {self.names[0]: (rest_probs, first[0] * first[1] * (values[1] - values[0]))}
 
-    def pair_terms(self, coefficients: Sequence[tuple[np.ndarray, np.ndarray]]) -> Terms:
-        """What one antithetic pair adds.
+    def pair_terms(self, coefficients: Sequence[tuple[np.ndarray, np.ndarray]]) -> WeightedTerms:
+        """Terms of one antithetic pair.
 
         Args:
             coefficients: for each variable what multiplies f(b) - f(b') in its gradient, [state, node], and the nodes'
@@ -117,12 +125,12 @@ class BernoulliTruth:
         return [(np.asarray([[half], [-half], [0.0]]), np.ones(1)) for half in halves]
 
 
-def categorical_exact(logits: np.ndarray, values: np.ndarray, estimator: str) -> MomentsByParameter:
+def categorical_cost_moments(logits: np.ndarray, values: np.ndarray, estimator: str) -> MomentsByParameter:
     """The exact moments of E[values[k]], k ~ Categorical(logits), under an estimator."""
     probs = np.exp(log_softmax(logits))
-    names = element_names(logits.size)
+    names = element_names("logits", logits)
     scores = dict(zip(names, np.eye(logits.size) - probs[:, None], strict=True))
-    terms: Terms = {"cost": (probs, values)} | {name: (probs, values * score) for name, score in scores.items()}
+    terms: WeightedTerms = {"cost": (probs, values)} | {name: (probs, values * score) for name, score in scores.items()}
     if estimator == "rao_blackwellized":
         return _without_variance(terms)
     if estimator == "categorical_disarm":
@@ -130,8 +138,8 @@ def categorical_exact(logits: np.ndarray, values: np.ndarray, estimator: str) ->
     return _sampled_exact(terms, scores, estimator)
 
 
-def _stick_terms(logits: np.ndarray, values: np.ndarray, names: tuple[str, ...]) -> Terms:
-    """What one pair adds under DisARM on the sticks of the categorical."""
+def _stick_terms(logits: np.ndarray, values: np.ndarray, names: tuple[str, ...]) -> WeightedTerms:
+    """Terms of one pair under DisARM on the sticks of the categorical."""
     num_sticks = logits.size - 1
     # d stick / d logit: one for its own category, minus the share of each that follows.
     slopes = np.eye(num_sticks, logits.size)
@@ -167,54 +175,33 @@ def _antithetic_pairs(logits: np.ndarray) -> tuple[Outcomes, Float[np.ndarray, "
     return states, probs, bits, antithetic
 
 
-def _sampled_exact(terms: Terms, scores: Mapping[str, np.ndarray], estimator: str) -> MomentsByParameter:
+def _sampled_exact(terms: WeightedTerms, scores: Mapping[str, np.ndarray], estimator: str) -> MomentsByParameter:
     """Under estimators that draw their samples independently, and under those of unknown variance."""
     if estimator == "enumeration":
         return _without_variance(terms)
-    moments = {
-        name: constant(ExactMoments(Exact("finite", _mean(*term)), UNKNOWN, UNKNOWN)) for name, term in terms.items()
-    }
+    moments = {name: mean_alone(_mean(*term)) for name, term in terms.items()}
     independent = _averaged(terms)
     if estimator in _INDEPENDENT_VALUES:
         moments["cost"] = independent["cost"]
     if estimator == "score_function":
-        return _by_name(independent)
+        return moments_by_parameter(independent)
     if estimator == "score_function+leave_one_out":
         probs, values = terms["cost"]
-        mean, value_variance, _ = _central(probs, values)
         for name, score in scores.items():
-            gradient, variance, kurtosis = _central(probs, (values - mean) * score)
-            moments[name] = leave_one_out_moments(
-                gradient=gradient,
-                centred_square=variance + gradient**2,
-                centred_kurtosis=kurtosis,
-                value_variance=value_variance,
-                score_square=_mean(probs, score**2),
-            )
-    return _by_name(moments)
+            moments[name] = leave_one_out_moments(values, score, partial(_moments, probs))
+    return moments_by_parameter(moments)
 
 
-def _by_name(moments: Mapping[str, MomentsOfSamples]) -> MomentsByParameter:
-    return lambda num_samples: {name: of_samples(num_samples) for name, of_samples in moments.items()}
-
-
-def _averaged(terms: Terms) -> dict[str, MomentsOfSamples]:
-    return {name: averaged(*_central(*term)) for name, term in terms.items()}
+def _averaged(terms: WeightedTerms) -> dict[str, MomentsOfSamples]:
+    return {name: averaged(_moments(*term)) for name, term in terms.items()}
 
 
 def _paired(moments: Mapping[str, MomentsOfSamples]) -> MomentsByParameter:
-    """Moments of an average of pairs, as a function of the number of samples in them."""
-
-    def by_name(num_samples: int) -> dict[str, ExactMoments]:
-        if num_samples < 2 or num_samples % 2:
-            raise ValueError(f"num_samples must be even and at least 2, for antithetic pairs, got {num_samples}")
-        return {name: of_pairs(num_samples // 2) for name, of_pairs in moments.items()}
-
-    return by_name
+    return moments_by_parameter({name: over_pairs(of_pairs) for name, of_pairs in moments.items()})
 
 
-def _without_variance(terms: Terms) -> MomentsByParameter:
-    return _by_name(
+def _without_variance(terms: WeightedTerms) -> MomentsByParameter:
+    return moments_by_parameter(
         {
             name: constant(ExactMoments(Exact("finite", _mean(*term)), Exact("finite", 0.0), UNKNOWN))
             for name, term in terms.items()
@@ -226,21 +213,9 @@ def _mean(probs: np.ndarray, values: np.ndarray) -> float:
     return float(probs @ values)
 
 
-def _central(probs: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
-    """Mean, variance and kurtosis."""
-    mean = _mean(probs, values)
-    square = (values - mean) ** 2
-    variance = _mean(probs, square)
-    # What rounding leaves of a variance that is zero.
-    if variance <= 1e-28 * _mean(probs, values**2):
-        return mean, 0.0, math.nan
-    return mean, variance, _mean(probs, square**2) / variance**2
+def _moments(probs: np.ndarray, values: np.ndarray) -> CentralMoments:
+    return central_moments(values, partial(_mean, probs), rounding=_ROUNDING)
 
 
 def _combinations(num_states: int, num_variables: int) -> Outcomes:
     return np.indices((num_states,) * num_variables).reshape(num_variables, -1).T
-
-
-def element_names(number: int) -> tuple[str, ...]:
-    """Names of a vector parameter's elements."""
-    return tuple(f"logits[{element}]" for element in range(number))

@@ -6,26 +6,25 @@ the cost's parameter are the field's best known figures.
 Reference: Mohamed, Rosca, Figurnov & Mnih (2020), section 3 and figures 2 and 3.
 """
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 
 from vae_jax.problems.exact_moments import MomentsByParameter
-from vae_jax.problems.gaussian_costs import gaussian_cost_moments as costs_exact
-from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
+from vae_jax.problems.gaussian_costs.gaussian_cost_moments import exact_moments
+from vae_jax.problems.normal_latent import NormalLatent
+from vae_jax.problems.problem import ExpectedCost
+from vae_jax.typing import Distributions, Latents, Scalar
 
 
 @dataclass(frozen=True)
-class GaussianCost(ABC):
+class GaussianCost(NormalLatent, ExpectedCost):
     """E[f(z)] under z ~ Normal(loc, scale). Parameters are the dict loc, scale."""
 
-    value_name: ClassVar[str] = "cost"
     name: ClassVar[str]
 
     @abstractmethod
@@ -37,33 +36,15 @@ class GaussianCost(ABC):
         """loc and scale of 1, as in the published figures."""
         return {"loc": 1.0, "scale": 1.0}
 
-    def check_params(self, params: Mapping[str, Any]) -> None:
-        """Raises ValueError for missing or unknown names and for values that are no loc and scale."""
-        if set(params) != {"loc", "scale"}:
-            raise ValueError(f"params must be loc, scale, got {', '.join(params) or 'none'}")
-        for name, value in params.items():
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite, got {value}: change it")
-        if params["scale"] <= 0:
-            raise ValueError(f"scale must be positive, got {params['scale']}: raise it")
-
-    def q(self, params: Mapping[str, Any]) -> Distributions:
-        """Normal(loc, scale)."""
-        return dist.Normal(params["loc"], params["scale"])
-
     def objective(self, latents: Latents, q: Distributions) -> Scalar:
         """f(z)."""
         del q
         return self.cost(latents)
 
-    def estimate(self, params: Mapping[str, Any], key: PRNGKey, num_samples: int, *, estimator: Estimator) -> Scalar:
-        """The expected cost as a stochastic loss of the parameters."""
-        return estimator(self.objective, self.q(params), key, num_samples)
-
     def exact(self, params: Mapping[str, Any], estimator: str) -> MomentsByParameter:
-        """The exact moments of the cost and of its gradient; see `costs_exact.exact_moments`."""
+        """The exact moments of the cost and of its gradient; see `gaussian_cost_moments.exact_moments`."""
         self.check_params(params)
-        return costs_exact.exact_moments(self.derivatives, params["loc"], params["scale"], estimator)
+        return exact_moments(self.derivatives, params["loc"], params["scale"], estimator)
 
     def derivatives(self, z: Any) -> tuple[Any, Any, Any]:
         """f, f' and f'' at the points [n], in float64."""
@@ -73,10 +54,6 @@ class GaussianCost(ABC):
             found = (jax.vmap(function)(points) for function in (self.cost, first, jax.grad(first)))
             f, slope, curvature = (jax.device_get(values).reshape(jnp.shape(z)) for values in found)
         return f, slope, curvature
-
-
-Cost = Callable[[Any], tuple[Any, Any, Any]]
-"""Points to f, f' and f''."""
 
 
 @dataclass(frozen=True)

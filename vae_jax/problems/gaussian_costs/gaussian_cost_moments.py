@@ -1,25 +1,28 @@
-"""The truth about costs of one Gaussian latent: moments of their estimators by quadrature in float64.
+"""Exact moments of the estimators of Gaussian costs, by quadrature in float64.
 
-Every estimator here averages terms that are functions of noise. `Moments` of a term are its mean, variance and
-kurtosis, so that an estimate's follow from those of one term.
+Every estimator here averages terms that are functions of noise. An estimate's moments follow from those of
+one term.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from vae_jax.problems.exact_moments import (
-    MomentsByParameter,
-    MomentsOfSamples,
-    averaged,
-    leave_one_out_moments,
-    mean_alone,
+from vae_jax.problems.central_moments import difference_moments, weighted_moments
+from vae_jax.problems.exact_moments import MomentsByParameter, MomentsOfSamples, averaged, moments_by_parameter
+from vae_jax.problems.noise_terms import (
+    SCORE_FUNCTION_MOMENTS,
+    NamedMoments,
+    TermsOfNormal,
+    means_alone,
+    pair_averages,
+    sample_averages,
 )
-from vae_jax.problems.quadrature import difference_moments, moments_of, noise_moments, panels
+from vae_jax.problems.quadrature import noise_moments, panels
 
 Derivatives = Callable[[Any], tuple[Any, Any, Any]]
 """Points to f, f' and f'' of a cost."""
@@ -40,124 +43,61 @@ def exact_moments(derivatives: Derivatives, loc: float, scale: float, estimator:
         ValueError: later, a number of samples that the estimator refuses.
     """
     cost = CostOfNormal(derivatives, loc, scale)
-    by_parameter = _MOMENTS[estimator](cost) if estimator in _MOMENTS else cost.means()
-    return lambda num_samples: {name: moments(num_samples) for name, moments in by_parameter.items()}
-
-
-ByParameter = dict[str, MomentsOfSamples]
+    return moments_by_parameter(_MOMENTS.get(estimator, _of_unknown_variance)(cost))
 
 
 @dataclass(frozen=True)
-class CostOfNormal:
-    """A cost and its latent's distribution, as functions of the noise (z - loc) / scale."""
+class CostOfNormal(TermsOfNormal):
+    """A cost and its latent's distribution."""
+
+    value_name: ClassVar[str] = "cost"
 
     derivatives: Derivatives
     loc: float
     scale: float
 
-    def f(self, noise: Any) -> Any:
+    def value(self, noise: Any) -> Any:
         """The cost."""
         return self.derivatives(self.loc + self.scale * noise)[0]
 
-    def slope(self, noise: Any) -> Any:
+    def path_slope(self, noise: Any) -> Any:
         """Its derivative by z."""
         return self.derivatives(self.loc + self.scale * noise)[1]
-
-    def score(self, name: str, noise: Any) -> Any:
-        """d log q / d parameter."""
-        return (noise if name == "loc" else noise**2 - 1) / self.scale
-
-    def path(self, name: str, noise: Any) -> Any:
-        """dz / d parameter."""
-        return np.ones_like(noise) if name == "loc" else noise
 
     def beyond_taylor(self, noise: Any) -> tuple[Any, Any]:
         """f and f' less those of its second-order expansion about loc."""
         at_loc, slope, curvature = (float(value) for value in self.derivatives(np.asarray(self.loc)))
         step = self.scale * noise
         expansion = at_loc + slope * step + curvature * step**2 / 2
-        return self.f(noise) - expansion, self.slope(noise) - (slope + curvature * step)
-
-    def gradient(self, name: str) -> float:
-        """d E[f] / d parameter."""
-        return noise_moments(lambda noise: self.slope(noise) * self.path(name, noise)).mean
-
-    def means(self) -> ByParameter:
-        """Of an unbiased estimator whose variance is not known."""
-        exact = {"cost": noise_moments(self.f).mean} | {name: self.gradient(name) for name in ("loc", "scale")}
-        return {name: mean_alone(mean) for name, mean in exact.items()}
+        return self.value(noise) - expansion, self.path_slope(noise) - (slope + curvature * step)
 
 
-def _by_terms(value: Callable[[Any], Any], gradient: Callable[[str], Callable[[Any], Any]]) -> ByParameter:
-    """Moments of averages of one term a sample."""
-    terms = {"cost": value} | {name: gradient(name) for name in ("loc", "scale")}
-    return {name: averaged(*noise_moments(term)) for name, term in terms.items()}
+def _of_unknown_variance(cost: CostOfNormal) -> NamedMoments:
+    return means_alone(cost.path_terms())
 
 
-def _of_pathwise(cost: CostOfNormal) -> ByParameter:
-    return _by_terms(cost.f, lambda name: lambda noise: cost.slope(noise) * cost.path(name, noise))
+def _of_pathwise(cost: CostOfNormal) -> NamedMoments:
+    return sample_averages(cost.path_terms())
 
 
-def _of_closed_form_entropy(cost: CostOfNormal) -> ByParameter:
+def _of_closed_form_entropy(cost: CostOfNormal) -> NamedMoments:
     # log q along the path is -noise^2 / 2 but for a constant: its gradient is the entropy's, and cancels it.
-    by_path = _of_pathwise(cost)
-    return by_path | {"cost": averaged(*noise_moments(lambda noise: cost.f(noise) + (1 - noise**2) / 2))}
+    return sample_averages({**cost.path_terms(), "cost": lambda noise: cost.value(noise) + (1 - noise**2) / 2})
 
 
-def _of_score_function(cost: CostOfNormal) -> ByParameter:
-    return _by_terms(cost.f, lambda name: lambda noise: cost.f(noise) * cost.score(name, noise))
+def _of_delta_method(gradient_term: Callable[[CostOfNormal, str, Any], Any]) -> Callable[[CostOfNormal], NamedMoments]:
+    """Moments of the remainder after the expansion, around the exact means."""
 
-
-def _of_leave_one_out(cost: CostOfNormal) -> ByParameter:
-    value = noise_moments(cost.f)
-
-    def gradient(name: str) -> MomentsOfSamples:
-        centred = noise_moments(lambda noise: (cost.f(noise) - value.mean) * cost.score(name, noise))
-        return leave_one_out_moments(
-            gradient=centred.mean,
-            centred_square=centred.variance + centred.mean**2,
-            centred_kurtosis=centred.kurtosis,
-            value_variance=value.variance,
-            score_square=noise_moments(lambda noise: cost.score(name, noise) ** 2).mean,
-        )
-
-    return {"cost": averaged(*value)} | {name: gradient(name) for name in ("loc", "scale")}
-
-
-def _of_pairs(by_sample: Callable[[CostOfNormal], Callable[[str], Callable[[Any], Any]]]) -> Any:
-    """Of an estimator whose terms are averaged over pairs of opposite noise."""
-
-    def moments(cost: CostOfNormal) -> ByParameter:
-        terms = by_sample(cost)
-
-        def of_pair(term: Callable[[Any], Any]) -> MomentsOfSamples:
-            of_one = averaged(*noise_moments(lambda noise: (term(noise) + term(-noise)) / 2))
-            return lambda num_samples: of_one(num_samples // 2)
-
-        return {name: of_pair(terms(name)) for name in ("cost", "loc", "scale")}
-
-    return moments
-
-
-def _pathwise_term(cost: CostOfNormal) -> Callable[[str], Callable[[Any], Any]]:
-    return lambda name: cost.f if name == "cost" else lambda noise: cost.slope(noise) * cost.path(name, noise)
-
-
-def _score_term(cost: CostOfNormal) -> Callable[[str], Callable[[Any], Any]]:
-    return lambda name: cost.f if name == "cost" else lambda noise: cost.f(noise) * cost.score(name, noise)
-
-
-def _of_delta_method(gradient_term: Callable[[CostOfNormal, str, Any], Any]) -> Callable[[CostOfNormal], ByParameter]:
-    """Of the remainder after the expansion, around the exact means."""
-
-    def moments(cost: CostOfNormal) -> ByParameter:
-        exact = {"cost": noise_moments(cost.f).mean} | {name: cost.gradient(name) for name in ("loc", "scale")}
+    def moments(cost: CostOfNormal) -> NamedMoments:
+        exact = {name: noise_moments(term).mean for name, term in cost.path_terms().items()}
         # Of a quadratic cost nothing remains but the rounding of what cancels.
-        rounding = 1e-24 * noise_moments(cost.f).variance
+        rounding = 1e-24 * noise_moments(cost.value).variance
 
         def of_term(name: str, term: Callable[[Any], Any]) -> MomentsOfSamples:
-            _, variance, kurtosis = noise_moments(term)
-            return averaged(exact[name], *((variance, kurtosis) if variance > rounding else (0.0, math.nan)))
+            moments = noise_moments(term)._replace(mean=exact[name])
+            if moments.variance <= rounding:
+                moments = moments._replace(variance=0.0, kurtosis=math.nan)
+            return averaged(moments)
 
         by_parameter = {"cost": of_term("cost", lambda noise: cost.beyond_taylor(noise)[0])}
         for name in ("loc", "scale"):
@@ -167,46 +107,59 @@ def _of_delta_method(gradient_term: Callable[[CostOfNormal, str, Any], Any]) -> 
     return moments
 
 
-def _of_measure_valued(cost: CostOfNormal) -> ByParameter:
+class _Steps(NamedTuple):
+    """Distances from loc in scales, with the weights of the densities that weak derivatives are made of."""
+
+    distance: np.ndarray
+    rayleigh: np.ndarray
+    both_ways: np.ndarray
+    """The distances downwards, and then upwards."""
+    maxwell: np.ndarray
+    """Of a double-sided Maxwell variable, at the distances both ways."""
+
+
+def _steps() -> _Steps:
+    steps, width = panels(_REACH)
+    rayleigh = width * steps * np.exp(-(steps**2) / 2)
+    maxwell = np.tile(width * steps**2 * np.exp(-(steps**2) / 2) / math.sqrt(2 * math.pi), 2)
+    return _Steps(steps, rayleigh, np.concatenate([-steps, steps]), maxwell)
+
+
+def _of_measure_valued(cost: CostOfNormal) -> NamedMoments:
     """Two independent sides: Rayleigh steps from loc; a double-sided Maxwell step and a normal one."""
-    steps, width = panels(_REACH)
-    rayleigh = width * steps * np.exp(-(steps**2) / 2)
-    up, down = (moments_of(cost.f(sign * steps), rayleigh) for sign in (1, -1))
-    both = np.concatenate([-steps, steps])
-    maxwell = np.tile(width * steps**2 * np.exp(-(steps**2) / 2) / math.sqrt(2 * math.pi), 2)
+    steps, value = _steps(), noise_moments(cost.value)
+    up, down = (weighted_moments(cost.value(sign * steps.distance), steps.rayleigh) for sign in (1, -1))
+    sided = weighted_moments(cost.value(steps.both_ways), steps.maxwell)
     by_loc = difference_moments(up, down, 1 / (cost.scale * math.sqrt(2 * math.pi)))
-    by_scale = difference_moments(moments_of(cost.f(both), maxwell), noise_moments(cost.f), 1 / cost.scale)
-    return {"cost": averaged(*noise_moments(cost.f)), "loc": averaged(*by_loc), "scale": averaged(*by_scale)}
+    by_scale = difference_moments(sided, value, 1 / cost.scale)
+    return {"cost": averaged(value), "loc": averaged(by_loc), "scale": averaged(by_scale)}
 
 
-def _of_coupled_measure_valued(cost: CostOfNormal) -> ByParameter:
+def _of_coupled_measure_valued(cost: CostOfNormal) -> NamedMoments:
     """The same step up and down; a double-sided Maxwell step and a uniform share of it."""
-    steps, width = panels(_REACH)
-    rayleigh = width * steps * np.exp(-(steps**2) / 2)
-    by_loc = moments_of((cost.f(steps) - cost.f(-steps)) / (cost.scale * math.sqrt(2 * math.pi)), rayleigh)
+    steps = _steps()
+    rise = cost.value(steps.distance) - cost.value(-steps.distance)
+    by_loc = weighted_moments(rise / (cost.scale * math.sqrt(2 * math.pi)), steps.rayleigh)
     shares, share_width = panels(np.linspace(0, 1, 33))
-    both = np.concatenate([-steps, steps])[:, None]
-    maxwell = np.tile(width * steps**2 * np.exp(-(steps**2) / 2) / math.sqrt(2 * math.pi), 2)
-    effect = (cost.f(both) - cost.f(both * shares[None])) / cost.scale
-    by_scale = moments_of(effect, maxwell[:, None] * share_width[None])
-    return {"cost": averaged(*noise_moments(cost.f)), "loc": averaged(*by_loc), "scale": averaged(*by_scale)}
+    both = steps.both_ways[:, None]
+    effect = (cost.value(both) - cost.value(both * shares[None])) / cost.scale
+    by_scale = weighted_moments(effect, steps.maxwell[:, None] * share_width[None])
+    return {"cost": averaged(noise_moments(cost.value)), "loc": averaged(by_loc), "scale": averaged(by_scale)}
 
 
-_MOMENTS: dict[str, Callable[[CostOfNormal], ByParameter]] = {
+_MOMENTS: dict[str, Callable[[CostOfNormal], NamedMoments]] = {
     "pathwise": _of_pathwise,
     "inverse_cdf": _of_pathwise,
     # The costs do not depend on q, so that nothing is dropped.
     "sticking_the_landing": _of_pathwise,
     "closed_form_entropy": _of_closed_form_entropy,
-    "score_function": _of_score_function,
-    "score_function+leave_one_out": _of_leave_one_out,
-    "pathwise+antithetic_pairs": _of_pairs(_pathwise_term),
-    "score_function+antithetic_pairs": _of_pairs(_score_term),
+    **SCORE_FUNCTION_MOMENTS,
+    "pathwise+antithetic_pairs": lambda cost: pair_averages(cost.path_terms()),
     "pathwise+delta_method": _of_delta_method(
-        lambda cost, name, noise: cost.beyond_taylor(noise)[1] * cost.path(name, noise)
+        lambda cost, name, noise: cost.beyond_taylor(noise)[1] * (noise if name == "scale" else 1)
     ),
     "score_function+delta_method": _of_delta_method(
-        lambda cost, name, noise: cost.beyond_taylor(noise)[0] * cost.score(name, noise)
+        lambda cost, name, noise: cost.beyond_taylor(noise)[0] * cost.score(name)(noise)
     ),
     "measure_valued": _of_measure_valued,
     "coupled_measure_valued": _of_coupled_measure_valued,

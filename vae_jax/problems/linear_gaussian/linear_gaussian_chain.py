@@ -8,9 +8,10 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
+from vae_jax.problems.parameter_checks import check_finite, check_positive
 from vae_jax.typing import Scalar
 
-Vector = Float[Array, " D"]
+LatentVector = Float[Array, " D"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,8 @@ class LinearGaussianChain:
     def __post_init__(self) -> None:
         if self.num_latents < 1:
             raise ValueError(f"num_latents must be at least 1, got {self.num_latents}: raise it")
-        for name, value in (("x", self.x), ("coupling", self.coupling)):
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite, got {value}: change it")
-        if not 0 < self.noise_scale < math.inf:
-            raise ValueError(f"noise_scale must be positive and finite, got {self.noise_scale}: change it")
+        check_finite({"x": self.x, "coupling": self.coupling})
+        check_positive({"noise_scale": self.noise_scale})
 
     @property
     def log_evidence(self) -> float:
@@ -69,13 +67,13 @@ class LinearGaussianChain:
         scale = np.diagonal(self._precision) ** -0.5
         return dist.Normal(jnp.asarray(self._posterior_mean), jnp.asarray(scale)).to_event(1)
 
-    def log_likelihood(self, latents: Vector) -> Scalar:
+    def log_likelihood(self, latents: LatentVector) -> Scalar:
         """log p(x | z) (nats)."""
         neighbours = jnp.concatenate([jnp.zeros(1, latents.dtype), latents[:-1]])
         noise = (self.x - latents - self.coupling * neighbours) / self.noise_scale
         return -(noise**2).sum() / 2 - self.num_latents * (math.log(self.noise_scale) + math.log(2 * math.pi) / 2)
 
-    def log_joint(self, latents: Vector) -> Scalar:
+    def log_joint(self, latents: LatentVector) -> Scalar:
         """log p(x, z) (nats)."""
         return self.log_likelihood(latents) - (latents**2).sum() / 2 - self.num_latents * math.log(2 * math.pi) / 2
 

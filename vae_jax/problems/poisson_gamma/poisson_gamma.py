@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from vae_jax import bounds, distributions
 from vae_jax.distributions import LOWEST_LOC, PositiveNormal
 from vae_jax.problems.exact_moments import MomentsByParameter
-from vae_jax.problems.poisson_gamma import poisson_gamma_moments as poisson_gamma_exact
-from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
+from vae_jax.problems.parameter_checks import check_finite, check_names
+from vae_jax.problems.poisson_gamma.poisson_gamma_density import PoissonGammaDensity
+from vae_jax.problems.poisson_gamma.poisson_gamma_moments import NODES, exact_moments
+from vae_jax.problems.problem import EvidenceLowerBound
+from vae_jax.typing import Distributions, Latents, Scalar
 
 PUBLISHED_COUNTS = (3, 4, 3, 9, 10, 3, 2, 3, 3, 2)
 
@@ -37,7 +39,7 @@ PUBLISHED_PRIOR_V = GammaPrior(4.0, 4.0)
 
 
 @dataclass(frozen=True)
-class PoissonGamma:
+class PoissonGamma(EvidenceLowerBound):
     """x_i ~ Poisson(u v), u ~ Gamma(5, rate 1), v ~ Gamma(4, rate 4), with q(u, v) = q(u) q(v).
 
     Parameters are the dict loc_u, scale_u, loc_v, scale_v. Under the "normal" family q(u) and q(v) are normals given
@@ -59,7 +61,6 @@ class PoissonGamma:
     family: str = "normal"
 
     name: ClassVar[str] = "poisson-gamma"
-    value_name: ClassVar[str] = "elbo"
     families: ClassVar[Mapping[str, Callable[[Any, Any], Any]]] = {
         "normal": PositiveNormal,
         "log_normal": dist.LogNormal,
@@ -71,7 +72,7 @@ class PoissonGamma:
         for number, count in enumerate(self.counts, start=1):
             if not (0 <= count <= LARGEST_COUNT and float(count).is_integer()):
                 raise ValueError(
-                    f"counts must be integers from 0 to {LARGEST_COUNT:,}, got {count} as value {number}: mend the data"
+                    f"counts must be integers from 0 to {LARGEST_COUNT:,}, got {count} as value {number}: fix the data"
                 )
         for name, prior in (("prior_u", self.prior_u), ("prior_v", self.prior_v)):
             for field, value in zip(GammaPrior._fields, prior, strict=True):
@@ -103,6 +104,13 @@ class PoissonGamma:
         )
 
     @property
+    def density(self) -> PoissonGammaDensity:
+        """All that the joint density depends on."""
+        return PoissonGammaDensity(
+            self.power_u, self.power_v, self.prior_u.rate, self.prior_v.rate, len(self.counts), self.log_constant
+        )
+
+    @property
     def default_params(self) -> dict[str, float]:
         """The published q(u) = Normal(5, 0.5), q(v) = Normal(1, 0.2), or the log-normals of equal mean and variance."""
         if self.family == "normal":
@@ -117,11 +125,8 @@ class PoissonGamma:
 
     def check_params(self, params: Mapping[str, float]) -> None:
         """Raises ValueError for missing or unknown names, and for values that the family or the precision refuses."""
-        if set(params) != set(PUBLISHED_PARAMS):
-            raise ValueError(f"params must be {', '.join(PUBLISHED_PARAMS)}, got {', '.join(params) or 'none'}")
-        for name, value in params.items():
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite, got {value}: change it")
+        check_names(params, PUBLISHED_PARAMS)
+        check_finite(params)
         precision = jnp.finfo(jnp.result_type(float))
         for latent in ("u", "v"):
             loc, scale = params[f"loc_{latent}"], params[f"scale_{latent}"]
@@ -146,23 +151,13 @@ class PoissonGamma:
     def log_joint(self, latents: Latents) -> Scalar:
         """log p(x, u, v) in nats, through the sum and the number of the counts: two logarithms a sample."""
         u, v = latents["u"], latents["v"]
-        return (
-            self.power_u * jnp.log(u)
-            + self.power_v * jnp.log(v)
-            - self.prior_u.rate * u
-            - self.prior_v.rate * v
-            - len(self.counts) * u * v
-            + self.log_constant
-        )
-
-    def objective(self, latents: Latents, q: Distributions) -> Scalar:
-        """log p(x, u, v) - log q(u, v) (nats)."""
-        return self.log_joint(latents) - distributions.log_prob(q, latents)
-
-    def estimate(self, params: Mapping[str, Any], key: PRNGKey, num_samples: int, *, estimator: Estimator) -> Scalar:
-        """The evidence lower bound of `q(params)` as a stochastic loss of its parameters."""
-        return bounds.elbo(self.log_joint, self.q(params), key, num_samples, estimator=estimator)
+        return self.density.log_joint(u, v, jnp.log(u), jnp.log(v))
 
     def exact(self, params: Mapping[str, float], estimator: str) -> MomentsByParameter:
-        """The exact moments of the ELBO and its gradient; see `poisson_gamma_exact.exact_moments`."""
-        return poisson_gamma_exact.exact_moments(self, params, estimator)
+        """The exact moments of the ELBO and its gradient; see `poisson_gamma_moments.exact_moments`.
+
+        Raises:
+            ValueError: invalid parameters; later, fewer samples than the estimator needs.
+        """
+        self.check_params(params)
+        return exact_moments(self.density, params, estimator, NODES[self.family])

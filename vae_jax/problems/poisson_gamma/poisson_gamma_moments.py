@@ -1,31 +1,36 @@
-"""The truth about `PoissonGamma`: means and variances of its estimators by quadrature in float64."""
+"""Means and variances of the estimators of the Poisson-Gamma ELBO and its gradient, by quadrature in float64."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
 from vae_jax.problems import quadrature
+from vae_jax.problems.central_moments import CentralMoments, central_moments
 from vae_jax.problems.exact_moments import (
     INFINITE,
     UNDEFINED,
     UNKNOWN,
     ExactMoments,
+    MomentsByParameter,
+    MomentsOfSamples,
     averaged,
     constant,
     leave_one_out_moments,
     mean_alone,
+    moments_by_parameter,
 )
+from vae_jax.problems.poisson_gamma.poisson_gamma_density import PoissonGammaDensity
 from vae_jax.problems.quadrature import LatentNodes
-
-if TYPE_CHECKING:
-    from vae_jax.problems.poisson_gamma.poisson_gamma import PoissonGamma
 
 Grid = Float[np.ndarray, "u v"]
 LatentColumn = Float[np.ndarray, " n"]
 
-NODES: Mapping[str, Callable[[float, float], LatentNodes]] = {
+NodesOf: TypeAlias = Callable[[float, float], LatentNodes]
+"""loc and scale of one latent to its nodes."""
+
+NODES: Mapping[str, NodesOf] = {
     "normal": quadrature.positive_normal,
     "log_normal": quadrature.log_normal,
 }
@@ -45,74 +50,46 @@ _ALONG_THE_PATH = ("pathwise", "sticking_the_landing", "closed_form_entropy")
 
 
 def exact_moments(
-    problem: "PoissonGamma", params: Mapping[str, float], estimator: str
-) -> Callable[[int], dict[str, ExactMoments]]:
+    density: PoissonGammaDensity, params: Mapping[str, float], estimator: str, nodes: NodesOf
+) -> MomentsByParameter:
     """The exact moments of the ELBO's estimate and of its gradient's, as a function of the number of samples.
 
     Where q's density at zero is not negligible, the pathwise and sticking-the-landing gradients hold a term in 1/z
     whose mean does not exist and whose variance is infinite, however steady a run of them looks.
 
     Args:
-        problem: the data, the priors and the family.
-        params: the parameters of q.
+        density: log p(x, u, v).
+        params: the parameters of q, which are valid.
         estimator: a name in `vae_jax.estimators.ESTIMATORS`. Of some only the means are known.
+        nodes: of the family of q.
 
     Returns:
         num_samples to a dict from "elbo" and the parameters' names to moments.
 
     Raises:
-        ValueError: invalid parameters; later, fewer samples than the estimator needs.
+        ValueError: later, fewer samples than the estimator needs.
     """
-    problem.check_params(params)
     # What leaves the range of float64 is said to be unknown.
     with np.errstate(all="ignore"):
-        grid = LatentGrid(problem, params, NODES[problem.family])
-        by_parameter = {name: _gradient_moments(grid, name, estimator) for name in params}
+        grid = LatentGrid(density, params, nodes)
+        by_name = {name: _gradient_moments(grid, name, estimator) for name in params}
         value = grid.moments(grid.log_weight)
-        by_parameter["elbo"] = averaged(*value) if estimator in _PLAIN_VALUES else mean_alone(value[0])
-    return lambda num_samples: {name: moments(num_samples) for name, moments in by_parameter.items()}
+        by_name["elbo"] = averaged(value) if estimator in _PLAIN_VALUES else mean_alone(value.mean)
+    return moments_by_parameter(by_name)
 
 
-def truncation_effect(problem: "PoissonGamma", params: Mapping[str, float]) -> dict[str, float]:
-    """How far truncating the normal family at zero moves the exact ELBO and its gradient.
-
-    Measured from the untreated integrals: those over the positive part of the plain normals, with their own log density
-    and score.
-    """
-    truncated, untreated = (
-        LatentGrid(problem, params, nodes) for nodes in (quadrature.positive_normal, quadrature.untreated_normal)
-    )
-
-    def integrals(grid: LatentGrid) -> dict[str, float]:
-        return {"elbo": grid.mean(grid.log_weight)} | {
-            name: grid.mean(grid.log_weight * grid.score(name)) for name in params
-        }
-
-    before, after = integrals(untreated), integrals(truncated)
-    return {name: after[name] - before[name] for name in after}
-
-
-def _gradient_moments(grid: "LatentGrid", name: str, estimator: str) -> Callable[[int], ExactMoments]:
+def _gradient_moments(grid: "LatentGrid", name: str, estimator: str) -> MomentsOfSamples:
     if estimator == "score_function":
-        return averaged(*grid.moments(grid.log_weight * grid.score(name)))
+        return averaged(grid.moments(grid.log_weight * grid.score(name)))
     if estimator == "score_function+leave_one_out":
-        score = grid.score(name)
-        mean, value_variance, _ = grid.moments(grid.log_weight)
-        gradient, variance, kurtosis = grid.moments((grid.log_weight - mean) * score)
-        return leave_one_out_moments(
-            gradient=gradient,
-            centred_square=variance + gradient**2,
-            centred_kurtosis=kurtosis,
-            value_variance=value_variance,
-            score_square=grid.mean(score**2),
-        )
+        return leave_one_out_moments(grid.log_weight, grid.score(name), grid.moments)
     if estimator in ("pathwise", "sticking_the_landing"):
         if grid.diverges_at_zero(name):
             return constant(ExactMoments(mean=UNDEFINED, std=INFINITE, kurtosis=UNDEFINED))
         gradient = grid.path_gradient(name)
         if estimator == "pathwise":
             gradient = gradient - grid.score(name)
-        return averaged(*grid.moments(gradient))
+        return averaged(grid.moments(gradient))
     if estimator in _ALONG_THE_PATH and grid.diverges_at_zero(name):
         return constant(ExactMoments(UNKNOWN, UNKNOWN, UNKNOWN))
     return mean_alone(grid.mean(grid.log_weight * grid.score(name)))
@@ -121,33 +98,21 @@ def _gradient_moments(grid: "LatentGrid", name: str, estimator: str) -> Callable
 class LatentGrid:
     """Quadrature nodes over (u, v) under q, with the log weight log p(x, u, v) - log q(u, v) (nats) at each."""
 
-    def __init__(
-        self, problem: "PoissonGamma", params: Mapping[str, float], nodes: Callable[[float, float], LatentNodes]
-    ) -> None:
-        self.problem = problem
+    def __init__(self, density: PoissonGammaDensity, params: Mapping[str, float], nodes: NodesOf) -> None:
+        self.density = density
         self.u = nodes(params["loc_u"], params["scale_u"])
         self.v = nodes(params["loc_v"], params["scale_v"])
         u, v = np.ix_(self.u.z, self.v.z)
-        log_joint = (
-            problem.power_u * np.log(u)
-            + problem.power_v * np.log(v)
-            - problem.prior_u.rate * u
-            - problem.prior_v.rate * v
-            - len(problem.counts) * u * v
-            + problem.log_constant
-        )
+        log_joint = density.log_joint(u, v, np.log(u), np.log(v))
         self.log_weight: Grid = log_joint - self.u.log_density[:, None] - self.v.log_density
 
     def mean(self, function: Grid) -> float:
         """E_q[function]."""
         return float(self.u.weight @ function @ self.v.weight)
 
-    def moments(self, function: Grid) -> tuple[float, float, float]:
+    def moments(self, function: Grid) -> CentralMoments:
         """Mean, variance and kurtosis of a function under q."""
-        mean = self.mean(function)
-        square = (function - mean) ** 2
-        variance = self.mean(square)
-        return mean, variance, self.mean(square**2) / variance**2
+        return central_moments(function, self.mean, rounding=0.0)
 
     def score(self, name: str) -> Grid:
         """d log q / d parameter."""
@@ -158,8 +123,8 @@ class LatentGrid:
         """d(log p - log q)/dz dz/d parameter, away from zero."""
         kind, latent = name.split("_")
         nodes = getattr(self, latent)
-        slope = self._power(latent) / nodes.z - getattr(self.problem, f"prior_{latent}").rate - nodes.dlog_density
-        coupling = len(self.problem.counts) * self._other(latent)
+        slope = self.density.power(latent) / nodes.z - self.density.rate(latent) - nodes.dlog_density
+        coupling = self.density.num_counts * self._other(latent)
         formal = 0 < nodes.edge_density <= FORMAL_DENSITY
         path = np.where(nodes.z > NEAR_ZERO * nodes.loc, nodes.path[kind], 0) if formal else nodes.path[kind]
         return (self._spread(latent, slope) - coupling) * self._spread(latent, path)
@@ -168,10 +133,7 @@ class LatentGrid:
         """Whether the 1/z in the path gradient meets a density that does not vanish at zero."""
         kind, latent = name.split("_")
         nodes = getattr(self, latent)
-        return nodes.edge_density > FORMAL_DENSITY and nodes.path_at_zero[kind] != 0 and self._power(latent) != 0
-
-    def _power(self, latent: str) -> float:
-        return getattr(self.problem, f"power_{latent}")
+        return nodes.edge_density > FORMAL_DENSITY and nodes.path_at_zero[kind] != 0 and self.density.power(latent) != 0
 
     def _other(self, latent: str) -> Grid:
         return self._spread("v", self.v.z) if latent == "u" else self._spread("u", self.u.z)

@@ -9,7 +9,7 @@ from scipy.special import gammaln
 
 from vae_jax.problems.poisson_gamma.poisson_gamma import GammaPrior, PoissonGamma
 
-Grid = Float[np.ndarray, " G"]
+Points = Float[np.ndarray, " G"]
 
 NEGLIGIBLE = 60.0
 """Nats below the mode. There the density is left out."""
@@ -54,7 +54,7 @@ def exact_posterior(problem: PoissonGamma) -> PoissonGammaPosterior:
     )
 
 
-def exact_marginals(problem: PoissonGamma) -> dict[str, tuple[Grid, Grid]]:
+def exact_marginals(problem: PoissonGamma) -> dict[str, tuple[Points, Points]]:
     """Points and the posterior's density there, for u and for v."""
     of_u, of_v = (problem.prior_u, problem.power_u), (problem.prior_v, problem.power_v)
     marginals = {}
@@ -66,10 +66,10 @@ def exact_marginals(problem: PoissonGamma) -> dict[str, tuple[Grid, Grid]]:
 
 def _marginal(
     problem: PoissonGamma, other_prior: GammaPrior, prior: GammaPrior, other_power: float, power: float
-) -> tuple[Grid, Grid, float]:
+) -> tuple[Points, Points, float]:
     """Points of a latent's logarithm, the posterior's share of each, and the evidence, the other integrated out."""
 
-    def log_density(t: Grid) -> Grid:
+    def log_density(t: Points) -> Points:
         latent = np.exp(t)
         log_rate = np.log(other_prior.rate + len(problem.counts) * latent)
         return (power + 1) * t - prior.rate * latent - (other_power + 1) * log_rate + gammaln(other_power + 1)

@@ -1,9 +1,9 @@
-"""Figures of a study of gradient estimators."""
+"""Figures of estimates and of their standard deviation against the number of samples, a series an estimator."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -33,7 +33,7 @@ def replicate_boxes(study: VarianceStudy) -> Figure:
                     for size in study.num_samples
                 ]
                 offset = (place - (len(looks) - 1) / 2) * width
-                _draw_boxes(axes, errors, np.arange(len(errors)) + offset, 0.8 * width, colour)
+                draw_boxes(axes, errors, np.arange(len(errors)) + offset, colour, width=0.8 * width)
             axes.axhline(0, color="black", linewidth=0.8, zorder=3)
             _scale_both_ways(axes, [row.std for row in study.rows if row.parameter == parameter])
             axes.set_xticks(range(len(study.num_samples)), [_short(size) for size in study.num_samples])
@@ -103,7 +103,7 @@ def _panels(study: VarianceStudy) -> tuple[Figure, dict[str, Axes]]:
 
 
 def title_of(study: VarianceStudy, parameter: str) -> str:
-    """What a panel shows."""
+    """The title of a panel."""
     value = study.parameters[0]
     shown = "ELBO" if value == "elbo" else value
     if parameter == value:
@@ -139,10 +139,29 @@ def _short(size: int) -> str:
     return f"{size // 1000:,}k" if size >= 1000 and size % 1000 == 0 else f"{size:,}"
 
 
-def _draw_boxes(axes: Axes, boxes: list[Any], positions: Any, width: float, colour: str) -> None:
+def draw_boxes(
+    axes: Axes,
+    boxes: Sequence[Any],
+    places: Any,
+    colour: str,
+    *,
+    width: float,
+    orientation: Literal["vertical", "horizontal"] = "vertical",
+) -> None:
+    """Boxes of the middle half, with whiskers of the middle 98%.
+
+    Args:
+        axes: where to draw.
+        boxes: the values of each.
+        places: along the axis.
+        colour: of all of them.
+        width: of a box, in units of that axis.
+        orientation: of the boxes.
+    """
     drawn = axes.boxplot(
-        boxes, positions=positions, widths=width, whis=(1, 99), showfliers=False, patch_artist=True, manage_ticks=False
-    )
+        boxes, positions=places, widths=width, whis=(1, 99), showfliers=False, patch_artist=True, manage_ticks=False,
+        orientation=orientation,
+    )  # fmt: skip
     for box in drawn["boxes"]:
         box.set(facecolor=colour, edgecolor=colour, alpha=0.75, linewidth=0.6)
     for line in (*drawn["whiskers"], *drawn["caps"]):
@@ -160,44 +179,3 @@ def _centre(study: VarianceStudy, parameter: str) -> float:
     rows = [row for row in study.rows if row.parameter == parameter]
     exact = [row.exact_mean for row in rows if row.exact_mean is not None]
     return exact[0] if exact else rows[-1].mean
-
-
-def signal_to_noise_by_layer(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Signal over noise of a gradient in each layer, a marker for each estimator and number of samples.
-
-    Bars are two standard errors. A ratio that is known only to be at most something is an arrow from there.
-
-    Args:
-        rows: with layer, estimator, num_samples, signal_to_noise and signal_to_noise_se (None if at most).
-    """
-    layers = list(dict.fromkeys(row["layer"] for row in rows))
-    series = list(dict.fromkeys((row["estimator"], row["num_samples"]) for row in rows))
-    with mpl.rc_context(STYLE):
-        figure = StyledFigure(figsize=(5.0, 1.0 + 0.22 * len(layers)), layout="constrained")
-        axes = figure.subplots()
-        longest = max(row["signal_to_noise"] for row in rows)
-        for place, (estimator, size) in enumerate(series):
-            members = {r["layer"]: r for r in rows if (r["estimator"], r["num_samples"]) == (estimator, size)}
-            offset = 0.5 * ((place + 0.5) / len(series) - 0.5)
-            axes.errorbar(
-                [members[layer]["signal_to_noise"] for layer in layers],
-                np.arange(len(layers)) + offset,
-                xerr=[_bar(members[layer], longest / 20) for layer in layers],
-                xuplims=[members[layer]["signal_to_noise_se"] is None for layer in layers],
-                fmt=MARKERS[place % len(MARKERS)],
-                color=COLOURS[place % len(COLOURS)],
-                markersize=4,
-                elinewidth=0.8,
-                label=f"{estimator}, {size:,} sample{'s' * (size > 1)}",
-            )
-        axes.set_yticks(range(len(layers)), [layer.replace(".layers", "") for layer in layers])
-        axes.invert_yaxis()
-        axes.set_xlim(left=0)
-        axes.set_xlabel("signal / noise of one gradient")
-        axes.grid(axis="y", linewidth=0.3)
-        figure.legend(loc="outside upper center", ncols=min(2, len(series)))
-    return figure
-
-
-def _bar(row: Mapping[str, Any], arrow: float) -> float:
-    return arrow if row["signal_to_noise_se"] is None else 2 * row["signal_to_noise_se"]

@@ -1,4 +1,4 @@
-"""Figures of many estimators side by side, at one number of samples."""
+"""Figures of estimates and of their standard deviation by estimator, at one number of samples."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vae_jax.plotting.estimates_by_samples import draw_boxes, title_of
 from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
-from vae_jax.plotting.variance import title_of
-from vae_jax.studies.variance_study import VarianceRow, VarianceStudy, is_rounding
+from vae_jax.studies.variance_rows import VarianceRow, is_rounding
+from vae_jax.studies.variance_study import VarianceStudy
 
 
 def std_by_estimator(study: VarianceStudy) -> Figure:
@@ -49,16 +50,7 @@ def boxes_by_estimator(study: VarianceStudy) -> Figure:
         centre = next((row.exact_mean for row in rows if row.exact_mean is not None), rows[0].mean)
         errors = [study.replicates_of(row.estimator, row.parameter, row.num_samples) - centre for row in rows]
         finite = [error[np.isfinite(error)] for error in errors]
-        drawn = axes.boxplot(
-            finite, positions=places, widths=0.6, whis=(1, 99), showfliers=False, patch_artist=True,
-            manage_ticks=False, orientation="horizontal",
-        )  # fmt: skip
-        for box in drawn["boxes"]:
-            box.set(facecolor=COLOURS[0], edgecolor=COLOURS[0], alpha=0.75, linewidth=0.6)
-        for line in (*drawn["whiskers"], *drawn["caps"]):
-            line.set(color=COLOURS[0], linewidth=0.7)
-        for line in drawn["medians"]:
-            line.set(color="white", linewidth=0.9)
+        draw_boxes(axes, finite, places, COLOURS[0], width=0.6, orientation="horizontal")
         axes.axvline(0, color="black", linewidth=0.8, zorder=3, label="exact")
         axes.set_xlabel("estimate − exact")
 

@@ -1,0 +1,129 @@
+"""The rows of a variance study: an estimator's measured moments, the exact ones, and whether they can be trusted."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.estimators import REGISTRY
+from vae_jax.problems import ExactMoments
+from vae_jax.statistics import Statistics
+from vae_jax.studies.estimator_losses import work_of
+from vae_jax.studies.study_plan import StudyPlan
+
+RELIABLE_STD_ERROR = 0.1
+"""Relative standard error of a standard deviation from which on it is called unreliable."""
+
+ROUNDING = 16
+"""Units in the last place of a mean that a standard deviation may be by rounding alone."""
+
+BELIEVABLE_STD_ERROR = 0.5
+"""Share of the exact standard error of a standard deviation below which a measured one is not believed."""
+
+
+@dataclass(frozen=True)
+class VarianceRow:
+    """One parameter's gradient (or the value) under one estimator at one number of samples."""
+
+    problem: str
+    estimator: str
+    parameter: str
+    num_samples: int
+    num_replicates: int
+    num_nonfinite: int
+    mean: float
+    mean_se: float
+    std: float
+    std_se: float
+    exact_mean: float | None
+    exact_mean_status: str
+    exact_std: float | None
+    exact_std_status: str
+    exact_std_se: float | None
+    """The standard error that std really has, where it is known."""
+    z_score: float | None
+    """(mean - exact_mean) / mean_se."""
+    tail_index: float
+    reliable: bool
+    """The exact moments are finite or unknown, no replicate is NaN or infinite, and the standard error of std is small
+    and believable: it and the exact one are under a tenth of std, and it is at least half of the exact one."""
+    num_evaluations: int
+    """Evaluations of the objective for one estimate."""
+    seconds: float
+    """Time of the pass that made this row, compilation aside. One pass makes all rows of an estimator."""
+    seconds_per_estimate: float
+    """The row's share of that pass, by its evaluations, for one estimate of all parameters. An indication: passes are
+    not interleaved, and what does not grow with the evaluations is shared out with the rest."""
+    variance_seconds: float
+    """std^2 times seconds_per_estimate: what a given error of an average of estimates costs."""
+
+
+def variance_rows(plan: StudyPlan, statistics: Statistics, seconds: Sequence[float]) -> Iterator[VarianceRow]:
+    """A row for each cell of the plan, by estimator, then parameter, then number of samples.
+
+    Args:
+        plan: the study.
+        statistics: of the replicates, [E, N, P] each.
+        seconds: that each estimator's pass took.
+    """
+    fields = ("num_nonfinite", "mean", "mean_se", "std", "std_se", "tail_index")
+    table = {field: np.asarray(getattr(statistics, field), float) for field in fields}
+    for i, estimator in enumerate(plan.estimators):
+        exact = plan.problem.exact(plan.params, estimator)
+        evaluations = _evaluations(plan, estimator)
+        for k, parameter in enumerate(plan.parameters):
+            for j, size in enumerate(plan.num_samples):
+                measured = {field: float(values[i, j, k]) for field, values in table.items()}
+                moments = exact(size)[parameter]
+                exact_std_se = moments.std_se(plan.num_replicates)
+                each = seconds[i] / plan.num_replicates * evaluations[size] / sum(evaluations.values())
+                yield VarianceRow(
+                    problem=plan.problem.name,
+                    estimator=estimator,
+                    parameter=parameter,
+                    num_samples=size,
+                    num_replicates=plan.num_replicates,
+                    num_nonfinite=int(measured.pop("num_nonfinite")),
+                    exact_mean=moments.mean.value,
+                    exact_mean_status=moments.mean.status,
+                    exact_std=moments.std.value,
+                    exact_std_status=moments.std.status,
+                    exact_std_se=exact_std_se,
+                    z_score=_z_score(measured["mean"], measured["mean_se"], moments),
+                    reliable=_reliable(measured["std"], measured["std_se"], exact_std_se, moments),
+                    num_evaluations=evaluations[size],
+                    seconds=seconds[i],
+                    seconds_per_estimate=each,
+                    variance_seconds=measured["std"] ** 2 * each,
+                    **measured,
+                )
+
+
+def _evaluations(plan: StudyPlan, estimator: str) -> dict[int, int]:
+    """Evaluations of the objective for one estimate, by the number of samples."""
+    count = REGISTRY[estimator].evaluations.number
+    return {size: count(work_of(plan.problem, plan.params, size)) for size in plan.num_samples}
+
+
+def _z_score(mean: float, mean_se: float, exact: ExactMoments) -> float | None:
+    # What has no variance has an error by rounding alone, whose size its replicates do not tell.
+    if exact.mean.value is None or mean_se == 0 or exact.std.value == 0:
+        return None
+    return (mean - exact.mean.value) / mean_se
+
+
+def is_rounding(row: VarianceRow) -> bool:
+    """Whether all the variance that was measured comes from the arithmetic."""
+    unit = ROUNDING * float(jnp.finfo(jnp.result_type(float)).eps)
+    return row.std <= unit * max(abs(row.mean), 1.0) and (row.exact_std is None or row.exact_std <= unit)
+
+
+def _reliable(std: float, std_se: float, exact_std_se: float | None, exact: ExactMoments) -> bool:
+    # Every comparison with NaN is false, so that a replicate that is not finite makes the row unreliable.
+    if exact.std.value == 0:
+        return True
+    known = std_se if exact_std_se is None else exact_std_se
+    believable = std_se >= BELIEVABLE_STD_ERROR * known
+    small = max(std_se, known) < RELIABLE_STD_ERROR * std
+    return {exact.mean.status, exact.std.status} <= {"finite", "unknown"} and small and believable
