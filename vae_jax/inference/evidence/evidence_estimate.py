@@ -1,5 +1,6 @@
 """What is known of an estimate of the log evidence: its error, and whether that error can be believed."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -45,28 +46,48 @@ class WeightSums(NamedTuple):
     total: Scalar
     total_of_squares: Scalar
     top: Float[Array, " T"]
-    """The largest log weights, for the tail."""
+    """The largest log weights in descending order, for the tail."""
+
+    @property
+    def effective_sample_size(self) -> Scalar:
+        """(sum_s w_s)^2 / sum_s w_s^2."""
+        return self.total**2 / self.total_of_squares
 
 
-def no_weights(num_samples: int, dtype: jnp.dtype) -> WeightSums:
-    """The sums before the first of S weights."""
+def no_weights(capacity: int, dtype: jnp.dtype) -> WeightSums:
+    """The sums before the first weight.
+
+    Args:
+        capacity: the most weights that an estimate can be made of: enough of the largest are kept for their tail.
+        dtype: of the log weights.
+    """
     nothing = jnp.asarray(-jnp.inf, dtype)
     zero = jnp.asarray(0, dtype)
-    return WeightSums(nothing, zero, zero, jnp.full(tail_length(num_samples) + 1, nothing))
+    return WeightSums(nothing, zero, zero, jnp.full(tail_length(capacity) + 1, nothing))
 
 
 def with_weights(sums: WeightSums, log_weights: Float[Array, " c"]) -> WeightSums:
     """The sums with more weights, of which minus infinity counts for none."""
+    return with_tail(with_totals(sums, log_weights), log_weights)
+
+
+def with_totals(sums: WeightSums, log_weights: Float[Array, " c"]) -> WeightSums:
+    """The sums with more weights, all but their tail."""
     log_largest = jnp.maximum(sums.log_largest, log_weights.max())
     # Where all weights are zero so far the unit is one.
     unit = jnp.where(jnp.isneginf(log_largest), 0, log_largest)
     before, weights = jnp.exp(sums.log_largest - unit), jnp.exp(log_weights - unit)
-    return WeightSums(
-        log_largest,
-        sums.total * before + weights.sum(),
-        sums.total_of_squares * before**2 + (weights**2).sum(),
-        lax.top_k(jnp.concatenate([sums.top, log_weights]), len(sums.top))[0],
+    return sums._replace(
+        log_largest=log_largest,
+        total=sums.total * before + weights.sum(),
+        total_of_squares=sums.total_of_squares * before**2 + (weights**2).sum(),
     )
+
+
+def with_tail(sums: WeightSums, log_weights: Float[Array, " c"]) -> WeightSums:
+    """The sums whose tail has seen more weights. It may see many at a time, which takes less than a few at a time."""
+    top, _ = lax.top_k(jnp.concatenate([sums.top, log_weights]), len(sums.top))
+    return sums._replace(top=top)
 
 
 @partial(jax.jit, static_argnames="num_samples")
@@ -79,15 +100,15 @@ def estimate_of(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
 
     Args:
         sums: over all weights.
-        num_samples: S, at least 2.
+        num_samples: S, at most the capacity of the sums. The error of one sample is undefined (NaN).
     """
-    effective_size = sums.total**2 / sums.total_of_squares
+    effective_size = sums.effective_sample_size
     # The sum of squared normalised weights is at least 1 / S, but for rounding.
     variance = jnp.maximum(num_samples / effective_size - 1, 0) / (num_samples - 1)
-    pareto_k = shape_of(sums.top, num_samples)
+    pareto_k = shape_of(sums.top[: tail_length(num_samples) + 1], num_samples)
     is_calm = pareto_k <= reliability_threshold(num_samples)
     return EvidenceEstimate(
-        log_evidence=sums.log_largest + jnp.log(sums.total / num_samples),
+        log_evidence=sums.log_largest + jnp.log(sums.total) - math.log(num_samples),
         log_evidence_se=jnp.sqrt(variance),
         effective_sample_size=effective_size,
         pareto_k=pareto_k,

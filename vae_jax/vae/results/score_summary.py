@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,14 +12,15 @@ import numpy as np
 from scipy import stats
 
 from vae_jax.files import json_ready
-from vae_jax.vae.results.image_likelihood import SAMPLES_AT_ONCE, LogMarginals, log_marginals
+from vae_jax.inference.evidence import EvidenceEstimate
+from vae_jax.vae.results.image_likelihood import SAMPLES_AT_ONCE, image_log_evidence, image_weight_sums
 from vae_jax.vae.results.trained_model import TrainedModel
 from vae_jax.vae.runs.run_folder import RunFolder
 from vae_jax.vae.training.image_scores import Scores, make_score
 from vae_jax.vae.training.many_seeds import seed_keys
 
 IMAGES_A_CALL = 100
-"""Images of a call of `log_marginals`, after which progress is told."""
+"""Images of a call of `image_log_evidence`, after which progress is told."""
 
 CONFIDENCE = 0.95
 """Of the intervals over seeds."""
@@ -32,7 +33,8 @@ SCORED = ("split", "likelihood", "binarization", "binarization_seed", "num_image
 
 LIKELIHOOD = (
     "nll", "nll_se", "nll_interval", "nll_by_seed", "nll_monte_carlo_se", "effective_sample_size",
-    "effective_sample_size_min", "num_importance_samples", "evaluation",
+    "effective_sample_size_min", "nll_pareto_k_median", "nll_pareto_k_max", "nll_share_reliable",
+    "num_importance_samples", "evaluation",
 )  # fmt: skip
 """What only an evaluation finds out, and where it ran."""
 
@@ -76,16 +78,23 @@ def _active_by_layer(scores: Scores, layers: Mapping[str, int]) -> dict[str, Any
     return {name: _plain(part.sum(-1)) for name, part in zip(layers, parts, strict=True)}
 
 
-def nll_summary(results: list[LogMarginals]) -> dict[str, Any]:
-    """The negative log-likelihood from the log marginals of each seed's model."""
-    log_marginal = np.stack([np.asarray(result.log_marginal, float) for result in results])
-    errors = np.stack([np.asarray(result.standard_error, float) for result in results])
-    effective = np.stack([np.asarray(result.effective_sample_size, float) for result in results])
+def nll_summary(estimates: Sequence[EvidenceEstimate]) -> dict[str, Any]:
+    """The negative log-likelihood, its errors and how far its estimates can be relied on.
+
+    Args:
+        estimates: those of the same images under each seed's model.
+    """
+    of_seeds: Any = jax.tree.map(lambda *leaves: np.stack(leaves).astype(float), *estimates)
+    log_evidence = of_seeds.log_evidence if len(estimates) > 1 else of_seeds.log_evidence[0]
+    errors = of_seeds.log_evidence_se
     return {
-        **_with_error("nll", -(log_marginal if len(results) > 1 else log_marginal[0])),
+        **_with_error("nll", -log_evidence),
         "nll_monte_carlo_se": float(np.sqrt((errors**2).sum(-1)).mean() / errors.shape[-1]),
-        "effective_sample_size": float(effective.mean()),
-        "effective_sample_size_min": float(effective.min()),
+        "effective_sample_size": float(of_seeds.effective_sample_size.mean()),
+        "effective_sample_size_min": float(of_seeds.effective_sample_size.min()),
+        "nll_pareto_k_median": float(np.median(of_seeds.pareto_k)),
+        "nll_pareto_k_max": float(of_seeds.pareto_k.max()),
+        "nll_share_reliable": float(of_seeds.reliable.mean()),
     }
 
 
@@ -115,8 +124,8 @@ def importance_sampled(
     *,
     num_importance_samples: int,
     on_progress: Callable[[float], None] = lambda _: None,
-) -> LogMarginals:
-    """`log_marginals` of one seed's model on any number of images, in calls of equal size.
+) -> EvidenceEstimate:
+    """`image_log_evidence` of one seed's model on any number of images, in calls of equal size.
 
     Args:
         trained: of one seed.
@@ -130,14 +139,14 @@ def importance_sampled(
     for begin in range(0, len(images), size):
         part = images[begin : begin + size]
         padded = np.concatenate([part, np.zeros((size - len(part), images.shape[1]), np.uint8)])
-        result = log_marginals(
+        result = image_log_evidence(
             trained.architecture, trained.params, padded, jax.random.fold_in(key, begin),
             num_importance_samples=num_importance_samples, num_images=len(part),
         )  # fmt: skip
         parts.append([leaf[: len(part)] for leaf in jax.device_get(result)])
         on_progress((begin + len(part)) / len(images))
     joined: list[Any] = [np.concatenate(leaves) for leaves in zip(*parts, strict=True)]
-    return LogMarginals(*joined)
+    return EvidenceEstimate(*joined)
 
 
 def importance_sampling_seconds(trained: TrainedModel, images: np.ndarray, *, num_importance_samples: int) -> float:
@@ -151,11 +160,11 @@ def importance_sampling_seconds(trained: TrainedModel, images: np.ndarray, *, nu
 
     def seconds_of(num_images: int) -> float:
         begin = time.perf_counter()
-        result = log_marginals(
+        sums = image_weight_sums(
             trained.architecture, trained.params, images[:size], jax.random.key(0),
-            num_importance_samples=chunk, num_images=num_images,
+            num_importance_samples=chunk, num_images=num_images, capacity=num_importance_samples,
         )  # fmt: skip
-        jax.block_until_ready(result)
+        jax.block_until_ready(sums)
         return time.perf_counter() - begin
 
     seconds_of(0)
