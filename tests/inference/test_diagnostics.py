@@ -25,7 +25,6 @@ from vae_jax.inference.diagnostics import (
     pareto_smoothed,
     reliability_threshold,
     tail_length,
-    tail_shape,
 )
 from vae_jax.inference.diagnostics.rank_tests import (
     anderson_darling_survival,
@@ -148,7 +147,7 @@ def test_the_top_weights_are_enough_for_the_shape():
     k = smooth(raw).k
     for kept in (tail_length(400) + 1, 100, 400):
         top = jax.random.permutation(jax.random.key(8), jnp.sort(raw)[-kept:])
-        np.testing.assert_allclose(tail_shape(top, 400), k, rtol=1e-4)
+        np.testing.assert_allclose(fit_tail(top, 400).k, k, rtol=1e-4)
         np.testing.assert_allclose(fit_tail(top, 400).log_cutoff, jnp.sort(raw)[-tail_length(400) - 1])
 
 
@@ -207,8 +206,8 @@ def test_the_threshold_grows_with_the_samples_up_to_its_limit():
     ("misuse", "message"),
     [
         (lambda: pareto_smoothed(jnp.zeros(0)), "zero-size|num_samples must be at least 1"),
-        (lambda: tail_shape(jnp.zeros(10), 400), "must be the 61 largest of 400, got 10: keep"),
-        (lambda: tail_shape(jnp.zeros(500), 400), "at least the number of log weights given, got 400 for 500: count"),
+        (lambda: fit_tail(jnp.zeros(10), 400), "must be the 61 largest of 400, got 10: keep"),
+        (lambda: fit_tail(jnp.zeros(500), 400), "at least the number of log weights given, got 400 for 500: count"),
         (lambda: reliability_threshold(0), "num_samples must be at least 1, got 0: raise it"),
     ],
 )

@@ -20,7 +20,6 @@ from vae_jax.inference.diagnostics import (
     pareto_smoothed,
     reliability_threshold,
     tail_length,
-    tail_shape,
 )
 from vae_jax.inference.fit.coupling_flow import CouplingFlow
 from vae_jax.inference.fit.elbo_plateau import ElboPlateau
@@ -68,5 +67,4 @@ __all__ = [
     "pareto_smoothed",
     "reliability_threshold",
     "tail_length",
-    "tail_shape",
 ]

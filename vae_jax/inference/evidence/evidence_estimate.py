@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from vae_jax.inference.diagnostics import reliability_threshold, tail_length, tail_shape
+from vae_jax.inference.diagnostics import fit_tail, reliability_threshold, tail_length
 from vae_jax.typing import Scalar
 
 SMALLEST_EFFECTIVE_SIZE = 10
@@ -121,7 +121,7 @@ def estimate_of(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
 def shape_of(top: Float[Array, " T"], num_samples: int) -> Scalar:
     """The Pareto k of S weights from the largest of them, minus infinity for weights that are even but for rounding."""
     is_even = top.max() - lax.top_k(top, tail_length(num_samples) + 1)[0][-1] < EVEN_TAIL
-    return jnp.where(is_even, -jnp.inf, tail_shape(top, num_samples))
+    return jnp.where(is_even, -jnp.inf, fit_tail(top, num_samples).k)
 
 
 @jax.jit
@@ -129,11 +129,3 @@ def estimate_from(log_weights: Float[Array, " S"]) -> EvidenceEstimate:
     """The estimate from all log weights (nats) at once; see `estimate_of`."""
     num_samples = log_weights.shape[0]
     return estimate_of(with_weights(no_weights(num_samples, log_weights.dtype), log_weights), num_samples)
-
-
-def effective_sample_size(log_weights: Float[Array, " S"]) -> Scalar:
-    """How many samples of the target would have the variance that these weighted ones have.
-
-    Reference: Kish (1965).
-    """
-    return 1 / jnp.sum(jax.nn.softmax(log_weights) ** 2)

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 from vae_jax import bounds, distributions
 from vae_jax.bounds.log_weights import log_mean_exp
 from vae_jax.estimators.objective_values import values_at
+from vae_jax.inference.diagnostics import effective_sample_size
 from vae_jax.inference.evidence.evidence_estimate import (
     EvidenceEstimate,
     WeightSums,
-    effective_sample_size,
     estimate_of,
     no_weights,
     shape_of,

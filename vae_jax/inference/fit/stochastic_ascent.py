@@ -10,7 +10,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from vae_jax import bounds
+from vae_jax.bounds import elbo
 from vae_jax.inference.fit.elbo_plateau import ElboPlateau, WindowMean, window_mean
 from vae_jax.inference.fit.families import Family
 from vae_jax.inference.fit.minibatches import Minibatched
@@ -139,6 +139,6 @@ def _loss(target: Any, family: Family, step: Step) -> Callable[[Parameters, PRNG
 
     def of_log_joint(log_joint: LogDensity, params: Parameters, key: PRNGKey) -> Scalar:
         q = family.distribution(params)
-        return -bounds.elbo(log_joint, q, key, step.num_samples, estimator=step.estimator)
+        return -elbo(log_joint, q, key, step.num_samples, estimator=step.estimator)
 
     return of_batch if isinstance(target, Minibatched) else partial(of_log_joint, target)

@@ -132,6 +132,7 @@ class _Outcome(NamedTuple):
 
 
 def _compiled(log_density: LogDensity) -> Callable[[Parameters, int, float], _Outcome]:
+    # A program of its own sees what a plain function reads now, and goes with it: `as_partial` would keep both.
     if isinstance(log_density, Partial):
         return lambda *arguments: _approximate_once(log_density, *arguments)
     return jax.jit(lambda *arguments: _approximate(log_density, *arguments))

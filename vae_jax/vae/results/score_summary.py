@@ -100,17 +100,22 @@ def nll_summary(estimates: Sequence[EvidenceEstimate]) -> dict[str, Any]:
 
 def _with_error(name: str, of_images: np.ndarray) -> dict[str, Any]:
     """The mean over images [N] and its error; of several seeds [S, N], each seed's mean and the interval too."""
-    means = of_images.mean(-1)
     if of_images.ndim == 1:
-        return {name: float(means), f"{name}_se": float(of_images.std(ddof=1) / math.sqrt(of_images.size))}
-    error = means.std(ddof=1) / math.sqrt(len(means))
+        return {name: float(of_images.mean()), f"{name}_se": _mean_se(of_images)}
+    means = of_images.mean(-1)
+    error = _mean_se(means)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * error
     return {
         name: float(means.mean()),
-        f"{name}_se": float(error),
+        f"{name}_se": error,
         f"{name}_interval": [float(means.mean() - half), float(means.mean() + half)],
         f"{name}_by_seed": means.tolist(),
     }
+
+
+def _mean_se(values: np.ndarray) -> float:
+    """The standard error of the mean of independent values."""
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def _plain(counts: np.ndarray | np.integer) -> Any:
