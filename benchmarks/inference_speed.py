@@ -134,7 +134,7 @@ def _cavi(size: dict[str, int], rounds: int) -> dict[str, Any]:
     sweeps = size["sweeps"]
 
     def ascend(num_sweeps: int, mesh: Any = None) -> int:
-        ascent = cavi.run(model, data, jax.random.key(0), max_steps=num_sweeps, tolerance=0, mesh=mesh)
+        ascent = cavi.ascend(model, data, jax.random.key(0), max_steps=num_sweeps, tolerance=0, mesh=mesh)
         return int(ascent.num_steps)
 
     mesh = replicate_mesh()
@@ -215,7 +215,7 @@ def _restarts(size: dict[str, int], rounds: int) -> dict[str, Any]:
     model = cavi.gaussian_poisson_mixture(data, 8)
 
     def restart(mesh: Any = None) -> None:
-        jax.block_until_ready(cavi.run(model, data, jax.random.key(0), num_restarts=100, mesh=mesh))
+        jax.block_until_ready(cavi.ascend(model, data, jax.random.key(0), num_restarts=100, mesh=mesh))
 
     seconds = _interleaved({"one_device": restart}, rounds)
     return {"events": 1_000, "restarts": 100, "seconds": statistics.median(seconds["one_device"])}

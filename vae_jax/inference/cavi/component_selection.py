@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vae_jax.inference.cavi.coordinate_ascent import Ascent, run
+from vae_jax.inference.cavi.coordinate_ascent import Ascent, ascend
 from vae_jax.inference.cavi.fitted_components import EMPTY_BELOW, component_sizes
 from vae_jax.inference.cavi.mixture_weights import MixtureWeights, padded
 from vae_jax.typing import PRNGKey
@@ -109,7 +109,7 @@ def choose_num_components(
         data: what the mixtures are fitted to.
         num_components: which numbers. They are sorted.
         key: consumed; each number has its own.
-        num_restarts: see `run`, as for all that follow.
+        num_restarts: see `ascend`, as for all that follow.
         max_steps: the most sweeps.
         tolerance: relative, of the bound.
         on_candidate: told of each mixture when it is fitted.
@@ -125,7 +125,7 @@ def choose_num_components(
     candidates = []
     for number in numbers:
         model = models[number]
-        ascent = run(
+        ascent = ascend(
             model._replace(weights=padded(model.weights, numbers[-1])),
             data,
             jax.random.fold_in(key, number),

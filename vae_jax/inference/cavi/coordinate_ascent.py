@@ -66,7 +66,7 @@ class Ascent(NamedTuple):
     """The bound of each restart after each sweep, and NaN after its last."""
 
 
-def run(
+def ascend(
     model: Any,
     data: Any,
     key: PRNGKey,
@@ -140,13 +140,13 @@ def _best_of(max_steps: int, mesh: Mesh | None) -> Callable[..., Ascent]:
     """The program that ascends from all starts and keeps the best end."""
 
     def best_of(model: Any, data: Any, starts: Any, tolerance: Any) -> Ascent:
-        ascend = partial(_ascend_all, max_steps=max_steps)
+        ascend_all = partial(_ascend_all, max_steps=max_steps)
         if mesh is not None:
             # Starts are made before and elsewhere: parallel loops of theirs, which wait for the threads that other
             # devices wait in, would end in deadlock.
             in_specs = (SAME, _specs_of(data, mesh), SAME, SAME)
-            ascend = jax.shard_map(ascend, mesh=mesh, in_specs=in_specs, out_specs=SAME)
-        ends = ascend(model, data, starts, tolerance)
+            ascend_all = jax.shard_map(ascend_all, mesh=mesh, in_specs=in_specs, out_specs=SAME)
+        ends = ascend_all(model, data, starts, tolerance)
         best = jnp.argmax(jnp.where(jnp.isnan(ends.elbo), -jnp.inf, ends.elbo))
         kept = jax.tree.map(lambda leaf: leaf[best], ends)
         converged = kept.settled & jnp.isfinite(kept.elbo)
