@@ -1,5 +1,5 @@
 import math
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import jax
@@ -15,13 +15,14 @@ from monte_carlo import Z, assert_unbiased, is_biased
 from vae_jax import distributions
 from vae_jax.inference import laplace
 from vae_jax.inference.diagnostics import (
+    all_at_once,
     calibration,
-    calibration_one_by_one,
     compare_moments,
     fit_tail,
     known_moments,
     moments_of_chains,
     moments_of_draws,
+    one_by_one,
     pareto_smoothed,
     reliability_threshold,
     tail_length,
@@ -137,8 +138,8 @@ def test_weights_keep_their_order_and_their_bulk(float64):
 def test_compiled_and_vmapped_it_is_the_same():
     raw = jax.random.normal(jax.random.key(6), (2, 400))
     together = smooth_each(raw)
-    for place, one_by_one in enumerate((pareto_smoothed, smooth)):
-        for field, alone in zip(together, one_by_one(raw[place]), strict=True):
+    for place, compute in enumerate((pareto_smoothed, smooth)):
+        for field, alone in zip(together, compute(raw[place]), strict=True):
             np.testing.assert_allclose(field[place], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -399,7 +400,7 @@ def test_a_call_with_the_same_functions_compiles_once_and_batches_change_nothing
     second = calibrate(infer, **options)
     assert num_traces == traced
     np.testing.assert_array_equal(first.probabilities, second.probabilities)
-    batched = calibrate(infer, **options, batch_size=7)
+    batched = calibrate(infer, **options, over_replicates=partial(all_at_once, batch_size=7))
     np.testing.assert_allclose(batched.probabilities, first.probabilities, atol=1e-6)
 
 
@@ -432,7 +433,7 @@ def draw_from_laplace(posterior, key, num_draws):
 
 def calibrate_one_by_one(infer, **options):
     options = {"num_replicates": 20, "num_draws": 50} | options
-    return calibration_one_by_one(simulate_prior, simulate_data, infer, jax.random.key(0), **options)
+    return calibrate(infer, over_replicates=one_by_one, **options)
 
 
 def test_one_by_one_the_probabilities_are_the_same():
@@ -464,13 +465,13 @@ def test_a_failed_inference_is_said_and_spoils_no_other_parameter():
         ({"num_replicates": 5}, "num_replicates must be at least 20, got 5: raise it"),
         ({"num_draws": 0}, "num_draws must be at least 1, got 0: raise it"),
         ({"level": 0.0}, "level must be between 0 and 1, got 0.0: 0.05 is usual"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0: raise it"),
+        ({"over_replicates": partial(all_at_once, batch_size=0)}, "batch_size must be at least 1, got 0: raise it"),
     ],
 )
 def test_misuse_of_calibration_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         calibrate(infer_with(), **options)
-    if "batch_size" not in options:
+    if "over_replicates" not in options:
         with pytest.raises(ValueError, match=message):
             calibrate_one_by_one(infer_with(), **options)
 

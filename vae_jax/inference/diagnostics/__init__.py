@@ -1,6 +1,6 @@
 """Whether an approximate posterior can be believed."""
 
-from vae_jax.inference.diagnostics.calibration import calibration, calibration_one_by_one
+from vae_jax.inference.diagnostics.calibration import all_at_once, calibration, one_by_one
 from vae_jax.inference.diagnostics.calibration_verdicts import Calibration, ParameterCalibration
 from vae_jax.inference.diagnostics.pareto_smoothing import (
     HIGHEST_RELIABLE_SHAPE,
@@ -33,14 +33,15 @@ __all__ = [
     "ParameterCalibration",
     "ParetoSmoothed",
     "PosteriorMoments",
+    "all_at_once",
     "calibration",
-    "calibration_one_by_one",
     "compare_moments",
     "effective_sample_size",
     "fit_tail",
     "known_moments",
     "moments_of_chains",
     "moments_of_draws",
+    "one_by_one",
     "pareto_smoothed",
     "reliability_threshold",
     "tail_length",

@@ -2,6 +2,7 @@
 
 from vae_jax.inference.evidence.annealing import (
     AnnealedChains,
+    Annealing,
     annealed_chains,
     annealed_importance_sampling,
     reverse_annealing,
@@ -19,6 +20,7 @@ __all__ = [
     "ESTIMATES",
     "SCHEDULES",
     "AnnealedChains",
+    "Annealing",
     "Budget",
     "EvidenceEstimate",
     "annealed_chains",

@@ -13,7 +13,6 @@ from vae_jax.inference.evidence.geometric_path import Path
 from vae_jax.typing import Latents, PRNGKey, Scalar
 
 Vectors = Float[Array, "C D"]
-Temperatures = Float[Array, " T"]
 
 TARGET_ACCEPTANCE = 0.8
 """Of the pilot chains. Beskos et al. (2013) give 0.65 as the best for one long chain; transitions that are rejected
@@ -55,7 +54,7 @@ class Route(NamedTuple):
     """The densities that chains go through, and how they move."""
 
     path: Path
-    temperatures: Temperatures
+    temperatures: Float[Array, " T"]
     key: PRNGKey
     num_leapfrog_steps: int
 
