@@ -16,9 +16,8 @@ from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.data.binarization import prepared
 from vae_jax.vae.data.datasets import load_images
 from vae_jax.vae.results import image_likelihood
-from vae_jax.vae.results import score_summary as summary
-from vae_jax.vae.results.image_likelihood import image_log_evidence
-from vae_jax.vae.results.score_summary import importance_sampled, importance_sampling_seconds, scores_of
+from vae_jax.vae.results.image_likelihood import image_log_evidence, importance_sampling_seconds, model_log_evidence
+from vae_jax.vae.results.score_summary import scores_of
 from vae_jax.vae.results.trained_model import TrainedModel, load_trained
 from vae_jax.vae.runs.checkpoints import Checkpoints
 from vae_jax.vae.runs.run_folder import RunFolder
@@ -222,8 +221,8 @@ def test_the_time_is_told_from_a_small_part_at_the_speed_of_that(num_images, siz
         now[0] += 3600 * (not calls) + num_importance_samples * num_images * seconds_a_sample
         calls.append(num_importance_samples * num_images)
 
-    monkeypatch.setattr(summary, "image_weight_sums", sums)
-    monkeypatch.setattr(summary.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(image_likelihood, "image_weight_sums", sums)
+    monkeypatch.setattr(image_likelihood.time, "perf_counter", lambda: now[0])
     model = TrainedModel(Experiment(), (2, 2), 0, Learned({}, None))
     pixels = np.zeros((num_images, 4), np.uint8)
     for seconds_a_sample in (1.0, 1e-9):
@@ -241,9 +240,9 @@ def test_an_estimate_compiles_the_program_that_the_likelihood_runs(evaluated):
     pixels = prepared(load_images("digits").test.images, "fixed", 0, stream=2)
     importance_sampling_seconds(trained, pixels, num_importance_samples=1500)
     before = image_likelihood._weight_sums._cache_size()
-    importance_sampled(trained, pixels[:150], jax.random.key(0), num_importance_samples=2000)
+    model_log_evidence(trained, pixels[:150], jax.random.key(0), num_importance_samples=2000)
     assert image_likelihood._weight_sums._cache_size() == before
-    importance_sampled(trained, pixels[:30], jax.random.key(0), num_importance_samples=2000)
+    model_log_evidence(trained, pixels[:30], jax.random.key(0), num_importance_samples=2000)
     assert image_likelihood._weight_sums._cache_size() == before + 1
 
 

@@ -20,7 +20,7 @@ from vae_jax.inference.evidence import (
     annealed_chains,
     annealed_importance_sampling,
     compare_estimates,
-    estimate_from,
+    estimate_from_weights,
     geometric,
     importance_sampling,
     importance_weighted_bound,
@@ -28,7 +28,7 @@ from vae_jax.inference.evidence import (
     prior_sampling,
     reverse_annealing,
 )
-from vae_jax.inference.evidence.evidence_estimate import estimate_of, no_weights, with_weights
+from vae_jax.inference.evidence.evidence_estimate import estimate_from_sums, no_weights, with_weights
 from vae_jax.inference.evidence.temperature_schedules import temperatures_of
 from vae_jax.problems import LinearGaussian, LinearGaussianChain, PoissonGamma
 
@@ -304,14 +304,14 @@ def test_weights_in_pieces_give_the_estimate_of_them_all():
     sums = no_weights(1_000, log_weights.dtype)
     for piece in jnp.split(log_weights, [1, 40, 500]):
         sums = with_weights(sums, piece)
-    for together, apart in zip(estimate_from(log_weights), estimate_of(sums, 1_000), strict=True):
+    for together, apart in zip(estimate_from_weights(log_weights), estimate_from_sums(sums, 1_000), strict=True):
         np.testing.assert_allclose(apart, together, rtol=1e-4)
 
 
 def test_the_error_is_that_of_the_delta_method():
     log_weights = jax.random.normal(jax.random.key(0), (500,))
     weights = np.exp(np.asarray(log_weights, float))
-    estimate = estimate_from(log_weights)
+    estimate = estimate_from_weights(log_weights)
     assert estimate.log_evidence == pytest.approx(math.log(weights.mean()), rel=1e-5)
     expected = weights.std(ddof=1) / math.sqrt(500) / weights.mean()
     assert estimate.log_evidence_se == pytest.approx(expected, rel=1e-4)
@@ -320,10 +320,10 @@ def test_the_error_is_that_of_the_delta_method():
 
 def test_weights_of_zero_count_and_none_but_zero_are_not_reliable():
     half = jnp.where(jnp.arange(400) % 2 == 0, 0.0, -jnp.inf)
-    estimate = estimate_from(half)
+    estimate = estimate_from_weights(half)
     assert estimate.log_evidence == pytest.approx(math.log(0.5), rel=1e-5)
     assert estimate.effective_sample_size == pytest.approx(200)
-    nothing = estimate_from(jnp.full(400, -jnp.inf))
+    nothing = estimate_from_weights(jnp.full(400, -jnp.inf))
     assert nothing.log_evidence == -math.inf
     assert not nothing.reliable
 

@@ -142,7 +142,7 @@ class EvaluateCommand:
         return f"Saved in {file}" + f", which keeps its NLL (k = {size_before:,})" * (size == 0 < size_before)
 
     def _print_estimate(self, trained: "TrainedModel", images: "ImageData") -> None:
-        from vae_jax.vae.results.score_summary import importance_sampling_seconds
+        from vae_jax.vae.results.image_likelihood import importance_sampling_seconds
 
         pixels = self._pixels(trained, images)
         size, num_seeds = self.num_importance_samples, trained.experiment.num_seeds
@@ -158,7 +158,8 @@ class EvaluateCommand:
     def _nll(self, trained: "TrainedModel", images: "ImageData", key: Any) -> dict[str, Any]:
         import jax
 
-        from vae_jax.vae.results.score_summary import importance_sampled, nll_summary
+        from vae_jax.vae.results.image_likelihood import model_log_evidence
+        from vae_jax.vae.results.score_summary import nll_summary
 
         pixels = self._pixels(trained, images)
         size, num_seeds = self.num_importance_samples, trained.experiment.num_seeds
@@ -167,7 +168,7 @@ class EvaluateCommand:
             for number in range(num_seeds):
                 task = f"likelihood of {len(pixels):,} {self.split} images" + f", seed {number}" * (num_seeds > 1)
                 results.append(
-                    importance_sampled(
+                    model_log_evidence(
                         trained.of_seed(number), pixels, jax.random.fold_in(key, number), num_importance_samples=size,
                         on_progress=partial(on_progress, task),
                     )

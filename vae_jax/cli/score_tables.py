@@ -9,7 +9,7 @@ from rich.table import Table
 
 from vae_jax.cli.number_formats import with_error
 from vae_jax.inference.diagnostics import reliability_threshold
-from vae_jax.inference.evidence.evidence_estimate import SMALLEST_EFFECTIVE_SIZE
+from vae_jax.inference.evidence.evidence_estimate import SMALLEST_EFFECTIVE_SAMPLE_SIZE
 from vae_jax.vae.results.score_summary import elbo_summary, scores_of
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _nll_explanations(summary: Mapping[str, Any]) -> Iterator[str]:
     num_reliable = round(num_estimates * summary["nll_share_reliable"])
     rule = (
         f"Pareto k at most {reliability_threshold(num_samples):.2f} and effective sample size at least "
-        f"{SMALLEST_EFFECTIVE_SIZE}"
+        f"{SMALLEST_EFFECTIVE_SAMPLE_SIZE}"
     )
     others = " The others are mostly too high, by more than their errors." if num_reliable < num_estimates else ""
     yield f"{num_reliable:,} of the {num_estimates:,} images' estimates are reliable: {rule}.{others}"

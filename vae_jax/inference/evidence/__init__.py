@@ -8,7 +8,7 @@ from vae_jax.inference.evidence.annealing import (
     reverse_annealing,
 )
 from vae_jax.inference.evidence.evidence_comparison import ESTIMATES, Budget, compare_estimates
-from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate, estimate_from
+from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate, estimate_from_weights
 from vae_jax.inference.evidence.importance_sampling import (
     importance_sampling,
     importance_weighted_bound,
@@ -26,7 +26,7 @@ __all__ = [
     "annealed_chains",
     "annealed_importance_sampling",
     "compare_estimates",
-    "estimate_from",
+    "estimate_from_weights",
     "geometric",
     "importance_sampling",
     "importance_weighted_bound",

@@ -10,7 +10,9 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from vae_jax import distributions
-from vae_jax.inference.evidence.annealed_chains import (
+from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate, estimate_from_weights
+from vae_jax.inference.evidence.geometric_path import GeometricPath, path_between
+from vae_jax.inference.evidence.hamiltonian_chains import (
     NUM_PILOT_CHAINS,
     AnnealedChains,
     Route,
@@ -20,8 +22,6 @@ from vae_jax.inference.evidence.annealed_chains import (
     annealed_with_pilots,
     fixed_transitions,
 )
-from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate, estimate_from
-from vae_jax.inference.evidence.geometric_path import Path, path_between
 from vae_jax.inference.evidence.temperature_schedules import Schedule, Temperatures, sigmoid, temperatures_of
 from vae_jax.inference.log_density import as_partial
 from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
@@ -212,13 +212,13 @@ def _from_posterior(
     return annealed(backwards, start, Transitions(*(setting[::-1] for setting in transitions)))
 
 
-def _drawn(path: Path, q: Distributions, key: PRNGKey, number: int) -> Vectors:
+def _drawn(path: GeometricPath, q: Distributions, key: PRNGKey, number: int) -> Vectors:
     return jax.vmap(path.unconstrain)(distributions.sample(q, key, number))
 
 
 @jax.jit
 def _estimate(chains: AnnealedChains) -> EvidenceEstimate:
-    estimate = estimate_from(chains.log_weights)
+    estimate = estimate_from_weights(chains.log_weights)
     if not chains.acceptance_rate.size:
         return estimate
     return estimate._replace(acceptance_rate=chains.acceptance_rate.mean())

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vae_jax.inference.diagnostics import fit_tail, reliability_threshold, tail_length
 from vae_jax.typing import Scalar
 
-SMALLEST_EFFECTIVE_SIZE = 10
+SMALLEST_EFFECTIVE_SAMPLE_SIZE = 10
 """Below it the delta method does not hold: the standard error of the log would be over 0.3 nats."""
 
 EVEN_TAIL = 1e-3
@@ -91,7 +91,7 @@ def with_tail(sums: WeightSums, log_weights: Float[Array, " c"]) -> WeightSums:
 
 
 @partial(jax.jit, static_argnames="num_samples")
-def estimate_of(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
+def estimate_from_sums(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
     """The log of the mean of S weights whose expectation is the evidence.
 
     The mean weight is unbiased, so its log lies below log p(x) on average, by about half the squared standard error. An
@@ -105,7 +105,7 @@ def estimate_of(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
     effective_size = sums.effective_sample_size
     # The sum of squared normalised weights is at least 1 / S, but for rounding.
     variance = jnp.maximum(num_samples / effective_size - 1, 0) / (num_samples - 1)
-    pareto_k = shape_of(sums.top[: tail_length(num_samples) + 1], num_samples)
+    pareto_k = pareto_k_of(sums.top[: tail_length(num_samples) + 1], num_samples)
     is_calm = pareto_k <= reliability_threshold(num_samples)
     return EvidenceEstimate(
         log_evidence=sums.log_largest + jnp.log(sums.total) - math.log(num_samples),
@@ -113,19 +113,19 @@ def estimate_of(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
         effective_sample_size=effective_size,
         pareto_k=pareto_k,
         num_samples=jnp.asarray(num_samples),
-        reliable=is_calm & (effective_size >= SMALLEST_EFFECTIVE_SIZE),
+        reliable=is_calm & (effective_size >= SMALLEST_EFFECTIVE_SAMPLE_SIZE),
         acceptance_rate=jnp.full_like(effective_size, jnp.nan),
     )
 
 
-def shape_of(top: Float[Array, " T"], num_samples: int) -> Scalar:
+def pareto_k_of(top: Float[Array, " T"], num_samples: int) -> Scalar:
     """The Pareto k of S weights from the largest of them, minus infinity for weights that are even but for rounding."""
     is_even = top.max() - lax.top_k(top, tail_length(num_samples) + 1)[0][-1] < EVEN_TAIL
     return jnp.where(is_even, -jnp.inf, fit_tail(top, num_samples).k)
 
 
 @jax.jit
-def estimate_from(log_weights: Float[Array, " S"]) -> EvidenceEstimate:
-    """The estimate from all log weights (nats) at once; see `estimate_of`."""
+def estimate_from_weights(log_weights: Float[Array, " S"]) -> EvidenceEstimate:
+    """The estimate from all log weights (nats) at once; see `estimate_from_sums`."""
     num_samples = log_weights.shape[0]
-    return estimate_of(with_weights(no_weights(num_samples, log_weights.dtype), log_weights), num_samples)
+    return estimate_from_sums(with_weights(no_weights(num_samples, log_weights.dtype), log_weights), num_samples)

@@ -25,7 +25,7 @@ from vae_jax.typing import Distributions, Estimator, Latents, LogDensity, Parame
 ADAM = optax.adam(1e-2)
 DEFAULT_CRITERION = ElboPlateau()
 
-DRAWN_TOGETHER = 100
+SAMPLES_AT_ONCE = 100
 """Samples whose log joints are held in memory at once when the fit is judged."""
 
 
@@ -159,7 +159,7 @@ def fit(
         rule=rule,
         stops=stopping is not None,
     )
-    num_groups = -(-num_final_samples // DRAWN_TOGETHER)
+    num_groups = -(-num_final_samples // SAMPLES_AT_ONCE)
     judge = partial(_log_weights, target, family=family, num_groups=num_groups)
     logs = np.array(judge(climbs.average, key_choice), np.float64)
     logs[~np.isfinite(logs).all(1)] = np.nan
@@ -214,7 +214,7 @@ def _log_weights(target: Any, params: Parameters, key: PRNGKey, *, family: Famil
 
     def of_restart(params: Parameters) -> Float[Array, " S"]:
         q = family.distribution(params)
-        return lax.map(lambda key: bounds.log_weights(target, q, key, DRAWN_TOGETHER), keys).ravel()
+        return lax.map(lambda key: bounds.log_weights(target, q, key, SAMPLES_AT_ONCE), keys).ravel()
 
     return lax.map(of_restart, params)
 

@@ -14,7 +14,16 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool
 
 from vae_jax import distributions
-from vae_jax.inference.laplace.newton import Matrix, NewtonPath, Point, Vector, ascend, check_arrival, check_start, look
+from vae_jax.inference.laplace.newton import (
+    Matrix,
+    NewtonPath,
+    Point,
+    Vector,
+    ascend,
+    check_arrival,
+    check_start,
+    point_at,
+)
 from vae_jax.typing import LogDensity, Parameters, PRNGKey, Scalar
 
 PROBE = 0.01
@@ -144,10 +153,10 @@ def _approximate(log_density: LogDensity, start: Parameters, max_steps: Any, tol
     def density(position: Vector) -> Scalar:
         return jnp.asarray(log_density(unravel(position)))
 
-    first = look(density, vector)
+    first = point_at(density, vector)
     climb = ascend(density, first, max_steps, tolerance)
     found = climb.point
-    polished = look(density, found.position + found.step)
+    polished = point_at(density, found.position + found.step)
     is_better = jnp.isfinite(polished.value) & (polished.decrement <= found.decrement)
     best = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), polished, found)
     precision = _precision(best)

@@ -70,7 +70,7 @@ def ascend(density: Callable[[Vector], Scalar], first: Point, max_steps: Any, to
         moved = point.position + trial.fraction * point.step
         gains_nothing = (trial.fraction < 1) & (trial.value <= point.value)
         return NewtonPath(
-            point=look(density, jnp.where(trial.is_accepted, moved, point.position)),
+            point=point_at(density, jnp.where(trial.is_accepted, moved, point.position)),
             num_steps=climb.num_steps + 1,
             num_blocked=jnp.where(trial.is_blocked, climb.num_blocked + 1, 0),
             has_stalled=~trial.is_accepted | gains_nothing,
@@ -99,7 +99,7 @@ def _search(density: Callable[[Vector], Scalar], point: Point) -> _Trial:
     )
 
 
-def look(density: Callable[[Vector], Scalar], position: Vector) -> Point:
+def point_at(density: Callable[[Vector], Scalar], position: Vector) -> Point:
     """What is known of the density at a position."""
     value, gradient = jax.value_and_grad(density)(position)
     hessian = jax.hessian(density)(position)

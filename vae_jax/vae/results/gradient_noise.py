@@ -23,7 +23,7 @@ from vae_jax.vae.training.objectives import DivergenceWeights, batch_terms
 NUM_GROUPS = 10
 """Of replicates, which the standard errors are jackknifed over."""
 
-ALL = "all"
+ALL_LAYERS = "all"
 """The name of all layers together."""
 
 
@@ -114,7 +114,7 @@ def _by_layer(trees: list[Params]) -> dict[str, Float[np.ndarray, "G P"]]:
             layer = ".".join(str(part.key) for part in path[:-1] or path)
             layers.setdefault(layer, [[] for _ in trees])[number].append(np.ravel(leaf).astype(float))
     found = {layer: np.stack([np.concatenate(leaves) for leaves in groups]) for layer, groups in layers.items()}
-    return found | {ALL: np.concatenate(list(found.values()), axis=1)}
+    return found | {ALL_LAYERS: np.concatenate(list(found.values()), axis=1)}
 
 
 def _layer_noise(

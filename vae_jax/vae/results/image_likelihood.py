@@ -1,5 +1,8 @@
 """log p(x) of images under a trained model, by importance sampling from q(z|x)."""
 
+import math
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +16,7 @@ from vae_jax.bounds import log_weights
 from vae_jax.inference.evidence.evidence_estimate import (
     EvidenceEstimate,
     WeightSums,
-    estimate_of,
+    estimate_from_sums,
     no_weights,
     with_tail,
     with_totals,
@@ -22,6 +25,7 @@ from vae_jax.typing import PRNGKey, Scalar
 from vae_jax.vae.data.binarization import WHITE
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.models.vae import VAE, Params
+from vae_jax.vae.results.trained_model import TrainedModel
 
 SAMPLES_AT_ONCE = 1000
 """Importance samples of an image at once: logits of so many rows stay in cache."""
@@ -31,6 +35,12 @@ CHUNKS_A_GROUP = 16
 
 LEAST_CAPACITY = 2**17
 """Samples that one compiled program serves: it keeps the largest weights of so many, 1,087 an image."""
+
+IMAGES_A_CALL = 100
+"""Images of a call of `image_log_evidence`, after which progress is told."""
+
+TIMED_SECONDS, TIMED_SHARE = 0.5, 0.1
+"""Timing stops after so many seconds or this share of the work, whichever comes first."""
 
 
 def image_log_evidence(
@@ -97,13 +107,72 @@ def image_weight_sums(
     )  # fmt: skip
 
 
+def model_log_evidence(
+    trained: TrainedModel,
+    images: np.ndarray,
+    key: Any,
+    *,
+    num_importance_samples: int,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> EvidenceEstimate:
+    """`image_log_evidence` of one seed's model on any number of images, in calls of equal size.
+
+    Args:
+        trained: of one seed.
+        images: as the model sees them times 255 [N, X].
+        key: consumed.
+        num_importance_samples: k.
+        on_progress: is told the share that is done.
+    """
+    size = min(IMAGES_A_CALL, len(images))
+    parts = []
+    for begin in range(0, len(images), size):
+        part = images[begin : begin + size]
+        padded = np.concatenate([part, np.zeros((size - len(part), images.shape[1]), np.uint8)])
+        result = image_log_evidence(
+            trained.architecture, trained.params, padded, jax.random.fold_in(key, begin),
+            num_importance_samples=num_importance_samples, num_images=len(part),
+        )  # fmt: skip
+        parts.append([leaf[: len(part)] for leaf in jax.device_get(result)])
+        on_progress((begin + len(part)) / len(images))
+    joined: list[Any] = [np.concatenate(leaves) for leaves in zip(*parts, strict=True)]
+    return EvidenceEstimate(*joined)
+
+
+def importance_sampling_seconds(trained: TrainedModel, images: np.ndarray, *, num_importance_samples: int) -> float:
+    """About how long `model_log_evidence` will take, from a chunk of samples of a few images.
+
+    The program that it will run is compiled before, which is not counted.
+    """
+    size = min(IMAGES_A_CALL, len(images))
+    chunk = min(SAMPLES_AT_ONCE, num_importance_samples)
+    num_chunks = len(images) * math.ceil(num_importance_samples / chunk)
+
+    def seconds_of(num_images: int) -> float:
+        begin = time.perf_counter()
+        sums = image_weight_sums(
+            trained.architecture, trained.params, images[:size], jax.random.key(0),
+            num_importance_samples=chunk, num_images=num_images, capacity=num_importance_samples,
+        )  # fmt: skip
+        jax.block_until_ready(sums)
+        return time.perf_counter() - begin
+
+    seconds_of(0)
+    seconds, num_timed, num_images = 0.0, 0, min(10, size)
+    while seconds < TIMED_SECONDS and num_timed < TIMED_SHARE * num_chunks:
+        seconds += seconds_of(num_images)
+        num_timed += num_images
+        num_images = min(2 * num_images, size)
+    return seconds / num_timed * num_chunks
+
+
 def _power_of_two(num_samples: int) -> int:
     return max(LEAST_CAPACITY, 2 ** (num_samples - 1).bit_length())
 
 
 @partial(jax.jit, static_argnames="num_samples")
 def _estimates(sums: WeightSums, *, num_samples: int) -> EvidenceEstimate:
-    return jax.vmap(partial(estimate_of, num_samples=num_samples))(sums)
+    return jax.vmap(partial(estimate_from_sums, num_samples=num_samples))(sums)
 
 
 @partial(jax.jit, static_argnames=("architecture", "size", "capacity"))

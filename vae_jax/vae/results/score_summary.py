@@ -3,8 +3,7 @@
 import json
 import math
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,20 +12,13 @@ from scipy import stats
 
 from vae_jax.files import json_ready
 from vae_jax.inference.evidence import EvidenceEstimate
-from vae_jax.vae.results.image_likelihood import SAMPLES_AT_ONCE, image_log_evidence, image_weight_sums
 from vae_jax.vae.results.trained_model import TrainedModel
 from vae_jax.vae.runs.run_folder import RunFolder
 from vae_jax.vae.training.image_scores import Scores, make_score
 from vae_jax.vae.training.many_seeds import seed_keys
 
-IMAGES_A_CALL = 100
-"""Images of a call of `image_log_evidence`, after which progress is told."""
-
 CONFIDENCE = 0.95
 """Of the intervals over seeds."""
-
-TIMED_SECONDS, TIMED_SHARE = 0.5, 0.1
-"""At which of the two the part of a likelihood ends that the time of the whole is told from: a share is of that."""
 
 SCORED = ("split", "likelihood", "binarization", "binarization_seed", "num_images", "num_seeds", "step", "checkpoint")
 """What scores are of: which model on which images."""
@@ -120,65 +112,6 @@ def _mean_se(values: np.ndarray) -> float:
 
 def _plain(counts: np.ndarray | np.integer) -> Any:
     return int(counts) if counts.ndim == 0 else counts.tolist()
-
-
-def importance_sampled(
-    trained: TrainedModel,
-    images: np.ndarray,
-    key: Any,
-    *,
-    num_importance_samples: int,
-    on_progress: Callable[[float], None] = lambda _: None,
-) -> EvidenceEstimate:
-    """`image_log_evidence` of one seed's model on any number of images, in calls of equal size.
-
-    Args:
-        trained: of one seed.
-        images: as the model sees them times 255 [N, X].
-        key: consumed.
-        num_importance_samples: k.
-        on_progress: is told the share that is done.
-    """
-    size = min(IMAGES_A_CALL, len(images))
-    parts = []
-    for begin in range(0, len(images), size):
-        part = images[begin : begin + size]
-        padded = np.concatenate([part, np.zeros((size - len(part), images.shape[1]), np.uint8)])
-        result = image_log_evidence(
-            trained.architecture, trained.params, padded, jax.random.fold_in(key, begin),
-            num_importance_samples=num_importance_samples, num_images=len(part),
-        )  # fmt: skip
-        parts.append([leaf[: len(part)] for leaf in jax.device_get(result)])
-        on_progress((begin + len(part)) / len(images))
-    joined: list[Any] = [np.concatenate(leaves) for leaves in zip(*parts, strict=True)]
-    return EvidenceEstimate(*joined)
-
-
-def importance_sampling_seconds(trained: TrainedModel, images: np.ndarray, *, num_importance_samples: int) -> float:
-    """About how long `importance_sampled` will take, from a chunk of samples of a few images.
-
-    The program that it will run is compiled before, which is not counted.
-    """
-    size = min(IMAGES_A_CALL, len(images))
-    chunk = min(SAMPLES_AT_ONCE, num_importance_samples)
-    num_chunks = len(images) * math.ceil(num_importance_samples / chunk)
-
-    def seconds_of(num_images: int) -> float:
-        begin = time.perf_counter()
-        sums = image_weight_sums(
-            trained.architecture, trained.params, images[:size], jax.random.key(0),
-            num_importance_samples=chunk, num_images=num_images, capacity=num_importance_samples,
-        )  # fmt: skip
-        jax.block_until_ready(sums)
-        return time.perf_counter() - begin
-
-    seconds_of(0)
-    seconds, num_timed, num_images = 0.0, 0, min(10, size)
-    while seconds < TIMED_SECONDS and num_timed < TIMED_SHARE * num_chunks:
-        seconds += seconds_of(num_images)
-        num_timed += num_images
-        num_images = min(2 * num_images, size)
-    return seconds / num_timed * num_chunks
 
 
 def likelihood_before(folder: RunFolder, summary: Mapping[str, Any]) -> dict[str, Any]:

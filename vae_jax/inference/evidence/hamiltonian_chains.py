@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vae_jax.inference.evidence.geometric_path import Path
+from vae_jax.inference.evidence.geometric_path import GeometricPath
 from vae_jax.typing import Latents, PRNGKey, Scalar
 
 Vectors = Float[Array, "C D"]
@@ -53,7 +53,7 @@ class AnnealedChains(NamedTuple):
 class Route(NamedTuple):
     """The densities that chains go through, and how they move."""
 
-    path: Path
+    path: GeometricPath
     temperatures: Float[Array, " T"]
     key: PRNGKey
     num_leapfrog_steps: int
