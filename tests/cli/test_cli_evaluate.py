@@ -355,9 +355,9 @@ def test_without_an_undamaged_checkpoint_there_is_no_score(evaluated, tmp_path):
 
 REFUSED = {
     "missing": "missing must be the folder of a run, got one without config.json",
-    "run --num-importance-samples -1": "--num-importance-samples must be at least 1, got -1",
+    "run --num-importance-samples -1": "--num-importance-samples must be at least 0, got -1",
     "run --num-images 1": "--num-images must be at least 2, got 1",
-    "run --seed -1": "--seed must be from 0 to 4294967295, got -1",
+    "run --seed -1": "--seed must be from 0 to 4,294,967,295, got -1",
     "run --split another": "--split",
     "run --checkpoint another": "--checkpoint",
     "run --another": "--another",
