@@ -2,6 +2,7 @@ import math
 from functools import cache, partial
 from itertools import product
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -386,21 +387,11 @@ def test_discrete_latents_are_ranked_with_ties_broken_at_random(error, is_calibr
 
 
 def test_a_call_with_the_same_functions_compiles_once_and_batches_change_nothing():
-    num_traces = 0
-    exact = infer_with()
-
-    def infer(data, key):
-        nonlocal num_traces
-        num_traces += 1
-        return exact(data, key)
-
     options = {"num_replicates": 50, "num_draws": 20}
-    first = calibrate(infer, **options)
-    traced = num_traces
-    second = calibrate(infer, **options)
-    assert num_traces == traced
+    infer = chex.assert_max_traces(infer_with(), n=1)
+    first, second = calibrate(infer, **options), calibrate(infer, **options)
     np.testing.assert_array_equal(first.probabilities, second.probabilities)
-    batched = calibrate(infer, **options, over_replicates=partial(all_at_once, batch_size=7))
+    batched = calibrate(infer_with(), **options, over_replicates=partial(all_at_once, batch_size=7))
     np.testing.assert_allclose(batched.probabilities, first.probabilities, atol=1e-6)
 
 

@@ -2,6 +2,7 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_a_seed_of_several_is_a_model_of_its_own():
     assert scores.elbo.shape == (2, 257)
     second = both.of_seed(1)
     assert second.experiment == replace(both.experiment, num_seeds=1)
-    jax.tree.map(np.testing.assert_array_equal, second.params, ROUGH)
+    chex.assert_trees_all_equal(second.params, ROUGH)
     with pytest.raises(ValueError, match="from 0 to 1, got 2: choose of these"):
         both.of_seed(2)
     assert SimpleNamespace(**elbo_summary(scores, "test")).test_elbo_by_seed == pytest.approx(

@@ -1,5 +1,6 @@
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,8 +77,5 @@ def test_scores_of_several_seeds_are_each_ones():
     both = make_score(LINEAR, IMAGES, num_seeds=2)(keys, stacked)
     for seed, params in enumerate((EXACT, ROUGH)):
         alone = make_score(LINEAR, IMAGES)(keys[seed], params)
-        jax.tree.map(
-            lambda of_both, leaf, n=seed: np.testing.assert_allclose(of_both[n], leaf, rtol=1e-4, atol=1e-4),
-            both,
-            alone,
-        )
+        of_seed = jax.tree.map(lambda leaf, number=seed: leaf[number], both)
+        chex.assert_trees_all_close(of_seed, alone, rtol=1e-4, atol=1e-4)

@@ -12,6 +12,7 @@ and the factors' optima need of the data the sums over n of r_nk f_n alone. The 
 import abc
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +59,7 @@ class ConjugateMixture(abc.ABC):
         """
         coefficients = self._coefficients(state, data)
         sums, log_normalizer = assign(coefficients, data.features)
+        chex.assert_equal_shape([sums, coefficients])
         updated = self._optimum(sums, data)
         gain = (sums * (self._coefficients(updated, data) - coefficients)).sum()
         return updated, StepInfo(log_normalizer + gain + self._constant(data) - self._divergence(updated))

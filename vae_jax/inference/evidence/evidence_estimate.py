@@ -4,6 +4,7 @@ import math
 from functools import partial
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -102,6 +103,7 @@ def estimate_from_sums(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
         sums: over all weights.
         num_samples: S, at most the capacity of the sums. The error of one sample is undefined (NaN).
     """
+    chex.assert_axis_dimension_gteq(sums.top, 0, tail_length(num_samples) + 1)
     effective_size = sums.effective_sample_size
     # The sum of squared normalised weights is at least 1 / S, but for rounding.
     variance = jnp.maximum(num_samples / effective_size - 1, 0) / (num_samples - 1)
