@@ -40,7 +40,7 @@ class EvaluateCommand:
     data: Data = None
     data_dir: DataDir = None
     binarization: Literal["none", "threshold", "stochastic", "fixed"] | None = None
-    """How the images are made binary, if not as in training."""
+    """Rule that makes the images binary, if not that of training."""
     seed: Seed = 0
     estimate: bool = False
     """First print how long the likelihood will take."""
@@ -91,7 +91,7 @@ class EvaluateCommand:
         return replace(images, **{self.split: type(split)(split.images[: self.num_images], labels)})
 
     def _departures(self, folder: RunFolder, experiment: Experiment, images: "ImageData") -> list[str]:
-        """What keeps the scores from being those that runs are compared by: of a whole split, as in training."""
+        """The reasons why these scores are not the ones that runs are compared by: of a whole split, as in training."""
         from vae_jax.cli.score_tables import SCORE_SEED
 
         trained_on, rule = folder.read_config()["images"]["checksum"], experiment.data.binarization

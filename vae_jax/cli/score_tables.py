@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vae_jax.vae.results.trained_model import TrainedModel
 
 SCORE_SEED = 0
-"""Of the draws of a score: two models are scored with the same."""
+"""Seed of a score's draws: two models are scored with the same."""
 
 CELLS_A_ROW = 3
 

@@ -1,4 +1,4 @@
-"""How many components a mixture has, by its bounds.
+"""The number of components of a mixture, chosen by the bounds.
 
 **The criterion.** The bound of one optimum is compared after log K! is added to it: each of the K! orders of the labels
 is an optimum of its own, and the equal mixture of all of them is a better q, whose bound is higher by log K! where they
@@ -52,7 +52,7 @@ class Candidate(NamedTuple):
 
     @property
     def score(self) -> float:
-        """What numbers of components are compared by: the bound with the symmetry of its labels (nats)."""
+        """The bound plus the symmetry of its labels (nats), by which numbers of components are compared."""
         return self.elbo + self.log_symmetries
 
     @property
@@ -67,7 +67,7 @@ class Candidate(NamedTuple):
 
     @property
     def num_at_best(self) -> int:
-        """How many restarts ended at the best bound, up to `AT_BEST` and rounding."""
+        """The number of restarts that ended at the best bound, up to `AT_BEST` and rounding."""
         ends = np.asarray(self.ascent.restart_elbos)
         return int((ends >= self.elbo - AT_BEST - self.rounding).sum())
 

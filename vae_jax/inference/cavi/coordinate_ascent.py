@@ -17,11 +17,11 @@ ON_EVERY_DEVICE = PartitionSpec()
 """On every device."""
 
 ELEMENTS_OF_STARTS = 2**22
-"""Of data that starts are made from at once. A start takes memory for every event and component."""
+"""Elements of data that starts are made from at once. A start takes memory for every event and component."""
 
 
 class StepInfo(NamedTuple):
-    """What one sweep over the factors reports."""
+    """The report of one sweep over the factors."""
 
     elbo: Scalar
     """The exact bound (nats) of all factors as the sweep leaves them."""
@@ -57,7 +57,7 @@ class Ascent(NamedTuple):
     elbo_history: Float[Array, " T"]
     """The bound after each of at most T sweeps, and NaN after the last."""
     num_steps: Int[Array, ""]
-    """How many sweeps it took."""
+    """The number of sweeps."""
     converged: Bool[Array, ""]
     """Whether it stopped by the tolerance, at a finite bound."""
     restart_elbos: Float[Array, " R"]

@@ -1,4 +1,4 @@
-"""What a fitted mixture says of each of its components."""
+"""A fitted mixture's components, each with its errors."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ class Component:
     """A component under q. The deviations are q's own: that factors are independent makes them too small."""
 
     number: int
-    """From 1, in the canonical order."""
+    """Counted from 1, in the canonical order."""
     num_events: float
     """The expected number of events, sum_n r_nk."""
     weight: float
@@ -29,7 +29,7 @@ class Component:
     loc: tuple[float, ...]
     loc_std: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
-    """Of events about the place: the inverse of the expected precision."""
+    """Covariance of events about the place: the inverse of the expected precision."""
     rate: float | None = None
     """The expected count of an event, if the model has counts."""
     rate_std: float | None = None

@@ -63,7 +63,7 @@ CLUSTERS_PER_SPREAD = 5.0
 """The data's spread over a cluster's, by default."""
 
 LARGEST_RATE = 2**30
-"""Of counts that are drawn: they are integers of 32 bits."""
+"""The largest rate that counts are drawn at: they are integers of 32 bits."""
 
 
 class GaussianPoissonFactors(NamedTuple):

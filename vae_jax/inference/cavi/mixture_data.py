@@ -50,12 +50,12 @@ class LocatedCounts(NamedTuple):
 
     @property
     def positions(self) -> Float[Array, "N D"]:
-        """Where the events were."""
+        """The places of the events."""
         return self.features[:-2].T + self.centre[None]
 
     @property
     def counts(self) -> Float[Array, " N"]:
-        """How many stations reported each."""
+        """Each event's count."""
         return self.features[-2]
 
 

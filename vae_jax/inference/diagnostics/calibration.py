@@ -16,11 +16,11 @@ from vae_jax.inference.diagnostics.scalar_names import scalar_names
 from vae_jax.typing import Latents, PRNGKey
 
 FEWEST_REPLICATES = 20
-"""That the tests' distributions are known for."""
+"""The fewest replicates that the tests' distributions are known for."""
 
 
 class Ranks(NamedTuple):
-    """Where the truth lies among the draws, for P numbers of each of R replicates."""
+    """The place of the truth among the draws, for P numbers of each of R replicates."""
 
     num_below: Int[ArrayLike, "*R P"]
     num_equal: Int[ArrayLike, "*R P"]

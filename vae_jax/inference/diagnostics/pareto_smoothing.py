@@ -127,7 +127,7 @@ def effective_sample_size(log_weights: Float[Array, " S"]) -> Scalar:
 
 
 def tail_length(num_samples: int) -> int:
-    """How many of the weights make the tail: the smaller of a fifth and 3 sqrt(S), rounded down.
+    """The number of weights in the tail: the smaller of a fifth and 3 sqrt(S), rounded down.
 
     Raises:
         ValueError: `num_samples` is below 1.
@@ -212,7 +212,7 @@ def _posterior_mean_rate(log_excess: Float[Array, " M"]) -> Scalar:
 
 
 def _away_from_zero(rates: Array) -> Array:
-    """At a rate of zero, the exponential distribution, the shape and the rate have a ratio but are both zero."""
+    """Rates moved off zero: there, at the exponential distribution, shape and rate have a ratio but are both zero."""
     smallest = jnp.finfo(rates.dtype).eps
     return jnp.where(jnp.abs(rates) < smallest, -smallest, rates)
 

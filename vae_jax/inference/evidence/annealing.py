@@ -29,7 +29,7 @@ from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
 
 @dataclass(frozen=True)
 class Annealing:
-    """How chains are led from a proposal to the posterior, or back.
+    """Temperatures and transitions that lead chains from a proposal to the posterior, or back.
 
     Args:
         num_temperatures: T, with both ends. 2 is importance sampling without transitions.
@@ -58,7 +58,7 @@ class Annealing:
 
     @property
     def temperatures(self) -> Temperatures:
-        """From 0 to 1."""
+        """The temperatures, from 0 to 1."""
         return temperatures_of(self.schedule, self.num_temperatures)
 
 

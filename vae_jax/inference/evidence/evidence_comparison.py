@@ -19,7 +19,7 @@ from vae_jax.typing import Distributions, LogDensity, PRNGKey
 
 @dataclass(frozen=True)
 class Budget:
-    """What every estimator may use.
+    """Samples, chains and temperatures that every estimator may use.
 
     Args:
         num_samples: of the prior, of the proposal, and of all replicates of the bound together.

@@ -1,4 +1,4 @@
-"""What is known of an estimate of the log evidence: its error, and whether that error can be believed."""
+"""Estimates of the log evidence, their errors, and whether those errors can be believed."""
 
 import math
 from functools import partial
@@ -26,7 +26,7 @@ class EvidenceEstimate(NamedTuple):
     log_evidence: Float[Array, "*N"]
     """log p(x) (nats)."""
     log_evidence_se: Float[Array, "*N"]
-    """Of the log (nats), by the delta method: that of the mean weight over the mean weight."""
+    """Standard error of the log (nats), by the delta method: that of the mean weight over the mean weight."""
     effective_sample_size: Float[Array, "*N"]
     """(sum_s w_s)^2 / sum_s w_s^2, from 1 to S."""
     pareto_k: Float[Array, "*N"]

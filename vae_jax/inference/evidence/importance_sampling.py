@@ -28,7 +28,7 @@ CHUNK_SIZE = 4096
 """Samples at once, which stay in cache."""
 
 FEWEST_REPLICATES = 10
-"""Of a bound. With fewer its standard error is itself not known to a quarter."""
+"""Replicates of a bound. With fewer its standard error is itself not known to a quarter."""
 
 
 def prior_sampling(

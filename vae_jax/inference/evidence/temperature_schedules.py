@@ -12,10 +12,10 @@ Schedule: TypeAlias = Callable[[int], Temperatures]
 """The number of temperatures, both ends included, to them in rising order."""
 
 SIGMOID_STEEPNESS = 4.0
-"""Of the sigmoid: its ends are at sigmoid(-4) and sigmoid(4)."""
+"""The sigmoid's ends are at sigmoid(-4) and sigmoid(4)."""
 
 LOWEST_POSITIVE = 1e-4
-"""Positive temperature of the geometric schedule."""
+"""The lowest positive temperature of the geometric schedule."""
 
 
 def linear(num_temperatures: int) -> Temperatures:
@@ -40,7 +40,7 @@ def _with_exact_ends(temperatures: Temperatures) -> Temperatures:
 
 
 SCHEDULES: Mapping[str, Schedule] = {"linear": linear, "sigmoid": sigmoid, "geometric": geometric}
-"""By the names that commands use."""
+"""Schedules by the names that commands use."""
 
 
 def temperatures_of(schedule: Schedule, num_temperatures: int) -> Temperatures:

@@ -18,7 +18,7 @@ from vae_jax.typing import Estimator, LogDensity, Parameters, PRNGKey, Scalar
 
 
 class Step(NamedTuple):
-    """How one step is made."""
+    """One step's optimizer and estimate of the ELBO."""
 
     optimizer: optax.GradientTransformation
     num_samples: int
@@ -31,7 +31,7 @@ class AscentState(NamedTuple):
     params: Parameters
     optimizer_state: Any
     average: Parameters
-    """Of the parameters over the last window."""
+    """Means of the parameters over the last window."""
     history: Float[Array, "V W"]
     means: Float[Array, " V"]
     errors: Float[Array, " V"]
@@ -54,7 +54,7 @@ def ascend_all(
     rule: ElboPlateau,
     stops: bool,
 ) -> AscentState:
-    """As many restarts as keys, each for at most `num_windows` windows, or until the rule ends it where it `stops`."""
+    """One restart a key, each for at most `num_windows` windows, or until the rule ends it where it `stops`."""
 
     def climb(key: PRNGKey) -> AscentState:
         key_start, key_steps = jax.random.split(key)

@@ -30,7 +30,7 @@ PROBE = 0.01
 """Posterior standard deviations about the mode in which the density has to be finite."""
 
 LARGEST_CHANGE = 0.1
-"""Of the precision, relative, over the last step: at a maximum the steps have become too small to change it."""
+"""The precision's largest relative change over the last step: at a maximum the steps are too small to change it."""
 
 
 class LaplaceApproximation(NamedTuple):
@@ -47,7 +47,7 @@ class LaplaceApproximation(NamedTuple):
     log_evidence: Scalar
     """Logarithm of the density's integral (nats): of the marginal likelihood, if the density is a joint one."""
     num_steps: int
-    """That led to the mode."""
+    """The number of steps to the mode."""
 
     @property
     def marginal_scale(self) -> Parameters:
@@ -132,7 +132,7 @@ class _Outcome(NamedTuple):
     climb: NewtonPath
     has_converged: Bool[Array, ""]
     is_surrounded: Bool[Array, ""]
-    """By points with a finite density."""
+    """Whether the density is finite at the probes around the mode."""
     mode: Parameters
     posterior: dist.MultivariateNormal
     precision: Matrix

@@ -19,7 +19,7 @@ SUFFICIENT = 1e-4
 """Share of the gain that a gradient promises which a step has to make."""
 
 SHORTEST_FRACTION = 2.0**-60
-"""Of a Newton step."""
+"""The smallest fraction of a Newton step that is tried."""
 
 MANY_BLOCKED = 10
 """Steps in a row that were cut short where the density is not finite: a way to the boundary rather than a detour."""
@@ -100,7 +100,7 @@ def _search(density: Callable[[Vector], Scalar], point: Point) -> _Trial:
 
 
 def point_at(density: Callable[[Vector], Scalar], position: Vector) -> Point:
-    """What is known of the density at a position."""
+    """The density, its derivatives and the Newton step at a position."""
     value, gradient = jax.value_and_grad(density)(position)
     hessian = jax.hessian(density)(position)
     step, decrement = _newton_step(position, gradient, hessian)

@@ -37,7 +37,7 @@ LEAST_CAPACITY = 2**17
 """Samples that one compiled program serves: it keeps the largest weights of so many, 1,087 an image."""
 
 IMAGES_A_CALL = 100
-"""Images of a call of `image_log_evidence`, after which progress is told."""
+"""Images of a call of `image_log_evidence`, after which progress is reported."""
 
 TIMED_SECONDS, TIMED_SHARE = 0.5, 0.1
 """Timing stops after so many seconds or this share of the work, whichever comes first."""
@@ -122,7 +122,7 @@ def model_log_evidence(
         images: as the model sees them times 255 [N, X].
         key: consumed.
         num_importance_samples: k.
-        on_progress: is told the share that is done.
+        on_progress: called with the share that is done.
     """
     size = min(IMAGES_A_CALL, len(images))
     parts = []

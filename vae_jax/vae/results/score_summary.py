@@ -1,4 +1,4 @@
-"""What summary.json says of a trained model: every number with its error, its split and its binarization."""
+"""A trained model's summary.json: every number with its error, its split and its binarization."""
 
 import json
 import math
@@ -18,17 +18,17 @@ from vae_jax.vae.training.image_scores import Scores, make_score
 from vae_jax.vae.training.many_seeds import seed_keys
 
 CONFIDENCE = 0.95
-"""Of the intervals over seeds."""
+"""Probability of the intervals over seeds."""
 
 SCORED = ("split", "likelihood", "binarization", "binarization_seed", "num_images", "num_seeds", "step", "checkpoint")
-"""What scores are of: which model on which images."""
+"""Fields that say which model and which images scores are of."""
 
 LIKELIHOOD = (
     "nll", "nll_se", "nll_interval", "nll_by_seed", "nll_monte_carlo_se", "effective_sample_size",
     "effective_sample_size_min", "nll_pareto_k_median", "nll_pareto_k_max", "nll_share_reliable",
     "num_importance_samples", "evaluation",
 )  # fmt: skip
-"""What only an evaluation finds out, and where it ran."""
+"""Fields that only an evaluation fills in."""
 
 
 def scores_of(trained: TrainedModel, images: np.ndarray, key: Any) -> Scores:
