@@ -105,7 +105,7 @@ def _nll_explanations(summary: Mapping[str, Any]) -> Iterator[str]:
         f"Pareto k at most {reliability_threshold(num_samples):.2f} and effective sample size at least "
         f"{SMALLEST_EFFECTIVE_SAMPLE_SIZE}"
     )
-    others = " The others are mostly too high, by more than their errors." if num_reliable < num_estimates else ""
+    others = " The others are mostly too high, by more than their errors say." if num_reliable < num_estimates else ""
     yield f"{num_reliable:,} of the {num_estimates:,} images' estimates are reliable: {rule}.{others}"
 
 

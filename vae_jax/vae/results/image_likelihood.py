@@ -192,7 +192,8 @@ def _weight_sums(
 
     def add(number: Array, found: WeightSums) -> WeightSums:
         x = images[number].astype(jnp.float32) / WHITE
-        of_image = _sums_of_image(model, x, jax.random.fold_in(key, number), num_samples, size, nothing)
+        image_key = jax.random.fold_in(key, number)
+        of_image = _sums_of_image(model, x, image_key, num_samples, size=size, nothing=nothing)
         return jax.tree.map(lambda leaf, value: leaf.at[number].set(value), found, of_image)
 
     start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(images), *leaf.shape)), nothing)
@@ -200,7 +201,7 @@ def _weight_sums(
 
 
 def _sums_of_image(
-    model: VAE, x: Float[Array, " X"], key: PRNGKey, num_samples: Int[Array, ""], size: int, nothing: WeightSums
+    model: VAE, x: Float[Array, " X"], key: PRNGKey, num_samples: Int[Array, ""], *, size: int, nothing: WeightSums
 ) -> WeightSums:
     q = model.posterior(model.encode(x))
 
