@@ -21,7 +21,7 @@ from vae_jax import problems
 from vae_jax.estimators import ESTIMATORS, REGISTRY
 from vae_jax.problems import Problem
 from vae_jax.statistics import GradientStatistics, gradient_statistics
-from vae_jax.studies.variance_study import admitted, parameter_names
+from vae_jax.studies import admitted, parameter_names
 
 NUM_SAMPLES, NUM_REPLICATES = 4, 40_000
 

@@ -65,7 +65,7 @@ def sweeps(num_events: int, num_sweeps: int, rounds: int) -> dict[str, Any]:
 def _ascend(
     model: cavi.GaussianPoissonMixture, data: cavi.LocatedCounts, num_sweeps: int, mesh: Mesh | None = None
 ) -> int:
-    ascent = cavi.run(model, data, jax.random.key(0), max_steps=num_sweeps, tolerance=0, mesh=mesh)
+    ascent = cavi.ascend(model, data, jax.random.key(0), max_steps=num_sweeps, tolerance=0, mesh=mesh)
     return int(ascent.num_steps)
 
 
@@ -95,7 +95,7 @@ def restarts(rounds: int) -> dict[str, Any]:
     model = cavi.gaussian_poisson_mixture(data, RESTARTED_COMPONENTS)
 
     def restart() -> Any:
-        return cavi.run(model, data, jax.random.key(0), num_restarts=NUM_RESTARTS)
+        return cavi.ascend(model, data, jax.random.key(0), num_restarts=NUM_RESTARTS)
 
     (seconds,) = interleaved({"one_device": restart}, rounds).values()
     return {"events": RESTARTED_EVENTS, "restarts": NUM_RESTARTS, "seconds": statistics.median(seconds)}

@@ -14,7 +14,7 @@ from benchmarks.training.training_work import Task, Work, experiment_of
 from vae_jax.vae.config.experiment import Precision
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.models.vae import Params
-from vae_jax.vae.results.image_likelihood import log_marginals
+from vae_jax.vae.results.image_likelihood import image_log_evidence
 from vae_jax.vae.training.image_scores import make_score
 from vae_jax.vae.training.many_seeds import place_by_seed, seed_keys, seed_mesh
 from vae_jax.vae.training.training_loop import init_state, make_train, num_batches
@@ -66,7 +66,7 @@ def log_evidence_task(work: Work, *, num_images: int, num_importance_samples: in
 
     def run() -> Mapping[str, Any]:
         jax.block_until_ready(
-            log_marginals(architecture, params, images, key, num_importance_samples=num_importance_samples)
+            image_log_evidence(architecture, params, images, key, num_importance_samples=num_importance_samples)
         )
         return {"operations": _operations(work, len(images) * num_importance_samples)}
 

@@ -15,13 +15,12 @@ from vae_jax.cli.number_formats import duration
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.data.binarization import prepared
 from vae_jax.vae.data.datasets import load_images
-from vae_jax.vae.results import score_summary as summary
-from vae_jax.vae.results.image_likelihood import log_marginals
-from vae_jax.vae.results.score_summary import importance_sampled, importance_sampling_seconds, scores_of
+from vae_jax.vae.results import image_likelihood
+from vae_jax.vae.results.image_likelihood import image_log_evidence, importance_sampling_seconds, model_log_evidence
+from vae_jax.vae.results.score_summary import scores_of
 from vae_jax.vae.results.trained_model import TrainedModel, load_trained
 from vae_jax.vae.runs.checkpoints import Checkpoints
 from vae_jax.vae.runs.run_folder import RunFolder
-from vae_jax.vae.training import image_scores as evaluation
 from vae_jax.vae.training.training_loop import Learned, abstract_state
 
 SMALL = ["--data", "digits", "--hidden-sizes", "16", "--latent-size", "3", "--batch-size", "100", "--num-epochs", "3"]
@@ -69,6 +68,7 @@ def evaluated(runs, tmp_path, capsys, monkeypatch):
 FIELDS = {
     "test_elbo", "test_elbo_se", "test_reconstruction", "test_kl", "active_units", "kl_by_latent", "nll", "nll_se",
     "nll_monte_carlo_se", "effective_sample_size", "effective_sample_size_min", "num_importance_samples",
+    "nll_pareto_k_median", "nll_pareto_k_max", "nll_share_reliable",
     "binarization", "binarization_seed", "split", "num_images", "likelihood", "checkpoint", "step", "evaluation",
 }  # fmt: skip
 
@@ -85,6 +85,12 @@ def test_the_scores_are_printed_and_saved(evaluated, runs):
     assert summary["nll"] < -summary["test_elbo"]
     assert 0 < summary["nll_monte_carlo_se"] < summary["nll_se"] < 1
     assert 1 <= summary["effective_sample_size_min"] <= summary["effective_sample_size"] <= 60
+    assert summary["nll_pareto_k_median"] <= summary["nll_pareto_k_max"]
+    num_reliable = round(299 * summary["nll_share_reliable"])
+    assert 0 <= num_reliable <= 299
+    assert f"{num_reliable} of the 299 images' estimates are reliable: Pareto k at most 0.44" in " ".join(
+        output.split()
+    )
     assert max(map(len, (output + errors).splitlines())) <= 80
     for said in ("test ELBO", "test NLL, k = 60", "Active units", "KL by latent", "299 test images, binarized once"):
         assert said in output
@@ -186,7 +192,9 @@ def test_the_likelihood_is_that_of_the_test_images(evaluated):
     assert code == 0, errors
     trained = load_trained(RunFolder(Path("run")), on_damage=pytest.fail)
     pixels = prepared(load_images("digits").test.images, "fixed", 0, stream=2)
-    other = log_marginals(trained.architecture, trained.params, pixels, jax.random.key(9), num_importance_samples=200)
+    other = image_log_evidence(
+        trained.architecture, trained.params, pixels, jax.random.key(9), num_importance_samples=200
+    )
     difference = summary["nll"] + float(np.mean(other.log_evidence))
     assert abs(difference) < 6 * summary["nll_monte_carlo_se"]
     assert summary["nll_monte_carlo_se"] < 0.1
@@ -208,12 +216,13 @@ def test_the_time_is_told_from_a_small_part_at_the_speed_of_that(num_images, siz
     """By a clock that a sample of an image moves by a second, and compilation by an hour."""
     now, calls = [0.0], []
 
-    def log_marginals(*arguments, num_importance_samples, num_images):
+    def sums(*arguments, num_importance_samples, num_images, capacity):
+        assert capacity == size
         now[0] += 3600 * (not calls) + num_importance_samples * num_images * seconds_a_sample
         calls.append(num_importance_samples * num_images)
 
-    monkeypatch.setattr(summary, "log_marginals", log_marginals)
-    monkeypatch.setattr(summary.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(image_likelihood, "image_weight_sums", sums)
+    monkeypatch.setattr(image_likelihood.time, "perf_counter", lambda: now[0])
     model = TrainedModel(Experiment(), (2, 2), 0, Learned({}, None))
     pixels = np.zeros((num_images, 4), np.uint8)
     for seconds_a_sample in (1.0, 1e-9):
@@ -230,11 +239,11 @@ def test_an_estimate_compiles_the_program_that_the_likelihood_runs(evaluated):
     trained = load_trained(RunFolder(Path("run")), on_damage=pytest.fail)
     pixels = prepared(load_images("digits").test.images, "fixed", 0, stream=2)
     importance_sampling_seconds(trained, pixels, num_importance_samples=1500)
-    before = evaluation._log_marginals._cache_size()
-    importance_sampled(trained, pixels[:150], jax.random.key(0), num_importance_samples=2000)
-    assert evaluation._log_marginals._cache_size() == before
-    importance_sampled(trained, pixels[:30], jax.random.key(0), num_importance_samples=2000)
-    assert evaluation._log_marginals._cache_size() == before + 1
+    before = image_likelihood._weight_sums._cache_size()
+    model_log_evidence(trained, pixels[:150], jax.random.key(0), num_importance_samples=2000)
+    assert image_likelihood._weight_sums._cache_size() == before
+    model_log_evidence(trained, pixels[:30], jax.random.key(0), num_importance_samples=2000)
+    assert image_likelihood._weight_sums._cache_size() == before + 1
 
 
 @pytest.mark.parametrize(
@@ -346,9 +355,9 @@ def test_without_an_undamaged_checkpoint_there_is_no_score(evaluated, tmp_path):
 
 REFUSED = {
     "missing": "missing must be the folder of a run, got one without config.json",
-    "run --num-importance-samples -1": "--num-importance-samples must be at least 1, got -1",
+    "run --num-importance-samples -1": "--num-importance-samples must be at least 0, got -1",
     "run --num-images 1": "--num-images must be at least 2, got 1",
-    "run --seed -1": "--seed must be from 0 to 4294967295, got -1",
+    "run --seed -1": "--seed must be from 0 to 4,294,967,295, got -1",
     "run --split another": "--split",
     "run --checkpoint another": "--checkpoint",
     "run --another": "--another",

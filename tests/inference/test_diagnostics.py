@@ -1,7 +1,8 @@
 import math
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,17 +16,17 @@ from monte_carlo import Z, assert_unbiased, is_biased
 from vae_jax import distributions
 from vae_jax.inference import laplace
 from vae_jax.inference.diagnostics import (
+    all_at_once,
     calibration,
-    calibration_one_by_one,
     compare_moments,
     fit_tail,
     known_moments,
     moments_of_chains,
     moments_of_draws,
+    one_by_one,
     pareto_smoothed,
     reliability_threshold,
     tail_length,
-    tail_shape,
 )
 from vae_jax.inference.diagnostics.rank_tests import (
     anderson_darling_survival,
@@ -138,8 +139,8 @@ def test_weights_keep_their_order_and_their_bulk(float64):
 def test_compiled_and_vmapped_it_is_the_same():
     raw = jax.random.normal(jax.random.key(6), (2, 400))
     together = smooth_each(raw)
-    for place, one_by_one in enumerate((pareto_smoothed, smooth)):
-        for field, alone in zip(together, one_by_one(raw[place]), strict=True):
+    for place, compute in enumerate((pareto_smoothed, smooth)):
+        for field, alone in zip(together, compute(raw[place]), strict=True):
             np.testing.assert_allclose(field[place], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -148,7 +149,7 @@ def test_the_top_weights_are_enough_for_the_shape():
     k = smooth(raw).k
     for kept in (tail_length(400) + 1, 100, 400):
         top = jax.random.permutation(jax.random.key(8), jnp.sort(raw)[-kept:])
-        np.testing.assert_allclose(tail_shape(top, 400), k, rtol=1e-4)
+        np.testing.assert_allclose(fit_tail(top, 400).k, k, rtol=1e-4)
         np.testing.assert_allclose(fit_tail(top, 400).log_cutoff, jnp.sort(raw)[-tail_length(400) - 1])
 
 
@@ -207,8 +208,8 @@ def test_the_threshold_grows_with_the_samples_up_to_its_limit():
     ("misuse", "message"),
     [
         (lambda: pareto_smoothed(jnp.zeros(0)), "zero-size|num_samples must be at least 1"),
-        (lambda: tail_shape(jnp.zeros(10), 400), "must be the 61 largest of 400, got 10: keep"),
-        (lambda: tail_shape(jnp.zeros(500), 400), "at least the number of log weights given, got 400 for 500: count"),
+        (lambda: fit_tail(jnp.zeros(10), 400), "must be the 61 largest of 400, got 10: keep"),
+        (lambda: fit_tail(jnp.zeros(500), 400), "at least the number of log weights given, got 400 for 500: count"),
         (lambda: reliability_threshold(0), "num_samples must be at least 1, got 0: raise it"),
     ],
 )
@@ -386,21 +387,11 @@ def test_discrete_latents_are_ranked_with_ties_broken_at_random(error, is_calibr
 
 
 def test_a_call_with_the_same_functions_compiles_once_and_batches_change_nothing():
-    num_traces = 0
-    exact = infer_with()
-
-    def infer(data, key):
-        nonlocal num_traces
-        num_traces += 1
-        return exact(data, key)
-
     options = {"num_replicates": 50, "num_draws": 20}
-    first = calibrate(infer, **options)
-    traced = num_traces
-    second = calibrate(infer, **options)
-    assert num_traces == traced
+    infer = chex.assert_max_traces(infer_with(), n=1)
+    first, second = calibrate(infer, **options), calibrate(infer, **options)
     np.testing.assert_array_equal(first.probabilities, second.probabilities)
-    batched = calibrate(infer, **options, batch_size=7)
+    batched = calibrate(infer_with(), **options, over_replicates=partial(all_at_once, batch_size=7))
     np.testing.assert_allclose(batched.probabilities, first.probabilities, atol=1e-6)
 
 
@@ -433,7 +424,7 @@ def draw_from_laplace(posterior, key, num_draws):
 
 def calibrate_one_by_one(infer, **options):
     options = {"num_replicates": 20, "num_draws": 50} | options
-    return calibration_one_by_one(simulate_prior, simulate_data, infer, jax.random.key(0), **options)
+    return calibrate(infer, over_replicates=one_by_one, **options)
 
 
 def test_one_by_one_the_probabilities_are_the_same():
@@ -465,13 +456,13 @@ def test_a_failed_inference_is_said_and_spoils_no_other_parameter():
         ({"num_replicates": 5}, "num_replicates must be at least 20, got 5: raise it"),
         ({"num_draws": 0}, "num_draws must be at least 1, got 0: raise it"),
         ({"level": 0.0}, "level must be between 0 and 1, got 0.0: 0.05 is usual"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0: raise it"),
+        ({"over_replicates": partial(all_at_once, batch_size=0)}, "batch_size must be at least 1, got 0: raise it"),
     ],
 )
 def test_misuse_of_calibration_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         calibrate(infer_with(), **options)
-    if "batch_size" not in options:
+    if "over_replicates" not in options:
         with pytest.raises(ValueError, match=message):
             calibrate_one_by_one(infer_with(), **options)
 

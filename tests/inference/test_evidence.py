@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import jax
@@ -14,11 +15,12 @@ from vae_jax import bounds, distributions
 from vae_jax.inference import laplace
 from vae_jax.inference.evidence import (
     SCHEDULES,
+    Annealing,
     Budget,
     annealed_chains,
     annealed_importance_sampling,
     compare_estimates,
-    estimate_from,
+    estimate_from_weights,
     geometric,
     importance_sampling,
     importance_weighted_bound,
@@ -26,7 +28,7 @@ from vae_jax.inference.evidence import (
     prior_sampling,
     reverse_annealing,
 )
-from vae_jax.inference.evidence.evidence_estimate import estimate_of, no_weights, with_weights
+from vae_jax.inference.evidence.evidence_estimate import estimate_from_sums, no_weights, with_weights
 from vae_jax.inference.evidence.temperature_schedules import temperatures_of
 from vae_jax.problems import LinearGaussian, LinearGaussianChain, PoissonGamma
 
@@ -146,7 +148,7 @@ def test_each_replicate_is_the_bound_of_the_library():
     assert estimate.log_evidence_se == pytest.approx(np.std(values, ddof=1) / math.sqrt(num_replicates), rel=1e-3)
 
 
-ANNEALING = {"num_temperatures": 8, "num_leapfrog_steps": 2}
+SHORT = Annealing(num_temperatures=8, num_leapfrog_steps=2)
 THREE = LinearGaussianChain(3)
 
 
@@ -154,7 +156,7 @@ def annealed_weights(log_joint, **options):
     """exp(log weight) over the evidence of annealed chains of short runs, averaged over the chains of each run."""
 
     def run(key):
-        return annealed_chains(log_joint, THREE.prior, key, 20, **(ANNEALING | options)).log_weights
+        return annealed_chains(log_joint, THREE.prior, key, 20, annealing=replace(SHORT, **options)).log_weights
 
     return np.exp(replicated(run, 1_000) - THREE.log_evidence).mean(1)
 
@@ -187,7 +189,7 @@ def test_a_transition_that_accepts_everything_is_caught(monkeypatch):
 
 def test_a_weight_without_its_last_increment_is_caught():
     def run(key):
-        chains = annealed_chains(THREE.log_joint, THREE.prior, key, 20, **ANNEALING)
+        chains = annealed_chains(THREE.log_joint, THREE.prior, key, 20, annealing=SHORT)
         last = 1 - SCHEDULES["sigmoid"](8)[-2]
         return chains.log_weights - last * jax.vmap(THREE.log_likelihood)(chains.samples)
 
@@ -197,7 +199,7 @@ def test_a_weight_without_its_last_increment_is_caught():
 
 def test_annealing_is_calibrated_and_better_than_the_prior_by_itself():
     estimates = replicated(
-        lambda key: annealed_importance_sampling(FIVE.log_joint, FIVE.prior, key, 64, num_temperatures=20), 400
+        lambda key: annealed_importance_sampling(FIVE.log_joint, FIVE.prior, key, 64, annealing=Annealing(20)), 400
     )
     assert_mean_weight(estimates, FIVE.log_evidence, resolution=0.05)
     assert_calibrated(estimates)
@@ -209,8 +211,8 @@ def test_both_directions_of_annealing_enclose_the_evidence():
     def enclose(key):
         forward_key, sample_key, reverse_key = jax.random.split(key, 3)
         samples = distributions.sample(PAIR.posterior, sample_key, 2)
-        below = annealed_importance_sampling(PAIR.log_joint, PAIR.prior, forward_key, 2, num_temperatures=4)
-        above = reverse_annealing(PAIR.log_joint, PAIR.prior, samples, reverse_key, num_temperatures=4)
+        below = annealed_importance_sampling(PAIR.log_joint, PAIR.prior, forward_key, 2, annealing=Annealing(4))
+        above = reverse_annealing(PAIR.log_joint, PAIR.prior, samples, reverse_key, annealing=Annealing(4))
         return below.log_evidence, above.log_evidence
 
     below, above = map(np.asarray, replicated(enclose, 2_000))
@@ -223,7 +225,7 @@ def test_the_mean_inverse_weight_of_reversed_chains_is_unbiased():
     def run(key):
         sample_key, key = jax.random.split(key)
         samples = distributions.sample(PAIR.posterior, sample_key, 20)
-        return reverse_annealing(PAIR.log_joint, PAIR.prior, samples, key, num_temperatures=20, step_size=0.4)
+        return reverse_annealing(PAIR.log_joint, PAIR.prior, samples, key, annealing=Annealing(20, step_size=0.4))
 
     estimates = replicated(run, 500)
     inverse_weights = np.exp(PAIR.log_evidence - estimates.log_evidence)
@@ -234,7 +236,7 @@ def test_the_mean_inverse_weight_of_reversed_chains_is_unbiased():
 def test_constrained_latents_are_annealed_without_bias():
     estimates = replicated(
         lambda key: annealed_importance_sampling(
-            COUNTS.log_joint, PRIOR_OF_COUNTS, key, 50, num_temperatures=20, num_leapfrog_steps=3
+            COUNTS.log_joint, PRIOR_OF_COUNTS, key, 50, annealing=Annealing(20, num_leapfrog_steps=3)
         ),
         400,
     )
@@ -257,15 +259,17 @@ def test_the_evidence_of_counts_is_that_of_quadrature():
 
 
 def test_two_temperatures_are_importance_sampling_without_transitions():
-    chains = annealed_chains(FIVE.log_joint, FIVE.mean_field, jax.random.key(0), 300, num_temperatures=2)
+    chains = annealed_chains(FIVE.log_joint, FIVE.mean_field, jax.random.key(0), 300, annealing=Annealing(2))
     weights = jax.vmap(FIVE.log_joint)(chains.samples) - jax.vmap(FIVE.mean_field.log_prob)(chains.samples)
     np.testing.assert_allclose(chains.log_weights, weights, rtol=1e-5, atol=1e-5)
-    estimate = annealed_importance_sampling(FIVE.log_joint, FIVE.mean_field, jax.random.key(0), 300, num_temperatures=2)
+    estimate = annealed_importance_sampling(
+        FIVE.log_joint, FIVE.mean_field, jax.random.key(0), 300, annealing=Annealing(2)
+    )
     assert math.isnan(estimate.acceptance_rate)
 
 
 def test_weighted_chains_are_samples_of_the_posterior():
-    chains = annealed_chains(COUNTS.log_joint, PRIOR_OF_COUNTS, jax.random.key(2), 4_000, num_temperatures=30)
+    chains = annealed_chains(COUNTS.log_joint, PRIOR_OF_COUNTS, jax.random.key(2), 4_000, annealing=Annealing(30))
     weights = jax.nn.softmax(chains.log_weights)
     mean = {name: float(weights @ samples) for name, samples in chains.samples.items()}
     # E[u v | x] is close to the mean count, and each mean to the known ones.
@@ -300,14 +304,14 @@ def test_weights_in_pieces_give_the_estimate_of_them_all():
     sums = no_weights(1_000, log_weights.dtype)
     for piece in jnp.split(log_weights, [1, 40, 500]):
         sums = with_weights(sums, piece)
-    for together, apart in zip(estimate_from(log_weights), estimate_of(sums, 1_000), strict=True):
+    for together, apart in zip(estimate_from_weights(log_weights), estimate_from_sums(sums, 1_000), strict=True):
         np.testing.assert_allclose(apart, together, rtol=1e-4)
 
 
 def test_the_error_is_that_of_the_delta_method():
     log_weights = jax.random.normal(jax.random.key(0), (500,))
     weights = np.exp(np.asarray(log_weights, float))
-    estimate = estimate_from(log_weights)
+    estimate = estimate_from_weights(log_weights)
     assert estimate.log_evidence == pytest.approx(math.log(weights.mean()), rel=1e-5)
     expected = weights.std(ddof=1) / math.sqrt(500) / weights.mean()
     assert estimate.log_evidence_se == pytest.approx(expected, rel=1e-4)
@@ -316,10 +320,10 @@ def test_the_error_is_that_of_the_delta_method():
 
 def test_weights_of_zero_count_and_none_but_zero_are_not_reliable():
     half = jnp.where(jnp.arange(400) % 2 == 0, 0.0, -jnp.inf)
-    estimate = estimate_from(half)
+    estimate = estimate_from_weights(half)
     assert estimate.log_evidence == pytest.approx(math.log(0.5), rel=1e-5)
     assert estimate.effective_sample_size == pytest.approx(200)
-    nothing = estimate_from(jnp.full(400, -jnp.inf))
+    nothing = estimate_from_weights(jnp.full(400, -jnp.inf))
     assert nothing.log_evidence == -math.inf
     assert not nothing.reliable
 
@@ -341,7 +345,7 @@ def test_discrete_latents_can_be_sampled_but_not_annealed():
     [
         lambda log_joint, key: importance_sampling(log_joint, FIVE.mean_field, key, 50),
         lambda log_joint, key: importance_weighted_bound(log_joint, FIVE.mean_field, key, 5, num_replicates=10),
-        lambda log_joint, key: annealed_importance_sampling(log_joint, FIVE.prior, key, 8, num_temperatures=4),
+        lambda log_joint, key: annealed_importance_sampling(log_joint, FIVE.prior, key, 8, annealing=Annealing(4)),
     ],
 )
 def test_a_function_is_traced_in_its_first_call_alone(estimate):
@@ -422,18 +426,11 @@ MISUSES = {
         FIVE.log_joint, FIVE.prior, KEY, 10, num_replicates=1
     ),
     "num_chains must be at least 2, got 1": lambda: annealed_importance_sampling(FIVE.log_joint, FIVE.prior, KEY, 1),
-    "num_temperatures must be at least 2, got 1": lambda: annealed_importance_sampling(
-        FIVE.log_joint, FIVE.prior, KEY, 5, num_temperatures=1
-    ),
-    "num_leapfrog_steps must be at least 1, got 0": lambda: annealed_importance_sampling(
-        FIVE.log_joint, FIVE.prior, KEY, 5, num_leapfrog_steps=0
-    ),
-    "step_size must be positive and finite, got -1.0": lambda: annealed_importance_sampling(
-        FIVE.log_joint, FIVE.prior, KEY, 5, step_size=-1.0
-    ),
-    "schedule must give 3 temperatures rising from 0 to 1": lambda: annealed_importance_sampling(
-        FIVE.log_joint, FIVE.prior, KEY, 5, num_temperatures=3, schedule=lambda number: np.ones(number)
-    ),
+    "num_temperatures must be at least 2, got 1": lambda: Annealing(1),
+    "num_leapfrog_steps must be at least 1, got 0": lambda: Annealing(num_leapfrog_steps=0),
+    "step_size must be positive and finite, got -1.0": lambda: Annealing(step_size=-1.0),
+    "schedule must give 3 temperatures rising from 0 to 1": lambda: Annealing(3, lambda number: np.ones(number)),
+    "num_temperatures must be at least 2, got 0": lambda: Budget(num_temperatures=0),
     "must have an empty batch shape": lambda: importance_sampling(
         FIVE.log_joint, dist.Normal(jnp.zeros(5), 1.0), KEY, 10
     ),

@@ -1,6 +1,7 @@
 import math
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -352,7 +353,7 @@ def test_a_numpyro_model_is_its_log_joint(float64):
         jax.vmap(jax.value_and_grad(each))(draws) for each in (log_joint, by_hand)
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10), our_slopes, their_slopes)
+    chex.assert_trees_all_close(our_slopes, their_slopes, rtol=1e-10)
 
 
 def test_a_model_with_other_data_compiles_nothing_anew():

@@ -2,17 +2,15 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.number_formats import duration
 from vae_jax.cli.opened_runs import images_of_run, opened_run, warn
-from vae_jax.cli.options import check_seed
+from vae_jax.cli.options import Checkpoint, Data, DataDir, Debug, RunPath, Seed, Split
 from vae_jax.cli.progress_bars import shown_steps
 from vae_jax.runtime import environment, start_jax
+from vae_jax.settings import AT_LEAST_0, AT_LEAST_2, check_settings
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.runs.run_folder import RunFolder
 
@@ -27,42 +25,36 @@ if TYPE_CHECKING:
 class EvaluateCommand:
     """Scores a trained model: ELBO, its terms, KL by latent, active units, likelihood by importance sampling.
 
-    Prints the scores. Those of all test images, binarized as in training, are saved in the run's summary.json (those of
-    another split in summary_validation.json or summary_train.json). Those of fewer or other images, or of another
-    binarization, seed or checkpoint, leave these files alone: they are added to evaluations.jsonl.
+    Prints the scores. Those of all test images, binarized as in training, are saved in the run's summary.json, and
+    those of another split in summary_validation.json or summary_train.json. Scores of fewer or other images, or of
+    another binarization, seed or checkpoint, leave these files alone: they are added to evaluations.jsonl.
     """
 
-    folder: tyro.conf.Positional[Path]
-    """Of the run."""
-    split: Literal["test", "validation", "train"] = "test"
-    """Which images."""
-    num_importance_samples: int = 5000
-    """k of the negative log-likelihood; 0 leaves it out."""
-    num_images: int | None = None
-    """Only the first so many images."""
-    checkpoint: Literal["best", "latest"] = "best"
-    """By the validation ELBO, or the last."""
-    data: str | None = None
-    """Where the images are, if not where the run had them."""
-    data_dir: str | None = None
-    """Where datasets are kept, if not where the run had them."""
+    folder: RunPath
+    split: Split = "test"
+    num_importance_samples: Annotated[int, AT_LEAST_0] = 5000
+    """Importance samples of each image for its likelihood. 0 leaves the likelihood out."""
+    num_images: Annotated[int | None, AT_LEAST_2] = None
+    """Score only the first so many images."""
+    checkpoint: Checkpoint = "best"
+    data: Data = None
+    data_dir: DataDir = None
     binarization: Literal["none", "threshold", "stochastic", "fixed"] | None = None
-    """Another one than in training."""
-    seed: int = 0
-    """Of the draws."""
+    """Rule that makes the images binary, if not that of training."""
+    seed: Seed = 0
     estimate: bool = False
     """First print how long the likelihood will take."""
-    debug: bool = False
-    """Show the traceback of an error."""
+    debug: Debug = False
 
     def run(self) -> None:
         """Scores, prints and saves.
 
         Raises:
-            Misuse: no run, or arguments that no score can be had for.
+            Misuse: no run, a number out of its range, or images that cannot be scored.
         """
+        with refusals_are_misuse():
+            check_settings(self, named=lambda name: "--" + name.replace("_", "-"))
         folder, experiment = opened_run(self.folder)
-        self._check()
         start_jax("float32", num_cpu_devices=1)
         import jax
 
@@ -90,16 +82,6 @@ class EvaluateCommand:
         print_kl_by_latent(summary)
         print_saved(where)
 
-    def _check(self) -> None:
-        if self.num_importance_samples < 0:
-            raise Misuse(
-                f"--num-importance-samples must be at least 1, got {self.num_importance_samples}: 0 leaves the "
-                "likelihood out"
-            )
-        if self.num_images is not None and self.num_images < 2:
-            raise Misuse(f"--num-images must be at least 2, got {self.num_images}: an error needs two")
-        check_seed(self.seed)
-
     def _cut(self, images: "ImageData") -> "ImageData":
         """The images with only the first of the split, where so many are asked for."""
         split = getattr(images, self.split)
@@ -109,7 +91,7 @@ class EvaluateCommand:
         return replace(images, **{self.split: type(split)(split.images[: self.num_images], labels)})
 
     def _departures(self, folder: RunFolder, experiment: Experiment, images: "ImageData") -> list[str]:
-        """What keeps the scores from being those that runs are compared by: of a whole split, as in training."""
+        """The reasons why these scores are not the ones that runs are compared by: of a whole split, as in training."""
         from vae_jax.cli.score_tables import SCORE_SEED
 
         trained_on, rule = folder.read_config()["images"]["checksum"], experiment.data.binarization
@@ -142,7 +124,7 @@ class EvaluateCommand:
         return f"Saved in {file}" + f", which keeps its NLL (k = {size_before:,})" * (size == 0 < size_before)
 
     def _print_estimate(self, trained: "TrainedModel", images: "ImageData") -> None:
-        from vae_jax.vae.results.score_summary import importance_sampling_seconds
+        from vae_jax.vae.results.image_likelihood import importance_sampling_seconds
 
         pixels = self._pixels(trained, images)
         size, num_seeds = self.num_importance_samples, trained.experiment.num_seeds
@@ -158,7 +140,8 @@ class EvaluateCommand:
     def _nll(self, trained: "TrainedModel", images: "ImageData", key: Any) -> dict[str, Any]:
         import jax
 
-        from vae_jax.vae.results.score_summary import importance_sampled, nll_summary
+        from vae_jax.vae.results.image_likelihood import model_log_evidence
+        from vae_jax.vae.results.score_summary import nll_summary
 
         pixels = self._pixels(trained, images)
         size, num_seeds = self.num_importance_samples, trained.experiment.num_seeds
@@ -167,7 +150,7 @@ class EvaluateCommand:
             for number in range(num_seeds):
                 task = f"likelihood of {len(pixels):,} {self.split} images" + f", seed {number}" * (num_seeds > 1)
                 results.append(
-                    importance_sampled(
+                    model_log_evidence(
                         trained.of_seed(number), pixels, jax.random.fold_in(key, number), num_importance_samples=size,
                         on_progress=partial(on_progress, task),
                     )

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vae_jax.cli.number_formats import with_error
+from vae_jax.inference.diagnostics import reliability_threshold
+from vae_jax.inference.evidence.evidence_estimate import SMALLEST_EFFECTIVE_SAMPLE_SIZE
 from vae_jax.vae.results.score_summary import elbo_summary, scores_of
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from vae_jax.vae.results.trained_model import TrainedModel
 
 SCORE_SEED = 0
-"""Of the draws of a score: two models are scored with the same."""
+"""Seed of a score's draws: two models are scored with the same."""
 
 CELLS_A_ROW = 3
 
@@ -69,11 +71,7 @@ def _interval(interval: Any) -> str:
 
 def _explanations(summary: Mapping[str, Any]) -> Iterator[str]:
     if "nll" in summary:
-        mean, least = summary["effective_sample_size"], summary["effective_sample_size_min"]
-        yield (
-            f"The NLL is at most this on average: its Monte Carlo error is {summary['nll_monte_carlo_se']:.2g}, with "
-            f"an effective sample size of {mean:.1f} (least {least:.1f}) of {summary['num_importance_samples']:,}."
-        )
+        yield from _nll_explanations(summary)
     active = np.mean(summary["active_units"])
     by_layer = [
         f"{np.mean(units):g} in the {layer}" for layer, units in summary.get("active_units_by_layer", {}).items()
@@ -91,6 +89,24 @@ def _explanations(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"Means of {summary['num_seeds']} models; errors and intervals are over them."
     if summary["likelihood"] == "grey_bernoulli":
         yield "Grey pixels under a Bernoulli's cross-entropy: no likelihood, so that none of this bounds log p(x)."
+
+
+def _nll_explanations(summary: Mapping[str, Any]) -> Iterator[str]:
+    num_samples, mean, least = (
+        summary[name] for name in ("num_importance_samples", "effective_sample_size", "effective_sample_size_min")
+    )
+    yield (
+        f"The NLL is at most this on average: its Monte Carlo error is {summary['nll_monte_carlo_se']:.2g}, with "
+        f"an effective sample size of {mean:.1f} (least {least:.1f}) of {num_samples:,}."
+    )
+    num_estimates = summary["num_images"] * summary["num_seeds"]
+    num_reliable = round(num_estimates * summary["nll_share_reliable"])
+    rule = (
+        f"Pareto k at most {reliability_threshold(num_samples):.2f} and effective sample size at least "
+        f"{SMALLEST_EFFECTIVE_SAMPLE_SIZE}"
+    )
+    others = " The others are mostly too high, by more than their errors say." if num_reliable < num_estimates else ""
+    yield f"{num_reliable:,} of the {num_estimates:,} images' estimates are reliable: {rule}.{others}"
 
 
 def print_kl_by_latent(summary: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ from vae_jax.inference.diagnostics import (
     ParetoSmoothed,
     PosteriorMoments,
     calibration,
-    calibration_one_by_one,
     compare_moments,
     fit_tail,
     known_moments,
@@ -20,7 +19,6 @@ from vae_jax.inference.diagnostics import (
     pareto_smoothed,
     reliability_threshold,
     tail_length,
-    tail_shape,
 )
 from vae_jax.inference.fit.coupling_flow import CouplingFlow
 from vae_jax.inference.fit.elbo_plateau import ElboPlateau
@@ -54,7 +52,6 @@ __all__ = [
     "Support",
     "approximate_factorial",
     "calibration",
-    "calibration_one_by_one",
     "cavi",
     "compare_moments",
     "evidence",
@@ -68,5 +65,4 @@ __all__ = [
     "pareto_smoothed",
     "reliability_threshold",
     "tail_length",
-    "tail_shape",
 ]

@@ -19,7 +19,7 @@ Vector = Float[Array, " D"]
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """Where a latent lives: a constraint of NumPyro's and the latent's shape, as in `Support(constraints.real, (3,))`.
+    """A latent's space: a constraint of NumPyro's and the latent's shape, as in `Support(constraints.real, (3,))`.
 
     A constraint alone stands for a scalar. Compiled programs are kept for one and the same object.
     """
@@ -45,7 +45,7 @@ class Latent:
 
     @property
     def size(self) -> int:
-        """How many numbers without constraints it has."""
+        """The number of its numbers without constraints."""
         return math.prod(self.unconstrained_shape)
 
     @property
@@ -190,14 +190,14 @@ class Pushforward:
         return self.base.log_prob(vector) - self.space.log_determinant(vector)
 
     def entropy(self) -> Any:
-        """Where no latent has a constraint, the base's (nats)."""
+        """The base's entropy (nats), known only where no latent has a constraint."""
         if not self.space.is_real:
             raise NotImplementedError("latents with constraints have no entropy in closed form")
         return self.base.entropy()
 
     @property
     def mean(self) -> Latents:
-        """Where no latent has a constraint."""
+        """The mean, known only where no latent has a constraint."""
         if not self.space.is_real:
             raise NotImplementedError("latents with constraints have no mean in closed form")
         return self.space.constrain(self.base.mean)

@@ -15,7 +15,7 @@ from .results.generation import reconstruct_images as reconstruct_images
 from .results.generation import sample_images as sample_images
 from .results.gradient_noise import noise_by_layer as noise_by_layer
 from .results.gradient_noise import training_loss as training_loss
-from .results.image_likelihood import log_marginals as log_marginals
+from .results.image_likelihood import image_log_evidence as image_log_evidence
 from .results.trained_model import load_trained as load_trained
 from .runs.run_folder import RunFolder as RunFolder
 from .runs.training_run import Run as Run

@@ -7,6 +7,7 @@ import signal
 from functools import partial
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,9 +121,9 @@ def test_the_statistics_of_a_vae_s_loss_are_those_of_its_stacked_gradients(vae):
     assert value.mean == pytest.approx(losses.mean(), rel=1e-5)
     assert value.variance == pytest.approx(losses.var(ddof=1), rel=1e-3)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves).astype(float), *(gradient for _, gradient in draws))
-    close = partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-6)
-    jax.tree.map(close, gradient.mean, jax.tree.map(lambda leaf: leaf.mean(0), stacked))
-    jax.tree.map(close, gradient.variance, jax.tree.map(lambda leaf: leaf.var(0, ddof=1), stacked))
+    close = partial(chex.assert_trees_all_close, rtol=2e-3, atol=1e-6)
+    close(gradient.mean, jax.tree.map(lambda leaf: leaf.mean(0), stacked))
+    close(gradient.variance, jax.tree.map(lambda leaf: leaf.var(0, ddof=1), stacked))
 
 
 SLOPES = {"a": {"kernel": np.float32([0.3, -0.4])}, "b": {"kernel": np.float32([0.0]), "bias": np.float32([0.0])}}

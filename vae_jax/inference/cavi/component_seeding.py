@@ -1,4 +1,4 @@
-"""Where the components of a mixture start."""
+"""The seeds that the components of a mixture start from."""
 
 import operator
 from functools import reduce

@@ -1,4 +1,4 @@
-"""How many components a mixture has, by its bounds.
+"""The number of components of a mixture, chosen by the bounds.
 
 **The criterion.** The bound of one optimum is compared after log K! is added to it: each of the K! orders of the labels
 is an optimum of its own, and the equal mixture of all of them is a better q, whose bound is higher by log K! where they
@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vae_jax.inference.cavi.coordinate_ascent import Ascent, run
+from vae_jax.inference.cavi.coordinate_ascent import Ascent, ascend
 from vae_jax.inference.cavi.fitted_components import EMPTY_BELOW, component_sizes
 from vae_jax.inference.cavi.mixture_weights import MixtureWeights, padded
 from vae_jax.typing import PRNGKey
@@ -52,7 +52,7 @@ class Candidate(NamedTuple):
 
     @property
     def score(self) -> float:
-        """What numbers of components are compared by: the bound with the symmetry of its labels (nats)."""
+        """The bound plus the symmetry of its labels (nats), by which numbers of components are compared."""
         return self.elbo + self.log_symmetries
 
     @property
@@ -67,7 +67,7 @@ class Candidate(NamedTuple):
 
     @property
     def num_at_best(self) -> int:
-        """How many restarts ended at the best bound, up to `AT_BEST` and rounding."""
+        """The number of restarts that ended at the best bound, up to `AT_BEST` and rounding."""
         ends = np.asarray(self.ascent.restart_elbos)
         return int((ends >= self.elbo - AT_BEST - self.rounding).sum())
 
@@ -109,7 +109,7 @@ def choose_num_components(
         data: what the mixtures are fitted to.
         num_components: which numbers. They are sorted.
         key: consumed; each number has its own.
-        num_restarts: see `run`, as for all that follow.
+        num_restarts: see `ascend`, as for all that follow.
         max_steps: the most sweeps.
         tolerance: relative, of the bound.
         on_candidate: told of each mixture when it is fitted.
@@ -125,7 +125,7 @@ def choose_num_components(
     candidates = []
     for number in numbers:
         model = models[number]
-        ascent = run(
+        ascent = ascend(
             model._replace(weights=padded(model.weights, numbers[-1])),
             data,
             jax.random.fold_in(key, number),

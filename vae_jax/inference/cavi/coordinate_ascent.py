@@ -13,15 +13,15 @@ from jaxtyping import Array, Bool, Float, Int
 from vae_jax.runtime import wide_vectors
 from vae_jax.typing import PRNGKey, Scalar
 
-SAME = PartitionSpec()
+ON_EVERY_DEVICE = PartitionSpec()
 """On every device."""
 
 ELEMENTS_OF_STARTS = 2**22
-"""Of data that starts are made from at once. A start takes memory for every event and component."""
+"""Elements of data that starts are made from at once. A start takes memory for every event and component."""
 
 
 class StepInfo(NamedTuple):
-    """What one sweep over the factors reports."""
+    """The report of one sweep over the factors."""
 
     elbo: Scalar
     """The exact bound (nats) of all factors as the sweep leaves them."""
@@ -57,7 +57,7 @@ class Ascent(NamedTuple):
     elbo_history: Float[Array, " T"]
     """The bound after each of at most T sweeps, and NaN after the last."""
     num_steps: Int[Array, ""]
-    """How many sweeps it took."""
+    """The number of sweeps."""
     converged: Bool[Array, ""]
     """Whether it stopped by the tolerance, at a finite bound."""
     restart_elbos: Float[Array, " R"]
@@ -66,7 +66,7 @@ class Ascent(NamedTuple):
     """The bound of each restart after each sweep, and NaN after its last."""
 
 
-def run(
+def ascend(
     model: Any,
     data: Any,
     key: PRNGKey,
@@ -111,7 +111,10 @@ def run(
         raise TypeError(f"mesh must be left out with {type(data).__name__} for data, got one: only events are sharded")
     starts = _starts(model, data, key, num_restarts)
     if mesh is not None:
-        data, model, starts = _over_devices(data, mesh), *jax.device_put((model, starts), NamedSharding(mesh, SAME))
+        data, model, starts = (
+            _over_devices(data, mesh),
+            *jax.device_put((model, starts), NamedSharding(mesh, ON_EVERY_DEVICE)),
+        )
     return _best_of(max_steps, mesh)(model, data, starts, tolerance)
 
 
@@ -132,7 +135,7 @@ def _over_devices(data: Any, mesh: Mesh) -> Any:
 
 
 def _specs_of(data: Any, mesh: Mesh) -> Any:
-    return jax.tree.map(lambda _: SAME, data)._replace(features=PartitionSpec(None, *mesh.axis_names))
+    return jax.tree.map(lambda _: ON_EVERY_DEVICE, data)._replace(features=PartitionSpec(None, *mesh.axis_names))
 
 
 @cache
@@ -140,13 +143,13 @@ def _best_of(max_steps: int, mesh: Mesh | None) -> Callable[..., Ascent]:
     """The program that ascends from all starts and keeps the best end."""
 
     def best_of(model: Any, data: Any, starts: Any, tolerance: Any) -> Ascent:
-        ascend = partial(_ascend_all, max_steps=max_steps)
+        ascend_all = partial(_ascend_all, max_steps=max_steps)
         if mesh is not None:
             # Starts are made before and elsewhere: parallel loops of theirs, which wait for the threads that other
             # devices wait in, would end in deadlock.
-            in_specs = (SAME, _specs_of(data, mesh), SAME, SAME)
-            ascend = jax.shard_map(ascend, mesh=mesh, in_specs=in_specs, out_specs=SAME)
-        ends = ascend(model, data, starts, tolerance)
+            in_specs = (ON_EVERY_DEVICE, _specs_of(data, mesh), ON_EVERY_DEVICE, ON_EVERY_DEVICE)
+            ascend_all = jax.shard_map(ascend_all, mesh=mesh, in_specs=in_specs, out_specs=ON_EVERY_DEVICE)
+        ends = ascend_all(model, data, starts, tolerance)
         best = jnp.argmax(jnp.where(jnp.isnan(ends.elbo), -jnp.inf, ends.elbo))
         kept = jax.tree.map(lambda leaf: leaf[best], ends)
         converged = kept.settled & jnp.isfinite(kept.elbo)

@@ -1,4 +1,4 @@
-"""What a fitted mixture says of each of its components."""
+"""A fitted mixture's components, each with its errors."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
+from vae_jax.inference.cavi.conjugate_mixture import ConjugateMixture
 from vae_jax.inference.cavi.gaussian_poisson_mixture import GaussianPoissonFactors, GaussianPoissonMixture
 from vae_jax.inference.cavi.mixture_weights import DirichletWeights, MixtureWeights
 from vae_jax.inference.cavi.normal_wishart_mixture import NormalWishartFactors, NormalWishartMixture
@@ -19,7 +20,7 @@ class Component:
     """A component under q. The deviations are q's own: that factors are independent makes them too small."""
 
     number: int
-    """From 1, in the canonical order."""
+    """Counted from 1, in the canonical order."""
     num_events: float
     """The expected number of events, sum_n r_nk."""
     weight: float
@@ -28,7 +29,7 @@ class Component:
     loc: tuple[float, ...]
     loc_std: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
-    """Of events about the place: the inverse of the expected precision."""
+    """Covariance of events about the place: the inverse of the expected precision."""
     rate: float | None = None
     """The expected count of an event, if the model has counts."""
     rate_std: float | None = None
@@ -116,16 +117,12 @@ def _rates(state: GaussianPoissonFactors, shares: np.ndarray, counts: np.ndarray
     return rows
 
 
-def component_sizes(model: GaussianPoissonMixture | NormalWishartMixture, state: Any) -> Float[np.ndarray, " K"]:
-    """The expected number of events of each component, by what its factor has gained over the prior."""
-    gained = (
-        state.rate - model.rate if isinstance(model, GaussianPoissonMixture) else state.loc_count - model.prior_count
-    )
-    # What rounding leaves of an empty component may be below zero.
-    return np.maximum(np.asarray(gained, np.float64), 0)
+def component_sizes(model: ConjugateMixture, state: Any) -> Float[np.ndarray, " K"]:
+    """The expected number of events of each component, at least zero."""
+    return np.maximum(np.asarray(model.component_sizes(state), np.float64), 0)
 
 
-def effective_num_components(model: GaussianPoissonMixture | NormalWishartMixture, state: Any) -> float:
+def effective_num_components(model: ConjugateMixture, state: Any) -> float:
     """The exponential of the entropy of the components' shares of the events: K where all are of one size."""
     sizes = component_sizes(model, state)
     shares = sizes[sizes > 0] / sizes.sum()

@@ -43,31 +43,27 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.special import digamma, entr, gammaln
+from jax.scipy.special import digamma, gammaln
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from numpyro.distributions.kl import kl_divergence
 
-from vae_jax.inference.cavi.component_seeding import labels_by_size, plus_plus_labels
-from vae_jax.inference.cavi.coordinate_ascent import StepInfo
-from vae_jax.inference.cavi.located_counts import LocatedCounts, located_counts
-from vae_jax.inference.cavi.mixture_weights import (
-    DirichletWeights,
-    MixtureWeights,
-    check_weights,
-    num_present,
-    order_by_size,
+from vae_jax.inference.cavi.conjugate_mixture import (
+    ConjugateMixture,
+    check_num_components,
+    prior_place,
+    prior_weights,
 )
-from vae_jax.inference.cavi.optimal_assignment import assign, product
+from vae_jax.inference.cavi.mixture_data import LocatedCounts, located_counts
+from vae_jax.inference.cavi.mixture_weights import MixtureWeights
 from vae_jax.typing import Distributions, PRNGKey, Scalar
 
 CLUSTERS_PER_SPREAD = 5.0
 """The data's spread over a cluster's, by default."""
 
 LARGEST_RATE = 2**30
-"""Of counts that are drawn: they are integers of 32 bits."""
+"""The largest rate that counts are drawn at: they are integers of 32 bits."""
 
 
 class GaussianPoissonFactors(NamedTuple):
@@ -95,8 +91,8 @@ class Simulation(NamedTuple):
     weights: Float[Array, " K"]
 
 
-class GaussianPoissonMixture(NamedTuple):
-    """The mixture's hyperparameters, for `run`. Build it with `gaussian_poisson_mixture`."""
+class GaussianPoissonHyperparameters(NamedTuple):
+    """The priors of the mixture, and how far events are from their cluster's place."""
 
     position_precision: Scalar
     """tau, of events about their cluster's place."""
@@ -110,50 +106,9 @@ class GaussianPoissonMixture(NamedTuple):
     """beta."""
     weights: MixtureWeights
 
-    def init(self, key: PRNGKey, data: LocatedCounts) -> GaussianPoissonFactors:
-        """The factors of a hard assignment to k-means++ seeds, the larger clusters to the larger prior weights.
 
-        Distances are in units of the model's own noise: sqrt(tau) x and 2 sqrt(s) both have about unit variance.
-        """
-        places = jnp.sqrt(self.position_precision) * data.features[:-2]
-        points = jnp.concatenate([places, 2 * jnp.sqrt(data.features[-2:-1])])
-        num_components = self.weights.by_component.shape[0]
-        labels = plus_plus_labels(key, points, num_present(self.weights))
-        labels = labels_by_size(labels, self.weights.by_component)
-        return self.update(jax.nn.one_hot(labels, num_components, axis=0, dtype=data.features.dtype), data)
-
-    def step(self, state: GaussianPoissonFactors, data: LocatedCounts) -> tuple[GaussianPoissonFactors, StepInfo]:
-        """q(Z), then all other factors, which do not depend on each other given q(Z); one pass over the data.
-
-        Before the second update the bound is that of q(Z) at its optimum, sum_n log sum_k exp(C_k . f_n) and the terms
-        outside. The update changes C and the divergences alone, so that no second pass is needed.
-        """
-        coefficients = self._coefficients(state, data)
-        sums, log_normalizer = assign(coefficients, data.features)
-        updated = self._optimum(sums, data)
-        gain = (sums * (self._coefficients(updated, data) - coefficients)).sum()
-        elbo = log_normalizer + gain + self._constant(data) - self._divergence(updated)
-        return updated, StepInfo(elbo)
-
-    def update(self, responsibilities: Float[Array, "K N"], data: LocatedCounts) -> GaussianPoissonFactors:
-        """The factors of the parameters that are optimal given q(Z)."""
-        return self._optimum(product(responsibilities, data.features.T), data)
-
-    def responsibilities(self, state: GaussianPoissonFactors, data: LocatedCounts) -> Float[Array, "K N"]:
-        """q(Z_n = k), optimal given the other factors."""
-        return jax.nn.softmax(product(self._coefficients(state, data), data.features), axis=0)
-
-    def elbo(self, state: GaussianPoissonFactors, responsibilities: Float[Array, "K N"], data: LocatedCounts) -> Scalar:
-        """The exact bound (nats) of any factors, optimal or not."""
-        logits = product(self._coefficients(state, data), data.features)
-        assigned = (responsibilities * logits).sum() + entr(responsibilities).sum()
-        return assigned + self._constant(data) - self._divergence(state)
-
-    def canonical(self, state: GaussianPoissonFactors) -> GaussianPoissonFactors:
-        """Components by falling size, equal ones by place; only those with the same prior weight change places."""
-        # The factor's precision grows with the component's size.
-        order = order_by_size(self.weights, state.precision, state.loc)
-        return jax.tree.map(lambda leaf: leaf[order], state)
+class GaussianPoissonMixture(GaussianPoissonHyperparameters, ConjugateMixture):
+    """The mixture, for `ascend`. Build it with `gaussian_poisson_mixture`."""
 
     def posterior(self, state: GaussianPoissonFactors) -> Distributions:
         """q of the parameters: independent distributions of loc [K, D], rate [K] and, if not given, weights [K]."""
@@ -205,6 +160,17 @@ class GaussianPoissonMixture(NamedTuple):
         counts = jax.random.poisson(counts_key, rate[labels])
         return Simulation(located_counts(positions, counts), labels, loc, rate, weights)
 
+    def component_sizes(self, state: GaussianPoissonFactors) -> Float[Array, " K"]:
+        return state.rate - self.rate
+
+    def _seeding_points(self, data: LocatedCounts) -> Float[Array, "F N"]:
+        # In units of the model's own noise: sqrt(tau) x and 2 sqrt(s) both have about unit variance.
+        places = jnp.sqrt(self.position_precision) * data.features[:-2]
+        return jnp.concatenate([places, 2 * jnp.sqrt(data.features[-2:-1])])
+
+    def _growing_with_size(self, state: GaussianPoissonFactors) -> Float[Array, " K"]:
+        return state.precision
+
     def _optimum(self, sums: Float[Array, "K F"], data: LocatedCounts) -> GaussianPoissonFactors:
         places, counts, sizes = sums[:, :-2], sums[:, -2], sums[:, -1]
         precision = self.prior_precision + self.position_precision * sizes
@@ -223,13 +189,11 @@ class GaussianPoissonMixture(NamedTuple):
         return jnp.concatenate([self.position_precision * loc, log_rate[:, None], offset[:, None]], axis=1)
 
     def _constant(self, data: LocatedCounts) -> Scalar:
-        """The bound's terms that depend on no factor."""
         num_dimensions = data.features.shape[0] - 2
         log_normalizer = data.num_events * num_dimensions / 2 * jnp.log(self.position_precision / (2 * math.pi))
         return log_normalizer - self.position_precision / 2 * data.squared_distance - data.log_factorials
 
     def _divergence(self, state: GaussianPoissonFactors) -> Scalar:
-        """That of all parameters' factors from their priors."""
         prior_loc = dist.Normal(self.prior_loc[None], 1 / jnp.sqrt(self.prior_precision))
         of_loc = kl_divergence(self._loc_factor(state), prior_loc).sum()
         prior_rate = dist.Gamma(self.concentration, self.rate)
@@ -271,8 +235,7 @@ def gaussian_poisson_mixture(
             wrong length, or the positions are identical and a precision is not given.
     """
     num_events = data.features.shape[1]
-    if not 1 <= num_components <= num_events:
-        raise ValueError(f"num_components must be from 1 to the {num_events} events, got {num_components}: change it")
+    check_num_components(num_components, num_events, "events")
     num_dimensions, dtype = data.centre.shape[0], data.features.dtype
     variance = float(data.squared_distance) / (num_events * num_dimensions)
     if variance == 0 and (position_precision is None or prior_precision is None):
@@ -289,11 +252,7 @@ def gaussian_poisson_mixture(
     for name, number in numbers.items():
         if not 0 < number < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {number}: change it")
-    loc = data.centre if prior_loc is None else jnp.asarray(prior_loc, dtype)
-    if loc.shape != data.centre.shape or not np.isfinite(loc).all():
-        raise ValueError(f"prior_loc must be {num_dimensions} finite numbers, got {loc}: one a dimension")
-    given = DirichletWeights(jnp.ones(num_components)) if weights is None else weights
-    prior: MixtureWeights = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), given)
-    check_weights(prior, num_components)
+    loc = prior_place(prior_loc, data.centre)
+    prior = prior_weights(weights, num_components, dtype)
     scalars = {name: jnp.asarray(number, dtype) for name, number in numbers.items()}
     return GaussianPoissonMixture(prior_loc=loc, weights=prior, **scalars)

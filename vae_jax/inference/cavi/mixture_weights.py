@@ -105,7 +105,7 @@ MixtureWeights = GivenWeights | DirichletWeights
 
 
 def num_present(weights: MixtureWeights) -> Int[Array, ""]:
-    """How many components are not absent."""
+    """The number of components that are not absent."""
     return (weights.by_component > 0).sum()
 
 

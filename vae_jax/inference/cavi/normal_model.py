@@ -41,7 +41,7 @@ class NormalFactors(NamedTuple):
 
 
 class NormalModel(NamedTuple):
-    """The prior, for `run` on observations [N]."""
+    """The prior, for `ascend` on observations [N]."""
 
     prior_loc: Scalar | float
     """m_0."""

@@ -25,54 +25,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import digamma, entr, gammaln, multigammaln
+from jax.scipy.special import digamma, gammaln, multigammaln
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vae_jax.inference.cavi.component_seeding import labels_by_size, plus_plus_labels
-from vae_jax.inference.cavi.coordinate_ascent import StepInfo
-from vae_jax.inference.cavi.located_counts import check_squares
-from vae_jax.inference.cavi.mixture_weights import (
-    DirichletWeights,
-    MixtureWeights,
-    check_weights,
-    num_present,
-    order_by_size,
+from vae_jax.inference.cavi.conjugate_mixture import (
+    ConjugateMixture,
+    check_num_components,
+    prior_place,
+    prior_weights,
 )
-from vae_jax.inference.cavi.optimal_assignment import assign, product
-from vae_jax.typing import PRNGKey, Scalar
-
-
-class Points(NamedTuple):
-    """Points as the mixture reads them. Build them with `points`."""
-
-    features: Float[Array, "F N"]
-    """The positions about their mean, the elements of their outer squares, and ones."""
-    centre: Float[Array, " D"]
-    """The positions' mean."""
-
-
-def points(positions: ArrayLike) -> Points:
-    """Points from their positions [N, D].
-
-    Raises:
-        ValueError: there are none, or a position is not finite or so large that sums of squares overflow. Rows and
-            columns are numbered from 1.
-    """
-    values = np.asarray(positions, np.float64)
-    if values.ndim != 2 or values.size == 0:
-        raise ValueError(f"positions must be N rows of D numbers, got shape {values.shape}: give at least one point")
-    for row, column in np.argwhere(~np.isfinite(values))[:1]:
-        raise ValueError(
-            f"positions must be finite, got {values[row, column]} in row {row + 1}, column {column + 1}: leave it out"
-        )
-    centre = values.mean(0)
-    dtype = jnp.result_type(float)
-    check_squares(values - centre, dtype)
-    centred = (values - centre).T
-    squares = (centred[:, None] * centred[None]).reshape(-1, len(values))
-    features = np.vstack([centred, squares, np.ones(len(values))])
-    return Points(jnp.asarray(features, dtype), jnp.asarray(centre, dtype))
+from vae_jax.inference.cavi.mixture_data import Points
+from vae_jax.inference.cavi.mixture_weights import MixtureWeights
+from vae_jax.typing import Scalar
 
 
 class NormalWishartFactors(NamedTuple):
@@ -90,8 +55,8 @@ class NormalWishartFactors(NamedTuple):
     """The concentration of q(pi), where pi is not given."""
 
 
-class NormalWishartMixture(NamedTuple):
-    """The mixture's hyperparameters, for `run`. Build it with `normal_wishart_mixture`."""
+class NormalWishartHyperparameters(NamedTuple):
+    """The priors of the mixture."""
 
     prior_loc: Float[Array, " D"]
     """m_0."""
@@ -103,41 +68,9 @@ class NormalWishartMixture(NamedTuple):
     """v_0, more than D - 1."""
     weights: MixtureWeights
 
-    def init(self, key: PRNGKey, data: Points) -> NormalWishartFactors:
-        """The factors of a hard assignment to k-means++ seeds, in units of the data's standard deviations."""
-        num_dimensions = data.centre.shape[0]
-        centred = data.features[:num_dimensions]
-        spread = jnp.sqrt((centred**2).mean(1))[:, None]
-        scaled = centred / jnp.where(spread > 0, spread, 1)
-        prior = self.weights.by_component
-        labels = labels_by_size(plus_plus_labels(key, scaled, num_present(self.weights)), prior)
-        return self.update(jax.nn.one_hot(labels, prior.shape[0], axis=0, dtype=centred.dtype), data)
 
-    def step(self, state: NormalWishartFactors, data: Points) -> tuple[NormalWishartFactors, StepInfo]:
-        """q(Z), then all other factors, in one pass over the data, as `GaussianPoissonMixture.step` does."""
-        coefficients = self._coefficients(state, data)
-        sums, log_normalizer = assign(coefficients, data.features)
-        updated = self._optimum(sums, data)
-        gain = (sums * (self._coefficients(updated, data) - coefficients)).sum()
-        return updated, StepInfo(log_normalizer + gain - self._divergence(updated))
-
-    def update(self, responsibilities: Float[Array, "K N"], data: Points) -> NormalWishartFactors:
-        """The factors of the parameters that are optimal given q(Z)."""
-        return self._optimum(product(responsibilities, data.features.T), data)
-
-    def responsibilities(self, state: NormalWishartFactors, data: Points) -> Float[Array, "K N"]:
-        """q(Z_n = k), optimal given the other factors."""
-        return jax.nn.softmax(product(self._coefficients(state, data), data.features), axis=0)
-
-    def elbo(self, state: NormalWishartFactors, responsibilities: Float[Array, "K N"], data: Points) -> Scalar:
-        """The exact bound (nats) of any factors, optimal or not."""
-        logits = product(self._coefficients(state, data), data.features)
-        return (responsibilities * logits).sum() + entr(responsibilities).sum() - self._divergence(state)
-
-    def canonical(self, state: NormalWishartFactors) -> NormalWishartFactors:
-        """Components by falling size, equal ones by place; only those with the same prior weight change places."""
-        order = order_by_size(self.weights, state.loc_count, state.loc)
-        return jax.tree.map(lambda leaf: leaf[order], state)
+class NormalWishartMixture(NormalWishartHyperparameters, ConjugateMixture):
+    """The mixture, for `ascend`. Build it with `normal_wishart_mixture`."""
 
     def predictive_log_density(self, state: NormalWishartFactors, positions: Float[Array, "M D"]) -> Float[Array, " M"]:
         """The log density (nats) of new points, with the parameters integrated out under q: a mixture of Student's t.
@@ -157,6 +90,18 @@ class NormalWishartMixture(NamedTuple):
 
         components = jax.vmap(of_component)(state.loc, state.loc_count, state.inverse_scale, state.degrees)
         return jax.nn.logsumexp(jnp.log(self.weights.mean(state.weights))[:, None] + components, axis=0)
+
+    def component_sizes(self, state: NormalWishartFactors) -> Float[Array, " K"]:
+        return state.loc_count - self.prior_count
+
+    def _seeding_points(self, data: Points) -> Float[Array, "F N"]:
+        # In units of the data's standard deviations.
+        centred = data.features[: data.centre.shape[0]]
+        spread = jnp.sqrt((centred**2).mean(1))[:, None]
+        return centred / jnp.where(spread > 0, spread, 1)
+
+    def _growing_with_size(self, state: NormalWishartFactors) -> Float[Array, " K"]:
+        return state.loc_count
 
     def _optimum(self, sums: Float[Array, "K F"], data: Points) -> NormalWishartFactors:
         num_dimensions, sizes = data.centre.shape[0], sums[:, -1]
@@ -188,7 +133,7 @@ class NormalWishartMixture(NamedTuple):
         return jnp.concatenate([linear, quadratic, offset[:, None]], axis=1)
 
     def _divergence(self, state: NormalWishartFactors) -> Scalar:
-        """That of all parameters' factors from their priors: of the Wishart, of mu given L, and of pi."""
+        # Of the Wishart, of mu given L, and of pi.
         num_dimensions = state.loc.shape[1]
         scale = jnp.linalg.inv(state.inverse_scale)
         trace = (self.inverse_scale[None] * scale).sum((1, 2))
@@ -252,16 +197,13 @@ def normal_wishart_mixture(
     """
     num_dimensions, num_points = data.centre.shape[0], data.features.shape[1]
     dtype = data.features.dtype
-    if not 1 <= num_components <= num_points:
-        raise ValueError(f"num_components must be from 1 to the {num_points} points, got {num_components}: change it")
+    check_num_components(num_components, num_points, "points")
     if not 0 < prior_count < math.inf:
         raise ValueError(f"prior_count must be positive and finite, got {prior_count}: change it")
     degrees = float(num_dimensions) if degrees is None else degrees
     if not num_dimensions - 1 < degrees < math.inf:
         raise ValueError(f"degrees must be more than {num_dimensions - 1} and finite, got {degrees}: raise it")
-    loc = data.centre if prior_loc is None else jnp.asarray(prior_loc, dtype)
-    if loc.shape != data.centre.shape or not np.isfinite(loc).all():
-        raise ValueError(f"prior_loc must be {num_dimensions} finite numbers, got {loc}: one a dimension")
+    loc = prior_place(prior_loc, data.centre)
     covariance = data.features[num_dimensions:-1].mean(1).reshape(num_dimensions, num_dimensions)
     matrix = covariance if inverse_scale is None else jnp.asarray(inverse_scale, dtype)
     if matrix.shape != covariance.shape or not np.isfinite(np.asarray(jnp.linalg.cholesky(matrix))).all():
@@ -269,7 +211,5 @@ def normal_wishart_mixture(
             f"inverse_scale must be a positive definite {num_dimensions} by {num_dimensions} matrix, got "
             f"{np.asarray(matrix).tolist()}: by default it is the data's covariance"
         )
-    given = DirichletWeights(jnp.ones(num_components)) if weights is None else weights
-    prior: MixtureWeights = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), given)
-    check_weights(prior, num_components)
+    prior = prior_weights(weights, num_components, dtype)
     return NormalWishartMixture(loc, jnp.asarray(prior_count, dtype), matrix, jnp.asarray(degrees, dtype), prior)

@@ -18,7 +18,7 @@ LANES = 128
 
 
 class Assignment(NamedTuple):
-    """What the other factors need to know of q(Z) at its optimum."""
+    """The sums over q(Z) at its optimum that the other factors' updates need."""
 
     sums: Float[Array, "K F"]
     """The features' sums over events, weighted by the responsibilities."""

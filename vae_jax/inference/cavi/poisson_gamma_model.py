@@ -53,7 +53,7 @@ class PoissonGammaFactors(NamedTuple):
 
 
 class PoissonGammaModel(NamedTuple):
-    """The priors, for `run` on counts [N] of a floating-point type."""
+    """The priors, for `ascend` on counts [N] of a floating-point type."""
 
     prior_u: GammaFactor
     prior_v: GammaFactor

@@ -1,4 +1,4 @@
-"""How much of a simulated truth a mixture finds again."""
+"""The share of a simulated truth that a mixture finds again."""
 
 from typing import Any, NamedTuple
 
@@ -11,11 +11,11 @@ from scipy.optimize import linear_sum_assignment
 from vae_jax.inference.cavi.gaussian_poisson_mixture import GaussianPoissonFactors, GaussianPoissonMixture, Simulation
 
 COVERAGE = 0.95
-"""Of the central intervals under q."""
+"""Probability of the central intervals under q."""
 
 
 class Recovery(NamedTuple):
-    """True components beside the fitted ones that hold most of their events, each matched once."""
+    """True components and the fitted ones that hold most of their events, each matched once."""
 
     truth: Simulation
     matches: Int[np.ndarray, " K"]
@@ -31,13 +31,13 @@ class Recovery(NamedTuple):
 
     @property
     def num_intervals(self) -> int:
-        """How many intervals there are."""
+        """The number of intervals."""
         matched = self.matches >= 0
         return int(matched.sum()) * (self.loc_inside.shape[1] + 1)
 
     @property
     def num_inside(self) -> int:
-        """How many of them hold the truth."""
+        """The number of intervals that hold the truth."""
         return int(self.loc_inside.sum() + self.rate_inside.sum())
 
 

@@ -1,15 +1,16 @@
 """Whether an approximate posterior can be believed."""
 
-from vae_jax.inference.diagnostics.calibration import calibration, calibration_one_by_one
+from vae_jax.inference.diagnostics.calibration import all_at_once, calibration, one_by_one
 from vae_jax.inference.diagnostics.calibration_verdicts import Calibration, ParameterCalibration
 from vae_jax.inference.diagnostics.pareto_smoothing import (
+    HIGHEST_RELIABLE_SHAPE,
     GeneralizedParetoTail,
     ParetoSmoothed,
+    effective_sample_size,
     fit_tail,
     pareto_smoothed,
     reliability_threshold,
     tail_length,
-    tail_shape,
 )
 from vae_jax.inference.diagnostics.posterior_moments import (
     CorrelationDifference,
@@ -23,6 +24,7 @@ from vae_jax.inference.diagnostics.posterior_moments import (
 )
 
 __all__ = [
+    "HIGHEST_RELIABLE_SHAPE",
     "Calibration",
     "CorrelationDifference",
     "GeneralizedParetoTail",
@@ -31,15 +33,16 @@ __all__ = [
     "ParameterCalibration",
     "ParetoSmoothed",
     "PosteriorMoments",
+    "all_at_once",
     "calibration",
-    "calibration_one_by_one",
     "compare_moments",
+    "effective_sample_size",
     "fit_tail",
     "known_moments",
     "moments_of_chains",
     "moments_of_draws",
+    "one_by_one",
     "pareto_smoothed",
     "reliability_threshold",
     "tail_length",
-    "tail_shape",
 ]

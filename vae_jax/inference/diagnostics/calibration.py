@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,56 @@ from vae_jax.inference.diagnostics.scalar_names import scalar_names
 from vae_jax.typing import Latents, PRNGKey
 
 FEWEST_REPLICATES = 20
-"""That the tests' distributions are known for."""
+"""The fewest replicates that the tests' distributions are known for."""
+
+
+class Ranks(NamedTuple):
+    """The place of the truth among the draws, for P numbers of each of R replicates."""
+
+    num_below: Int[ArrayLike, "*R P"]
+    num_equal: Int[ArrayLike, "*R P"]
+    is_known: Bool[ArrayLike, "*R P"]
+    tie_break: Float[ArrayLike, "*R P"]
+    """Uniform."""
+
+
+ReplicateMap: TypeAlias = Callable[[Callable[[PRNGKey], Ranks], Any], Ranks]
+"""The ranks of one replicate from a key, and R keys, to the ranks of all replicates."""
+
+
+def all_at_once(ranks: Callable[[PRNGKey], Ranks], keys: Any, *, batch_size: int | None = None) -> Ranks:
+    """The replicates as one compiled program, which is kept: the same functions and sizes do not compile again.
+
+    The functions must therefore be pure, as for `jax.jit`.
+
+    Args:
+        ranks: of one replicate.
+        keys: of all replicates.
+        batch_size: how many are vmapped at once, by default all of them: a smaller number saves memory.
+
+    Raises:
+        ValueError: the batch is empty.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}: raise it")
+    return _mapped(ranks, keys, batch_size)
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _mapped(ranks: Callable[[PRNGKey], Ranks], keys: Any, batch_size: int | None) -> Ranks:
+    if batch_size is None:
+        return jax.vmap(ranks)(keys)
+    return lax.map(ranks, keys, batch_size=batch_size)
+
+
+def one_by_one(ranks: Callable[[PRNGKey], Ranks], keys: Any) -> Ranks:
+    """The replicates in a loop, for an inference that cannot be traced: it sees arrays with values.
+
+    Such are `laplace`, `fit` and Markov chains by NumPyro's `MCMC`, which check values and compile for themselves.
+    They compile once, not in every replicate, if they get the data as an argument of a `jax.tree_util.Partial`.
+    """
+    each = [jax.device_get(ranks(key)) for key in keys]
+    return jax.tree.map(lambda *fields: np.stack(fields), *each)
 
 
 def calibration(
@@ -30,7 +79,7 @@ def calibration(
     draw: Callable[[Any, PRNGKey, int], Latents] = distributions.sample,
     quantities: Callable[[Latents, Any], Any] = lambda latents, _: latents,
     level: float = 0.05,
-    batch_size: int | None = None,
+    over_replicates: ReplicateMap = all_at_once,
 ) -> Calibration:
     """Judges an inference by its posteriors of data that were simulated from known parameters.
 
@@ -48,14 +97,10 @@ def calibration(
     prior: a bias that changes its sign from data to data shows as posteriors that are too narrow, and a posterior that
     ignores the data, such as the prior itself, has uniform p. `quantities` such as the log likelihood see that one.
 
-    All replicates are one compiled program, which is kept: another call with the same functions and sizes does not
-    compile again. The functions must therefore be pure, as for `jax.jit`.
-
     Args:
         simulate_prior: key to latents, a pytree of arrays.
         simulate_data: latents and key to data, a pytree of arrays.
-        infer: data and key to a posterior over latents. It is traced and vmapped: `calibration_one_by_one` takes one
-            that cannot be.
+        infer: data and key to a posterior over latents. It is traced and vmapped, but not by `one_by_one`.
         key: consumed.
         num_replicates: R, at least 20.
         num_draws: S, of each posterior: p is known to one part in S + 1. Ties, which discrete latents and the gaps
@@ -64,7 +109,8 @@ def calibration(
             independent ones.
         quantities: latents and data to the pytree of numbers that are judged, by default the latents.
         level: of the verdicts.
-        batch_size: how many replicates are vmapped at once, by default all of them: a smaller number saves memory.
+        over_replicates: how the replicates are computed: `all_at_once`, `one_by_one` for an inference that cannot be
+            traced, or `partial(all_at_once, batch_size=100)` to save memory.
 
     Raises:
         TypeError: the draws differ from the prior's in structure, or a posterior is no distribution.
@@ -76,53 +122,10 @@ def calibration(
     quantities.
     """
     _check_sizes(num_replicates, num_draws, level)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}: raise it")
     model = _Model(simulate_prior, simulate_data, infer, draw, quantities, num_draws)
     names = _names(model, key)
-    ranks = _all_ranks(model, jax.random.split(key, num_replicates), batch_size)
+    ranks = over_replicates(model, jax.random.split(key, num_replicates))
     return judge(names, _probabilities(ranks, num_draws), level)
-
-
-def calibration_one_by_one(
-    simulate_prior: Callable[[PRNGKey], Latents],
-    simulate_data: Callable[[Latents, PRNGKey], Any],
-    infer: Callable[[Any, PRNGKey], Any],
-    key: PRNGKey,
-    *,
-    num_replicates: int,
-    num_draws: int = 1000,
-    draw: Callable[[Any, PRNGKey, int], Latents] = distributions.sample,
-    quantities: Callable[[Latents, Any], Any] = lambda latents, _: latents,
-    level: float = 0.05,
-) -> Calibration:
-    """As `calibration`, in a loop over replicates, for an inference that cannot be traced.
-
-    Such are `laplace`, `fit` and Markov chains by NumPyro's `MCMC`, which check values and compile for themselves.
-    They compile once, not in every replicate, if they get the data as an argument of a `jax.tree_util.Partial`.
-
-    Args:
-        simulate_prior, simulate_data, key, num_replicates, num_draws, draw, quantities, level: as for `calibration`.
-        infer: data and key to a posterior over latents. It sees arrays with values.
-
-    Raises:
-        TypeError, ValueError: as `calibration`.
-    """
-    _check_sizes(num_replicates, num_draws, level)
-    model = _Model(simulate_prior, simulate_data, infer, draw, quantities, num_draws)
-    names = _names(model, key)
-    each = [jax.device_get(model.ranks(one)) for one in jax.random.split(key, num_replicates)]
-    return judge(names, _probabilities(jax.tree.map(lambda *fields: np.stack(fields), *each), num_draws), level)
-
-
-class _Ranks(NamedTuple):
-    """Where the truth lies among the draws."""
-
-    num_below: Int[ArrayLike, "*R P"]
-    num_equal: Int[ArrayLike, "*R P"]
-    is_known: Bool[ArrayLike, "*R P"]
-    tie_break: Float[ArrayLike, "*R P"]
-    """Uniform."""
 
 
 class _Model(NamedTuple):
@@ -140,8 +143,8 @@ class _Model(NamedTuple):
         latents = self.simulate_prior(latents_key)
         return self.quantities(latents, self.simulate_data(latents, data_key))
 
-    def ranks(self, key: PRNGKey) -> _Ranks:
-        """Of one replicate."""
+    def __call__(self, key: PRNGKey) -> Ranks:
+        """The ranks of one replicate. Equal models share compiled programs, as their methods would not."""
         latents_key, data_key, infer_key, draw_key, tie_key = jax.random.split(key, 5)
         truth = self.simulate_prior(latents_key)
         data = self.simulate_data(truth, data_key)
@@ -156,17 +159,10 @@ class _Model(NamedTuple):
 
         num_unknown = counts(lambda drawn, true: jnp.isnan(drawn) | jnp.isnan(true))
         tie_break = jax.random.uniform(tie_key, num_unknown.shape, jnp.float32)
-        return _Ranks(counts(jnp.less), counts(jnp.equal), num_unknown == 0, tie_break)
+        return Ranks(counts(jnp.less), counts(jnp.equal), num_unknown == 0, tie_break)
 
 
-@partial(jax.jit, static_argnums=(0, 2))
-def _all_ranks(model: _Model, keys: Any, batch_size: int | None) -> _Ranks:
-    if batch_size is None:
-        return jax.vmap(model.ranks)(keys)
-    return lax.map(model.ranks, keys, batch_size=batch_size)
-
-
-def _probabilities(ranks: _Ranks, num_draws: int) -> Float[np.ndarray, "R P"]:
+def _probabilities(ranks: Ranks, num_draws: int) -> Float[np.ndarray, "R P"]:
     """Uniform within the gap between draws that the truth lies in, and never zero or one."""
     tie_break = np.asarray(ranks.tie_break, float) + np.finfo(np.float32).eps / 4
     above = (np.asarray(ranks.num_equal) + 1) * tie_break

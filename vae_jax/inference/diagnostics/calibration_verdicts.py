@@ -1,4 +1,4 @@
-"""What the probabilities that posteriors give to the truth say of the posteriors."""
+"""Verdicts on posteriors, from the probabilities that they give to the truth."""
 
 import math
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from vae_jax.inference.diagnostics.rank_tests import holm_adjusted, symmetry_p_v
 
 
 class ParameterCalibration(NamedTuple):
-    """How one parameter's true values lie in their posteriors.
+    """One parameter's true values compared with their posteriors.
 
     Normal scores are the normal quantiles of the probabilities: for a Gaussian posterior the distance of the truth from
     the mean, in standard deviations of the posterior.
@@ -25,9 +25,9 @@ class ParameterCalibration(NamedTuple):
     """Standard deviation of the normal scores: above one where the posteriors are too narrow, by about this factor."""
     dispersion_se: float
     symmetry_p_value: float
-    """Of probabilities that are symmetric about one half, corrected: see `Calibration`."""
+    """The p-value of probabilities symmetric about one half, corrected: see `Calibration`."""
     uniformity_p_value: float
-    """Of probabilities that are uniform, corrected."""
+    """The p-value of probabilities that are uniform, corrected."""
     verdict: str
     """"no fault found", "too low", "too high", "too narrow", "too wide", one of the first and one of the last two,
     "misshapen" for any other fault, or "not finite"."""
@@ -38,7 +38,7 @@ class Calibration(NamedTuple):
 
     parameters: tuple[ParameterCalibration, ...]
     probabilities: Float[np.ndarray, "R P"]
-    """Of each replicate and parameter; NaN where the inference failed."""
+    """Probabilities of each replicate and parameter; NaN where the inference failed."""
     level: float
     """Probability of finding any fault at all if there is none, over both tests of all parameters."""
 
@@ -63,7 +63,7 @@ def judge(names: tuple[str, ...], probabilities: Float[np.ndarray, "R P"], level
 def _judge_one(
     name: str, probabilities: Float[np.ndarray, " R"], p_values: list[float], levels: tuple[float, float]
 ) -> ParameterCalibration:
-    """From p-values that are corrected, at the first level; the second is for those that are not."""
+    """The verdict from corrected p-values at the first level; the second is for those that are not corrected."""
     scores = norm.ppf(probabilities)
     size, shift, dispersion = len(scores), float(scores.mean()), float(scores.std(ddof=1))
     kurtosis = np.mean((scores - shift) ** 4) / dispersion**4
@@ -87,7 +87,7 @@ def _judge_one(
 
 
 def _fault(scores: Float[np.ndarray, " R"], level: float, *, is_asymmetric: bool) -> str:
-    """What normal scores that are not standard normal have in common."""
+    """The fault that makes normal scores other than standard normal."""
     freedom, t_score = len(scores) - 1, math.sqrt(len(scores)) * scores.mean() / scores.std(ddof=1)
     direction = "too low" if t_score > 0 else "too high"
     faults = [direction] if is_asymmetric else []

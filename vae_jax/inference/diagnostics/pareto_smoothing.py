@@ -115,21 +115,19 @@ def fit_tail(top_log_weights: Float[Array, " T"], num_samples: int) -> Generaliz
     return _fit(lax.top_k(top_log_weights, length + 1)[0])
 
 
-def tail_shape(top_log_weights: Float[Array, " T"], num_samples: int) -> Scalar:
-    """The shape k of the tail of all weights from the largest of them, as `fit_tail`.
+def effective_sample_size(log_weights: Float[Array, " S"]) -> Scalar:
+    """The number of samples of the target that would have the variance of these weighted ones: from 1 to S.
 
     Args:
-        top_log_weights: at least the `tail_length(num_samples) + 1` largest log weights (nats), in any order.
-        num_samples: S, how many weights there were altogether.
+        log_weights: nats, up to a constant.
 
-    Raises:
-        ValueError: there are fewer than that, or more than `num_samples`.
+    Reference: Kish (1965).
     """
-    return fit_tail(top_log_weights, num_samples).k
+    return 1 / jnp.sum(jax.nn.softmax(log_weights) ** 2)
 
 
 def tail_length(num_samples: int) -> int:
-    """How many of the weights make the tail: the smaller of a fifth and 3 sqrt(S), rounded down.
+    """The number of weights in the tail: the smaller of a fifth and 3 sqrt(S), rounded down.
 
     Raises:
         ValueError: `num_samples` is below 1.
@@ -167,8 +165,7 @@ def _unknown_shape(log_weights: Float[Array, " S"]) -> Scalar:
 
 
 def _self_normalised(k: Scalar, log_weights: Float[Array, " S"]) -> ParetoSmoothed:
-    log_weights = log_weights - jax.nn.logsumexp(log_weights)
-    return ParetoSmoothed(k, log_weights, jnp.exp(-jax.nn.logsumexp(2 * log_weights)))
+    return ParetoSmoothed(k, jax.nn.log_softmax(log_weights), effective_sample_size(log_weights))
 
 
 def _fit(top: Float[Array, " T"]) -> GeneralizedParetoTail:
@@ -215,7 +212,7 @@ def _posterior_mean_rate(log_excess: Float[Array, " M"]) -> Scalar:
 
 
 def _away_from_zero(rates: Array) -> Array:
-    """At a rate of zero, the exponential distribution, the shape and the rate have a ratio but are both zero."""
+    """Rates moved off zero: there, at the exponential distribution, shape and rate have a ratio but are both zero."""
     smallest = jnp.finfo(rates.dtype).eps
     return jnp.where(jnp.abs(rates) < smallest, -smallest, rates)
 

@@ -1,4 +1,4 @@
-"""The moments of an approximate posterior beside those of a reference."""
+"""The moments of an approximate posterior compared with those of a reference."""
 
 import math
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ Matrix = Float[np.ndarray, "P P"]
 
 
 FEWEST_DRAWS = 100
-"""That a standard error of a standard deviation can be had from."""
+"""The fewest draws that a standard error of a standard deviation is computed from."""
 
 
 class PosteriorMoments(NamedTuple):
@@ -59,11 +59,11 @@ class CorrelationDifference(NamedTuple):
 
 
 class MomentComparison(NamedTuple):
-    """How an approximation's first two moments differ from a reference's."""
+    """An approximation's first two moments less a reference's."""
 
     parameters: tuple[MomentDifference, ...]
     correlations: tuple[CorrelationDifference, ...]
-    """Of every pair, the largest absolute difference first."""
+    """Every pair, the largest absolute difference first."""
 
 
 def compare_moments(approximation: PosteriorMoments, reference: PosteriorMoments) -> MomentComparison:
@@ -200,7 +200,7 @@ def _moments(names: tuple[str, ...], values: Float[np.ndarray, "C S P"], effecti
 
 
 def _mean_se(terms: Float[np.ndarray, "C S P"], effective_size: Any) -> Vector:
-    """Of the terms' mean."""
+    """The standard error of the terms' mean."""
     spread = terms.std(axis=(0, 1))
     # A constant has no autocorrelation to be measured, and no error.
     varies = spread > 1e-12 * np.abs(terms).max(axis=(0, 1))

@@ -2,12 +2,13 @@
 
 from vae_jax.inference.evidence.annealing import (
     AnnealedChains,
+    Annealing,
     annealed_chains,
     annealed_importance_sampling,
     reverse_annealing,
 )
 from vae_jax.inference.evidence.evidence_comparison import ESTIMATES, Budget, compare_estimates
-from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate, estimate_from
+from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate, estimate_from_weights
 from vae_jax.inference.evidence.importance_sampling import (
     importance_sampling,
     importance_weighted_bound,
@@ -19,12 +20,13 @@ __all__ = [
     "ESTIMATES",
     "SCHEDULES",
     "AnnealedChains",
+    "Annealing",
     "Budget",
     "EvidenceEstimate",
     "annealed_chains",
     "annealed_importance_sampling",
     "compare_estimates",
-    "estimate_from",
+    "estimate_from_weights",
     "geometric",
     "importance_sampling",
     "importance_weighted_bound",

@@ -1,29 +1,68 @@
 """Annealed importance sampling: weights of chains that are led from a proposal to the posterior in small steps."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
+from jaxtyping import Array, Float
 
 from vae_jax import distributions
-from vae_jax.inference.evidence.annealed_chains import (
+from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate, estimate_from_weights
+from vae_jax.inference.evidence.geometric_path import GeometricPath, path_between
+from vae_jax.inference.evidence.hamiltonian_chains import (
     NUM_PILOT_CHAINS,
     AnnealedChains,
     Route,
-    Temperatures,
     Transitions,
     Vectors,
     annealed,
     annealed_with_pilots,
     fixed_transitions,
 )
-from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate, estimate_from
-from vae_jax.inference.evidence.geometric_path import Path, path_between
-from vae_jax.inference.evidence.temperature_schedules import Schedule, sigmoid, temperatures_of
+from vae_jax.inference.evidence.temperature_schedules import Schedule, Temperatures, sigmoid, temperatures_of
 from vae_jax.inference.log_density import as_partial
 from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """Temperatures and transitions that lead chains from a proposal to the posterior, or back.
+
+    Args:
+        num_temperatures: T, with both ends. 2 is importance sampling without transitions.
+        schedule: `linear`, `sigmoid` or `geometric`, or a function of T.
+        num_leapfrog_steps: of a transition, each one gradient of the log joint.
+        step_size: of a leapfrog step in unconstrained units. By default pilot chains, which are thrown away, find one
+            for every temperature, and the scale of every direction: settings that do not depend on the chains they are
+            used for leave the weights unbiased.
+
+    Raises:
+        ValueError: fewer than 2 temperatures, no leapfrog step, a step size that is not positive, or a schedule that
+            does not rise from 0 to 1.
+    """
+
+    num_temperatures: int = 100
+    schedule: Schedule = sigmoid
+    num_leapfrog_steps: int = 5
+    step_size: float | None = None
+
+    def __post_init__(self) -> None:
+        temperatures_of(self.schedule, self.num_temperatures)
+        if self.num_leapfrog_steps < 1:
+            raise ValueError(f"num_leapfrog_steps must be at least 1, got {self.num_leapfrog_steps}: raise it")
+        if self.step_size is not None and not 0 < self.step_size < math.inf:
+            raise ValueError(f"step_size must be positive and finite, got {self.step_size}: change it, or leave it out")
+
+    @property
+    def temperatures(self) -> Temperatures:
+        """The temperatures, from 0 to 1."""
+        return temperatures_of(self.schedule, self.num_temperatures)
+
+
+DEFAULT_ANNEALING = Annealing()
 
 
 def annealed_importance_sampling(
@@ -32,16 +71,33 @@ def annealed_importance_sampling(
     key: PRNGKey,
     num_chains: int,
     *,
-    num_temperatures: int = 100,
-    schedule: Schedule = sigmoid,
-    num_leapfrog_steps: int = 5,
-    step_size: float | None = None,
+    annealing: Annealing = DEFAULT_ANNEALING,
 ) -> EvidenceEstimate:
     """log p(x) from chains that go from `q` to the posterior through densities q^(1 - t) p^t.
 
     Approximates: log p(x), from below on average; the mean weight itself is unbiased, whatever the number of
         temperatures and however well the chains mix. More temperatures make the weights more even.
     Needs: continuous latents; a log joint differentiable in the sample, positive wherever `q` is.
+
+    Arguments and errors are those of `annealed_chains`, whose weights are averaged.
+
+    Returns:
+        The estimate over C weights, with the mean acceptance rate.
+
+    Reference: Neal (2001), "Annealed importance sampling"; Wu, Burda, Salakhutdinov & Grosse (2017) for decoders.
+    """
+    return _estimate(annealed_chains(log_joint, q, key, num_chains, annealing=annealing))
+
+
+def annealed_chains(
+    log_joint: LogDensity,
+    q: Distributions,
+    key: PRNGKey,
+    num_chains: int,
+    *,
+    annealing: Annealing = DEFAULT_ANNEALING,
+) -> AnnealedChains:
+    """Chains that go from `q` to the posterior, with the weights of `annealed_importance_sampling`.
 
     Each chain starts at a draw of `q`, the prior or a fit, and makes one transition of Hamiltonian Monte Carlo at every
     temperature between the ends, on latents made unconstrained by `biject_to`. All chains run side by side in one
@@ -52,58 +108,21 @@ def annealed_importance_sampling(
         q: the start: a distribution or a pytree of independent ones.
         key: consumed.
         num_chains: C, at least 2.
-        num_temperatures: T, with both ends. 2 is importance sampling without transitions.
-        schedule: `linear`, `sigmoid` or `geometric`, or a function of T.
-        num_leapfrog_steps: of a transition, each one gradient of the log joint.
-        step_size: of a leapfrog step in unconstrained units. By default pilot chains, which are thrown away, find one
-            for every temperature, and the scale of every direction: settings that do not depend on the chains they are
-            used for leave the weights unbiased.
-
-    Returns:
-        The estimate over C weights, with the mean acceptance rate.
+        annealing: temperatures and transitions.
 
     Raises:
         TypeError: a leaf of `q` is not a distribution, or not a continuous one.
-        ValueError: fewer than 2 chains or temperatures, no leapfrog step, a step size that is not positive, a schedule
-            that does not rise from 0 to 1, or a batch shape.
-
-    Reference: Neal (2001), "Annealed importance sampling"; Wu, Burda, Salakhutdinov & Grosse (2017) for decoders.
+        ValueError: fewer than 2 chains, or a batch shape.
     """
-    chains = annealed_chains(
-        log_joint,
-        q,
-        key,
-        num_chains,
-        num_temperatures=num_temperatures,
-        schedule=schedule,
-        num_leapfrog_steps=num_leapfrog_steps,
-        step_size=step_size,
-    )
-    return _estimate(chains)
-
-
-def annealed_chains(
-    log_joint: LogDensity,
-    q: Distributions,
-    key: PRNGKey,
-    num_chains: int,
-    *,
-    num_temperatures: int = 100,
-    schedule: Schedule = sigmoid,
-    num_leapfrog_steps: int = 5,
-    step_size: float | None = None,
-) -> AnnealedChains:
-    """The chains of `annealed_importance_sampling` themselves, with the same arguments and errors."""
-    _check(num_chains, num_leapfrog_steps, step_size)
-    temperatures = temperatures_of(schedule, num_temperatures)
+    _check_num_chains(num_chains)
     return _from_proposal(
         as_partial(log_joint),
         q,
         key,
-        temperatures,
-        step_size,
+        annealing.temperatures,
+        annealing.step_size,
         num_chains=num_chains,
-        num_leapfrog_steps=num_leapfrog_steps,
+        num_leapfrog_steps=annealing.num_leapfrog_steps,
     )
 
 
@@ -113,10 +132,7 @@ def reverse_annealing(
     posterior_samples: Latents,
     key: PRNGKey,
     *,
-    num_temperatures: int = 100,
-    schedule: Schedule = sigmoid,
-    num_leapfrog_steps: int = 5,
-    step_size: float | None = None,
+    annealing: Annealing = DEFAULT_ANNEALING,
 ) -> EvidenceEstimate:
     """log p(x) from chains that go from exact samples of the posterior back to `q`.
 
@@ -126,23 +142,27 @@ def reverse_annealing(
         their data is enough; samples that are correlated make the error too small.
 
     Args:
-        log_joint, q, key, num_temperatures, schedule, num_leapfrog_steps, step_size: as for
-            `annealed_importance_sampling`. The schedule is run backwards.
+        log_joint, q, key: as for `annealed_chains`.
         posterior_samples: with the structure of `q`, each leaf [C, ...].
+        annealing: temperatures and transitions, run backwards.
 
     Returns:
         The estimate over C inverse weights, with the mean acceptance rate.
 
     Raises:
-        TypeError, ValueError: as for `annealed_importance_sampling`.
+        TypeError, ValueError: as for `annealed_chains`.
 
     Reference: Grosse, Ghahramani & Adams (2015), "Sandwiching the marginal likelihood using bidirectional Monte Carlo".
     """
-    num_chains = len(jax.tree.leaves(posterior_samples)[0])
-    _check(num_chains, num_leapfrog_steps, step_size)
-    temperatures = temperatures_of(schedule, num_temperatures)[::-1]
+    _check_num_chains(len(jax.tree.leaves(posterior_samples)[0]))
     chains = _from_posterior(
-        as_partial(log_joint), q, posterior_samples, key, temperatures, step_size, num_leapfrog_steps=num_leapfrog_steps
+        as_partial(log_joint),
+        q,
+        posterior_samples,
+        key,
+        annealing.temperatures[::-1],
+        annealing.step_size,
+        num_leapfrog_steps=annealing.num_leapfrog_steps,
     )
     inverse = _estimate(chains)
     return inverse._replace(log_evidence=-inverse.log_evidence)
@@ -153,7 +173,7 @@ def _from_proposal(
     log_joint: Partial,
     q: Distributions,
     key: PRNGKey,
-    temperatures: Temperatures,
+    temperatures: Float[Array, " T"],
     step_size: Scalar | float | None,
     *,
     num_chains: int,
@@ -175,7 +195,7 @@ def _from_posterior(
     q: Distributions,
     samples: Latents,
     key: PRNGKey,
-    temperatures: Temperatures,
+    temperatures: Float[Array, " T"],
     step_size: Scalar | float | None,
     *,
     num_leapfrog_steps: int,
@@ -192,22 +212,18 @@ def _from_posterior(
     return annealed(backwards, start, Transitions(*(setting[::-1] for setting in transitions)))
 
 
-def _drawn(path: Path, q: Distributions, key: PRNGKey, number: int) -> Vectors:
+def _drawn(path: GeometricPath, q: Distributions, key: PRNGKey, number: int) -> Vectors:
     return jax.vmap(path.unconstrain)(distributions.sample(q, key, number))
 
 
 @jax.jit
 def _estimate(chains: AnnealedChains) -> EvidenceEstimate:
-    estimate = estimate_from(chains.log_weights)
+    estimate = estimate_from_weights(chains.log_weights)
     if not chains.acceptance_rate.size:
         return estimate
     return estimate._replace(acceptance_rate=chains.acceptance_rate.mean())
 
 
-def _check(num_chains: int, num_leapfrog_steps: int, step_size: float | None) -> None:
+def _check_num_chains(num_chains: int) -> None:
     if num_chains < 2:
         raise ValueError(f"num_chains must be at least 2, got {num_chains}: an error needs two")
-    if num_leapfrog_steps < 1:
-        raise ValueError(f"num_leapfrog_steps must be at least 1, got {num_leapfrog_steps}: raise it")
-    if step_size is not None and not 0 < step_size < math.inf:
-        raise ValueError(f"step_size must be positive and finite, got {step_size}: change it, or leave it out")

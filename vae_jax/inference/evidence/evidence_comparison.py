@@ -6,7 +6,7 @@ from typing import Literal
 
 import jax
 
-from vae_jax.inference.evidence.annealing import annealed_importance_sampling
+from vae_jax.inference.evidence.annealing import Annealing, annealed_importance_sampling
 from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate
 from vae_jax.inference.evidence.importance_sampling import (
     importance_sampling,
@@ -19,7 +19,7 @@ from vae_jax.typing import Distributions, LogDensity, PRNGKey
 
 @dataclass(frozen=True)
 class Budget:
-    """What every estimator may use.
+    """Samples, chains and temperatures that every estimator may use.
 
     Args:
         num_samples: of the prior, of the proposal, and of all replicates of the bound together.
@@ -41,8 +41,7 @@ class Budget:
     start: Literal["prior", "fit"] = "prior"
 
     def __post_init__(self) -> None:
-        least = {"num_bound_samples": 1, "num_chains": 2, "num_temperatures": 2, "num_leapfrog_steps": 1}
-        for name, number in least.items():
+        for name, number in {"num_bound_samples": 1, "num_chains": 2}.items():
             if getattr(self, name) < number:
                 raise ValueError(f"{name} must be at least {number}, got {getattr(self, name)}: raise it")
         if self.num_samples < 2 * self.num_bound_samples:
@@ -52,7 +51,14 @@ class Budget:
             )
         for name, value, known in (("schedule", self.schedule, SCHEDULES), ("start", self.start, ("prior", "fit"))):
             if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value}: choose of these")
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value}: choose another")
+        # What they may be is checked where they are made.
+        _ = self.annealing
+
+    @property
+    def annealing(self) -> Annealing:
+        """Its temperatures and transitions."""
+        return Annealing(self.num_temperatures, SCHEDULES[self.schedule], self.num_leapfrog_steps)
 
 
 ESTIMATES: Mapping[str, str] = {
@@ -95,9 +101,7 @@ def compare_estimates(
             prior if budget.start == "prior" else q,
             keys[2],
             budget.num_chains,
-            num_temperatures=budget.num_temperatures,
-            schedule=SCHEDULES[budget.schedule],
-            num_leapfrog_steps=budget.num_leapfrog_steps,
+            annealing=budget.annealing,
         ),
         "importance_weighted_bound": importance_weighted_bound(
             log_joint,

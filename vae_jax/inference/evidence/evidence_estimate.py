@@ -1,17 +1,19 @@
-"""What is known of an estimate of the log evidence: its error, and whether that error can be believed."""
+"""Estimates of the log evidence, their errors, and whether those errors can be believed."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from vae_jax.inference.diagnostics import reliability_threshold, tail_length, tail_shape
+from vae_jax.inference.diagnostics import fit_tail, reliability_threshold, tail_length
 from vae_jax.typing import Scalar
 
-SMALLEST_EFFECTIVE_SIZE = 10
+SMALLEST_EFFECTIVE_SAMPLE_SIZE = 10
 """Below it the delta method does not hold: the standard error of the log would be over 0.3 nats."""
 
 EVEN_TAIL = 1e-3
@@ -24,7 +26,7 @@ class EvidenceEstimate(NamedTuple):
     log_evidence: Float[Array, "*N"]
     """log p(x) (nats)."""
     log_evidence_se: Float[Array, "*N"]
-    """Of the log (nats), by the delta method: that of the mean weight over the mean weight."""
+    """Standard error of the log (nats), by the delta method: that of the mean weight over the mean weight."""
     effective_sample_size: Float[Array, "*N"]
     """(sum_s w_s)^2 / sum_s w_s^2, from 1 to S."""
     pareto_k: Float[Array, "*N"]
@@ -45,32 +47,52 @@ class WeightSums(NamedTuple):
     total: Scalar
     total_of_squares: Scalar
     top: Float[Array, " T"]
-    """The largest log weights, for the tail."""
+    """The largest log weights in descending order, for the tail."""
+
+    @property
+    def effective_sample_size(self) -> Scalar:
+        """(sum_s w_s)^2 / sum_s w_s^2."""
+        return self.total**2 / self.total_of_squares
 
 
-def no_weights(num_samples: int, dtype: jnp.dtype) -> WeightSums:
-    """The sums before the first of S weights."""
+def no_weights(capacity: int, dtype: jnp.dtype) -> WeightSums:
+    """The sums before the first weight.
+
+    Args:
+        capacity: the most weights that an estimate can be made of: enough of the largest are kept for their tail.
+        dtype: of the log weights.
+    """
     nothing = jnp.asarray(-jnp.inf, dtype)
     zero = jnp.asarray(0, dtype)
-    return WeightSums(nothing, zero, zero, jnp.full(tail_length(num_samples) + 1, nothing))
+    return WeightSums(nothing, zero, zero, jnp.full(tail_length(capacity) + 1, nothing))
 
 
 def with_weights(sums: WeightSums, log_weights: Float[Array, " c"]) -> WeightSums:
     """The sums with more weights, of which minus infinity counts for none."""
+    return with_tail(with_totals(sums, log_weights), log_weights)
+
+
+def with_totals(sums: WeightSums, log_weights: Float[Array, " c"]) -> WeightSums:
+    """The sums with more weights, all but their tail."""
     log_largest = jnp.maximum(sums.log_largest, log_weights.max())
     # Where all weights are zero so far the unit is one.
     unit = jnp.where(jnp.isneginf(log_largest), 0, log_largest)
     before, weights = jnp.exp(sums.log_largest - unit), jnp.exp(log_weights - unit)
-    return WeightSums(
-        log_largest,
-        sums.total * before + weights.sum(),
-        sums.total_of_squares * before**2 + (weights**2).sum(),
-        lax.top_k(jnp.concatenate([sums.top, log_weights]), len(sums.top))[0],
+    return sums._replace(
+        log_largest=log_largest,
+        total=sums.total * before + weights.sum(),
+        total_of_squares=sums.total_of_squares * before**2 + (weights**2).sum(),
     )
 
 
+def with_tail(sums: WeightSums, log_weights: Float[Array, " c"]) -> WeightSums:
+    """The sums whose tail has seen more weights. It may see many at a time, which takes less than a few at a time."""
+    top, _ = lax.top_k(jnp.concatenate([sums.top, log_weights]), len(sums.top))
+    return sums._replace(top=top)
+
+
 @partial(jax.jit, static_argnames="num_samples")
-def estimate_of(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
+def estimate_from_sums(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
     """The log of the mean of S weights whose expectation is the evidence.
 
     The mean weight is unbiased, so its log lies below log p(x) on average, by about half the squared standard error. An
@@ -79,40 +101,33 @@ def estimate_of(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
 
     Args:
         sums: over all weights.
-        num_samples: S, at least 2.
+        num_samples: S, at most the capacity of the sums. The error of one sample is undefined (NaN).
     """
-    effective_size = sums.total**2 / sums.total_of_squares
+    chex.assert_axis_dimension_gteq(sums.top, 0, tail_length(num_samples) + 1)
+    effective_size = sums.effective_sample_size
     # The sum of squared normalised weights is at least 1 / S, but for rounding.
     variance = jnp.maximum(num_samples / effective_size - 1, 0) / (num_samples - 1)
-    pareto_k = shape_of(sums.top, num_samples)
+    pareto_k = pareto_k_of(sums.top[: tail_length(num_samples) + 1], num_samples)
     is_calm = pareto_k <= reliability_threshold(num_samples)
     return EvidenceEstimate(
-        log_evidence=sums.log_largest + jnp.log(sums.total / num_samples),
+        log_evidence=sums.log_largest + jnp.log(sums.total) - math.log(num_samples),
         log_evidence_se=jnp.sqrt(variance),
         effective_sample_size=effective_size,
         pareto_k=pareto_k,
         num_samples=jnp.asarray(num_samples),
-        reliable=is_calm & (effective_size >= SMALLEST_EFFECTIVE_SIZE),
+        reliable=is_calm & (effective_size >= SMALLEST_EFFECTIVE_SAMPLE_SIZE),
         acceptance_rate=jnp.full_like(effective_size, jnp.nan),
     )
 
 
-def shape_of(top: Float[Array, " T"], num_samples: int) -> Scalar:
+def pareto_k_of(top: Float[Array, " T"], num_samples: int) -> Scalar:
     """The Pareto k of S weights from the largest of them, minus infinity for weights that are even but for rounding."""
     is_even = top.max() - lax.top_k(top, tail_length(num_samples) + 1)[0][-1] < EVEN_TAIL
-    return jnp.where(is_even, -jnp.inf, tail_shape(top, num_samples))
+    return jnp.where(is_even, -jnp.inf, fit_tail(top, num_samples).k)
 
 
 @jax.jit
-def estimate_from(log_weights: Float[Array, " S"]) -> EvidenceEstimate:
-    """The estimate from all log weights (nats) at once; see `estimate_of`."""
+def estimate_from_weights(log_weights: Float[Array, " S"]) -> EvidenceEstimate:
+    """The estimate from all log weights (nats) at once; see `estimate_from_sums`."""
     num_samples = log_weights.shape[0]
-    return estimate_of(with_weights(no_weights(num_samples, log_weights.dtype), log_weights), num_samples)
-
-
-def effective_sample_size(log_weights: Float[Array, " S"]) -> Scalar:
-    """How many samples of the target would have the variance that these weighted ones have.
-
-    Reference: Kish (1965).
-    """
-    return 1 / jnp.sum(jax.nn.softmax(log_weights) ** 2)
+    return estimate_from_sums(with_weights(no_weights(num_samples, log_weights.dtype), log_weights), num_samples)

@@ -15,7 +15,7 @@ from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
 Vector = Float[Array, " D"]
 
 
-class Path(NamedTuple):
+class GeometricPath(NamedTuple):
     """Densities from a proposal's, at the temperature 0, to the joint, at 1, over one vector without constraints."""
 
     constrain: Callable[[Vector], Latents]
@@ -32,7 +32,7 @@ class Path(NamedTuple):
         return self.log_start(vector) + temperature * self.log_weight(vector)
 
 
-def path_between(q: Distributions, log_joint: LogDensity) -> Path:
+def path_between(q: Distributions, log_joint: LogDensity) -> GeometricPath:
     """The geometric path from `q` to a joint density, where both are positive.
 
     Supports become unconstrained by NumPyro's `biject_to`. A distribution that does not tell its support has to be
@@ -69,7 +69,7 @@ def path_between(q: Distributions, log_joint: LogDensity) -> Path:
         latents = constrain(vector)
         return jnp.asarray(log_joint(latents) - distributions.log_prob(q, latents))
 
-    return Path(constrain, unconstrain, log_start, log_weight)
+    return GeometricPath(constrain, unconstrain, log_start, log_weight)
 
 
 def _space(name: str, leaf: Any) -> LatentSpace:

@@ -12,13 +12,13 @@ from jaxtyping import Array, Float
 from vae_jax import bounds, distributions
 from vae_jax.bounds.log_weights import log_mean_exp
 from vae_jax.estimators.objective_values import values_at
+from vae_jax.inference.diagnostics import effective_sample_size
 from vae_jax.inference.evidence.evidence_estimate import (
     EvidenceEstimate,
     WeightSums,
-    effective_sample_size,
-    estimate_of,
+    estimate_from_sums,
     no_weights,
-    shape_of,
+    pareto_k_of,
     with_weights,
 )
 from vae_jax.inference.log_density import as_partial
@@ -28,7 +28,7 @@ CHUNK_SIZE = 4096
 """Samples at once, which stay in cache."""
 
 FEWEST_REPLICATES = 10
-"""Of a bound. With fewer its standard error is itself not known to a quarter."""
+"""Replicates of a bound. With fewer its standard error is itself not known to a quarter."""
 
 
 def prior_sampling(
@@ -56,7 +56,7 @@ def prior_sampling(
     """
     _check_sizes(num_samples, chunk_size)
     sums = _from_prior(as_partial(log_likelihood), prior, key, num_samples=num_samples, chunk_size=chunk_size)
-    return estimate_of(sums, num_samples)
+    return estimate_from_sums(sums, num_samples)
 
 
 def importance_sampling(
@@ -82,7 +82,7 @@ def importance_sampling(
     """
     _check_sizes(num_samples, chunk_size)
     sums = _from_proposal(as_partial(log_joint), q, key, num_samples=num_samples, chunk_size=chunk_size)
-    return estimate_of(sums, num_samples)
+    return estimate_from_sums(sums, num_samples)
 
 
 def importance_weighted_bound(
@@ -163,7 +163,7 @@ def _bound(log_weights: Float[Array, "R K"]) -> EvidenceEstimate:
         log_evidence=values.mean(),
         log_evidence_se=values.std(ddof=1) / jnp.sqrt(jnp.asarray(num_replicates, values.dtype)),
         effective_sample_size=effective_size,
-        pareto_k=shape_of(log_weights.ravel(), log_weights.size),
+        pareto_k=pareto_k_of(log_weights.ravel(), log_weights.size),
         num_samples=jnp.asarray(num_samples),
         reliable=jnp.isfinite(values).all() & (num_replicates >= FEWEST_REPLICATES),
         acceptance_rate=jnp.full_like(effective_size, jnp.nan),

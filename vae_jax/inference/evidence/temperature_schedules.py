@@ -11,11 +11,11 @@ Temperatures = Float[np.ndarray, " T"]
 Schedule: TypeAlias = Callable[[int], Temperatures]
 """The number of temperatures, both ends included, to them in rising order."""
 
-STEEPNESS = 4.0
-"""Of the sigmoid: its ends are at sigmoid(-4) and sigmoid(4)."""
+SIGMOID_STEEPNESS = 4.0
+"""The sigmoid's ends are at sigmoid(-4) and sigmoid(4)."""
 
-FIRST = 1e-4
-"""Positive temperature of the geometric schedule."""
+LOWEST_POSITIVE = 1e-4
+"""The lowest positive temperature of the geometric schedule."""
 
 
 def linear(num_temperatures: int) -> Temperatures:
@@ -25,13 +25,13 @@ def linear(num_temperatures: int) -> Temperatures:
 
 def sigmoid(num_temperatures: int) -> Temperatures:
     """Short steps at both ends, where the density changes most (Wu, Burda, Salakhutdinov & Grosse, 2017)."""
-    curve = 1 / (1 + np.exp(-STEEPNESS * np.linspace(-1, 1, num_temperatures)))
+    curve = 1 / (1 + np.exp(-SIGMOID_STEEPNESS * np.linspace(-1, 1, num_temperatures)))
     return _with_exact_ends((curve - curve[0]) / (curve[-1] - curve[0]))
 
 
 def geometric(num_temperatures: int) -> Temperatures:
     """Zero, then equal ratios from 1e-4 to 1, for a start much wider than the posterior (Neal, 2001)."""
-    return _with_exact_ends(np.concatenate([[0.0], np.geomspace(FIRST, 1, num_temperatures - 1)]))
+    return _with_exact_ends(np.concatenate([[0.0], np.geomspace(LOWEST_POSITIVE, 1, num_temperatures - 1)]))
 
 
 def _with_exact_ends(temperatures: Temperatures) -> Temperatures:
@@ -40,7 +40,7 @@ def _with_exact_ends(temperatures: Temperatures) -> Temperatures:
 
 
 SCHEDULES: Mapping[str, Schedule] = {"linear": linear, "sigmoid": sigmoid, "geometric": geometric}
-"""By the names that commands use."""
+"""Schedules by the names that commands use."""
 
 
 def temperatures_of(schedule: Schedule, num_temperatures: int) -> Temperatures:

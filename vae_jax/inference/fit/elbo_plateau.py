@@ -36,7 +36,7 @@ class ElboPlateau:
     A window is flat if its mean is above that of the window before by at most `num_errors` standard errors of the
     difference and `tolerance` nats. The rise is over after `patience` flat windows in a row. Once the ELBO is level a
     window is flat with probability 0.84 at one standard error. One that still rises by 3 standard errors a window is
-    taken for level twice in a row with probability 0.0005 (without a tolerance). A slower rise is not told from none:
+    taken for level twice in a row with probability 0.0005 (without a tolerance). A slower rise looks like none:
     longer windows, or more samples a step, do that.
 
     Args:
@@ -71,5 +71,5 @@ class ElboPlateau:
 
 
 def rise_of(before: WindowMean, now: WindowMean) -> tuple[Scalar, Scalar]:
-    """How far the mean rose (nats), with its standard error."""
+    """The rise of the mean (nats) and its standard error."""
     return now.mean - before.mean, jnp.hypot(now.mean_se, before.mean_se)

@@ -20,7 +20,7 @@ from vae_jax.typing import Distributions, Latents, Parameters, PRNGKey
 
 @runtime_checkable
 class Family(Protocol):
-    """What `fit` asks of a family. Compiled programs are kept for one and the same object."""
+    """The functions of a family that `fit` calls. Compiled programs are kept for one and the same object."""
 
     def init(self, key: PRNGKey, /) -> Parameters:
         """Parameters without constraints to start from."""
@@ -33,7 +33,7 @@ class Family(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class NormalFamily:
-    """Where the families of normals start: at independent ones.
+    """The start of every family of normals: independent ones.
 
     Args:
         supports: a pytree of `Support`, or of NumPyro's constraints for scalars, that has the structure of a sample.
@@ -77,7 +77,7 @@ class MeanFieldNormal(NormalFamily):
     """
 
     def init(self, key: PRNGKey, /) -> Parameters:
-        """At the start."""
+        """Parameters at the start."""
         return self._start(key)
 
     def distribution(self, params: Parameters, /) -> Distributions:
@@ -148,7 +148,7 @@ class LowRankNormal(NormalFamily):
 PARAMETERS: Mapping[Any, Mapping[str, Any]] = {
     PositiveNormal: {"loc": constraints.real, "scale": constraints.positive},
 }
-"""Of distributions that are not made from what their `arg_constraints` names."""
+"""Parameters of distributions that are not made from what their `arg_constraints` names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +190,7 @@ class MeanField:
             _check_start(name, factor)
 
     def init(self, key: PRNGKey, /) -> Parameters:
-        """At the start."""
+        """Parameters at the start."""
         leaves, structure = jax.tree.flatten(self._starts())
         keys = jax.random.split(key, len(leaves))
         moved = [

@@ -25,7 +25,7 @@ from vae_jax.typing import Distributions, Estimator, Latents, LogDensity, Parame
 ADAM = optax.adam(1e-2)
 DEFAULT_CRITERION = ElboPlateau()
 
-DRAWN_TOGETHER = 100
+SAMPLES_AT_ONCE = 100
 """Samples whose log joints are held in memory at once when the fit is judged."""
 
 
@@ -37,7 +37,7 @@ class Fit(NamedTuple):
     params: Parameters
     """Means over the steps of the last window, without constraints."""
     elbo: float
-    """Of the posterior (nats), from fresh samples and all data."""
+    """The posterior's ELBO (nats), from fresh samples and all data."""
     elbo_se: float
     """Its standard error."""
     pareto_k: float
@@ -46,7 +46,7 @@ class Fit(NamedTuple):
     elbo_history: Float[np.ndarray, " T"]
     """The estimate (nats) that each step made."""
     window_means: Float[np.ndarray, " W"]
-    """Of the history, window by window."""
+    """Means of the history, window by window."""
     window_mean_ses: Float[np.ndarray, " W"]
     """Standard errors of those."""
     num_steps: int
@@ -54,15 +54,15 @@ class Fit(NamedTuple):
     converged: bool
     """Whether the rise of the ELBO was over, by the rule."""
     rise: float
-    """Of the ELBO from the last window but one to the last (nats)."""
+    """The ELBO's rise from the last window but one to the last (nats)."""
     rise_se: float
     """Its standard error: a smaller rise a window would not be seen."""
     restart_elbos: Float[np.ndarray, " R"]
-    """Of every restart (nats), all from the same fresh samples' noise. NaN where one failed."""
+    """The ELBO of every restart (nats), all from the same fresh samples' noise. NaN where one failed."""
     restart_elbo_ses: Float[np.ndarray, " R"]
     """Their standard errors."""
     restart_params: Parameters
-    """Of every restart: `params` with an axis [R] before the others."""
+    """Every restart's `params`, with an axis [R] before the others."""
     best_restart: int
     """The number of the one that was kept."""
 
@@ -159,7 +159,7 @@ def fit(
         rule=rule,
         stops=stopping is not None,
     )
-    num_groups = -(-num_final_samples // DRAWN_TOGETHER)
+    num_groups = -(-num_final_samples // SAMPLES_AT_ONCE)
     judge = partial(_log_weights, target, family=family, num_groups=num_groups)
     logs = np.array(judge(climbs.average, key_choice), np.float64)
     logs[~np.isfinite(logs).all(1)] = np.nan
@@ -214,7 +214,7 @@ def _log_weights(target: Any, params: Parameters, key: PRNGKey, *, family: Famil
 
     def of_restart(params: Parameters) -> Float[Array, " S"]:
         q = family.distribution(params)
-        return lax.map(lambda key: bounds.log_weights(target, q, key, DRAWN_TOGETHER), keys).ravel()
+        return lax.map(lambda key: bounds.log_weights(target, q, key, SAMPLES_AT_ONCE), keys).ravel()
 
     return lax.map(of_restart, params)
 

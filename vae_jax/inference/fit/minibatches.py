@@ -34,7 +34,7 @@ class Minibatched:
         lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
         if len(lengths) != 1 or lengths & {(), (0,)}:
             raise ValueError(
-                f"data must be arrays of one length, with an example a row, got lengths {sorted(lengths)}: mend them"
+                f"data must be arrays of one length, with an example a row, got lengths {sorted(lengths)}: match them"
             )
         ((length,),) = lengths
         if not 1 <= batch_size <= length:

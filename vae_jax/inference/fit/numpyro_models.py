@@ -16,12 +16,12 @@ from vae_jax.typing import Latents, LogDensity, Scalar
 
 
 class NumPyroTarget(NamedTuple):
-    """What `fit` and a family take."""
+    """A model's log joint for `fit`, and its supports for a family."""
 
     log_joint: LogDensity
     """A dict of the latents, in their own spaces, by the names of their sites, to log p(x, z) (nats)."""
     supports: dict[str, Support]
-    """By the same names."""
+    """Supports of the latents by the same names."""
 
 
 def numpyro_log_joint(model: Callable[..., Any], *args: Any, **kwargs: Any) -> NumPyroTarget:

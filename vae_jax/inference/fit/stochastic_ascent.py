@@ -10,7 +10,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from vae_jax import bounds
+from vae_jax.bounds import elbo
 from vae_jax.inference.fit.elbo_plateau import ElboPlateau, WindowMean, window_mean
 from vae_jax.inference.fit.families import Family
 from vae_jax.inference.fit.minibatches import Minibatched
@@ -18,7 +18,7 @@ from vae_jax.typing import Estimator, LogDensity, Parameters, PRNGKey, Scalar
 
 
 class Step(NamedTuple):
-    """How one step is made."""
+    """One step's optimizer and estimate of the ELBO."""
 
     optimizer: optax.GradientTransformation
     num_samples: int
@@ -31,7 +31,7 @@ class AscentState(NamedTuple):
     params: Parameters
     optimizer_state: Any
     average: Parameters
-    """Of the parameters over the last window."""
+    """Means of the parameters over the last window."""
     history: Float[Array, "V W"]
     means: Float[Array, " V"]
     errors: Float[Array, " V"]
@@ -54,7 +54,7 @@ def ascend_all(
     rule: ElboPlateau,
     stops: bool,
 ) -> AscentState:
-    """As many restarts as keys, each for at most `num_windows` windows, or until the rule ends it where it `stops`."""
+    """One restart a key, each for at most `num_windows` windows, or until the rule ends it where it `stops`."""
 
     def climb(key: PRNGKey) -> AscentState:
         key_start, key_steps = jax.random.split(key)
@@ -139,6 +139,6 @@ def _loss(target: Any, family: Family, step: Step) -> Callable[[Parameters, PRNG
 
     def of_log_joint(log_joint: LogDensity, params: Parameters, key: PRNGKey) -> Scalar:
         q = family.distribution(params)
-        return -bounds.elbo(log_joint, q, key, step.num_samples, estimator=step.estimator)
+        return -elbo(log_joint, q, key, step.num_samples, estimator=step.estimator)
 
     return of_batch if isinstance(target, Minibatched) else partial(of_log_joint, target)

@@ -12,23 +12,23 @@ from vae_jax.typing import Scalar
 
 @dataclass(frozen=True)
 class FactorialApproximation:
-    """Laplace's approximation of N!, which is Stirling's, beside the exact value."""
+    """Laplace's approximation of N!, which is Stirling's, and the exact value."""
 
     number: int
     """N."""
     mode: float
-    """Of exp(N log t - t), which is N."""
+    """The mode of exp(N log t - t), which is N."""
     scale: float
-    """Of the Gaussian at the mode, which is sqrt(N)."""
+    """The standard deviation of the Gaussian at the mode, which is sqrt(N)."""
     log_approximation: float
-    """Of N!, in nats."""
+    """The approximate log N! (nats)."""
     log_factorial: float
     error: float
-    """Of the logarithm: 1 / (12 N) - 1 / (360 N^3) + ..."""
+    """The error of the logarithm: 1 / (12 N) - 1 / (360 N^3) + ..."""
     scaled_error: float
     """The error times 12 N, which is 1 but for 1 / (30 N^2)."""
     resolution: float
-    """What rounding may make of the error."""
+    """The largest error that rounding may make (nats)."""
     reliable: bool
     """Rounding is under 5% of the error."""
     num_steps: int

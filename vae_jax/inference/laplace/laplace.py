@@ -14,14 +14,23 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool
 
 from vae_jax import distributions
-from vae_jax.inference.laplace.newton import Matrix, NewtonPath, Point, Vector, ascend, check_arrival, check_start, look
+from vae_jax.inference.laplace.newton import (
+    Matrix,
+    NewtonPath,
+    Point,
+    Vector,
+    ascend,
+    check_arrival,
+    check_start,
+    point_at,
+)
 from vae_jax.typing import LogDensity, Parameters, PRNGKey, Scalar
 
 PROBE = 0.01
 """Posterior standard deviations about the mode in which the density has to be finite."""
 
 LARGEST_CHANGE = 0.1
-"""Of the precision, relative, over the last step: at a maximum the steps have become too small to change it."""
+"""The precision's largest relative change over the last step: at a maximum the steps are too small to change it."""
 
 
 class LaplaceApproximation(NamedTuple):
@@ -38,7 +47,7 @@ class LaplaceApproximation(NamedTuple):
     log_evidence: Scalar
     """Logarithm of the density's integral (nats): of the marginal likelihood, if the density is a joint one."""
     num_steps: int
-    """That led to the mode."""
+    """The number of steps to the mode."""
 
     @property
     def marginal_scale(self) -> Parameters:
@@ -123,7 +132,7 @@ class _Outcome(NamedTuple):
     climb: NewtonPath
     has_converged: Bool[Array, ""]
     is_surrounded: Bool[Array, ""]
-    """By points with a finite density."""
+    """Whether the density is finite at the probes around the mode."""
     mode: Parameters
     posterior: dist.MultivariateNormal
     precision: Matrix
@@ -132,6 +141,7 @@ class _Outcome(NamedTuple):
 
 
 def _compiled(log_density: LogDensity) -> Callable[[Parameters, int, float], _Outcome]:
+    # A program of its own sees what a plain function reads now, and goes with it: `as_partial` would keep both.
     if isinstance(log_density, Partial):
         return lambda *arguments: _approximate_once(log_density, *arguments)
     return jax.jit(lambda *arguments: _approximate(log_density, *arguments))
@@ -143,10 +153,10 @@ def _approximate(log_density: LogDensity, start: Parameters, max_steps: Any, tol
     def density(position: Vector) -> Scalar:
         return jnp.asarray(log_density(unravel(position)))
 
-    first = look(density, vector)
+    first = point_at(density, vector)
     climb = ascend(density, first, max_steps, tolerance)
     found = climb.point
-    polished = look(density, found.position + found.step)
+    polished = point_at(density, found.position + found.step)
     is_better = jnp.isfinite(polished.value) & (polished.decrement <= found.decrement)
     best = jax.tree.map(lambda new, old: jnp.where(is_better, new, old), polished, found)
     precision = _precision(best)

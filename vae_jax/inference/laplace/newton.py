@@ -19,7 +19,7 @@ SUFFICIENT = 1e-4
 """Share of the gain that a gradient promises which a step has to make."""
 
 SHORTEST_FRACTION = 2.0**-60
-"""Of a Newton step."""
+"""The smallest fraction of a Newton step that is tried."""
 
 MANY_BLOCKED = 10
 """Steps in a row that were cut short where the density is not finite: a way to the boundary rather than a detour."""
@@ -70,7 +70,7 @@ def ascend(density: Callable[[Vector], Scalar], first: Point, max_steps: Any, to
         moved = point.position + trial.fraction * point.step
         gains_nothing = (trial.fraction < 1) & (trial.value <= point.value)
         return NewtonPath(
-            point=look(density, jnp.where(trial.is_accepted, moved, point.position)),
+            point=point_at(density, jnp.where(trial.is_accepted, moved, point.position)),
             num_steps=climb.num_steps + 1,
             num_blocked=jnp.where(trial.is_blocked, climb.num_blocked + 1, 0),
             has_stalled=~trial.is_accepted | gains_nothing,
@@ -99,8 +99,8 @@ def _search(density: Callable[[Vector], Scalar], point: Point) -> _Trial:
     )
 
 
-def look(density: Callable[[Vector], Scalar], position: Vector) -> Point:
-    """What is known of the density at a position."""
+def point_at(density: Callable[[Vector], Scalar], position: Vector) -> Point:
+    """The density, its derivatives and the Newton step at a position."""
     value, gradient = jax.value_and_grad(density)(position)
     hessian = jax.hessian(density)(position)
     step, decrement = _newton_step(position, gradient, hessian)

@@ -1,1 +1,1 @@
-"""What is made of a trained model: scores, likelihoods, images, the noise of its gradient."""
+"""Results of a trained model: scores, likelihoods, images, the noise of its gradient."""

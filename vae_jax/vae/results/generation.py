@@ -1,4 +1,4 @@
-"""What a trained model makes: samples, reconstructions, codes, its manifold and paths between images.
+"""A trained model's samples, reconstructions, codes, manifold and paths between images.
 
 Images come out as [N, *shape] on a scale from 0 (black) to 1, which a Gaussian likelihood may leave. They go in as
 `vae_jax.vae.data.visible_images.visible_images` gives them: as the model sees them, flat, times 255.
@@ -43,7 +43,7 @@ class Samples(NamedTuple):
 
     images: Float[Array, "N ..."]
     latents: Any
-    """As the model has them: [N, D], or `TwoLayers` of a hierarchical one."""
+    """Latents [N, D], or `TwoLayers` of a hierarchical model."""
 
 
 def sample_images(trained: TrainedModel, key: PRNGKey, num_images: int, *, pixels: PixelRule = mean_pixels) -> Samples:
@@ -145,7 +145,7 @@ def has_manifold(trained: TrainedModel) -> bool:
 def interpolate(
     trained: TrainedModel, first: UInt8[np.ndarray, "R X"], second: UInt8[np.ndarray, "_ X"], num_steps: int
 ) -> Float[Array, "R S ..."]:
-    """From each first image to its second one: the original, a straight path of latents, the other original.
+    """Paths from each first image to its second one: the original, a straight path of latents, the other original.
 
     The path is of mean images and goes from the mean of q(z|first) to that of q(z|second), so that the second and the
     last but one are the reconstructions.

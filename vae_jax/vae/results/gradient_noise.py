@@ -1,4 +1,4 @@
-"""How much of a trained model's stochastic gradient is signal, layer by layer."""
+"""Signal and noise of a trained model's stochastic gradient, layer by layer."""
 
 import math
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from vae_jax.vae.models.vae import Params
 from vae_jax.vae.training.objectives import DivergenceWeights, batch_terms
 
 NUM_GROUPS = 10
-"""Of replicates, which the standard errors are jackknifed over."""
+"""Groups of replicates that the standard errors are jackknifed over."""
 
-ALL = "all"
+ALL_LAYERS = "all"
 """The name of all layers together."""
 
 
@@ -86,7 +86,7 @@ def noise_by_layer(
         key: consumed.
         num_replicates: a multiple of ten; draws of the gradient.
         mesh: devices that replicates are sharded over.
-        on_progress: is told the share that is done.
+        on_progress: called with the share that is done.
 
     Raises:
         ValueError: another number of replicates.
@@ -114,7 +114,7 @@ def _by_layer(trees: list[Params]) -> dict[str, Float[np.ndarray, "G P"]]:
             layer = ".".join(str(part.key) for part in path[:-1] or path)
             layers.setdefault(layer, [[] for _ in trees])[number].append(np.ravel(leaf).astype(float))
     found = {layer: np.stack([np.concatenate(leaves) for leaves in groups]) for layer, groups in layers.items()}
-    return found | {ALL: np.concatenate(list(found.values()), axis=1)}
+    return found | {ALL_LAYERS: np.concatenate(list(found.values()), axis=1)}
 
 
 def _layer_noise(
@@ -150,7 +150,7 @@ def _jackknifed(left_out: Float[np.ndarray, "G ..."]) -> Any:
 
 
 def _error_of_root(square: float, error: float) -> float:
-    """By the delta method."""
+    """The standard error of a root, by the delta method."""
     return float(error / (2 * np.sqrt(square))) if square else 0.0
 
 

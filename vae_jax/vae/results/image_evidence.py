@@ -59,7 +59,7 @@ def image_evidence(
         images: as the model sees them, times 255.
         key: consumed; each image has a split of its own.
         budget: of samples, chains and temperatures, for an image.
-        on_progress: is told the share of the images that is done.
+        on_progress: called with the share of the images that is done.
 
     Returns:
         By the names of `vae_jax.inference.evidence.ESTIMATES`, estimates with a leading axis of images.

@@ -1,7 +1,10 @@
 """log p(x) of images under a trained model, by importance sampling from q(z|x)."""
 
+import math
+import time
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,28 +13,37 @@ from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
 from vae_jax.bounds import log_weights
+from vae_jax.inference.evidence.evidence_estimate import (
+    EvidenceEstimate,
+    WeightSums,
+    estimate_from_sums,
+    no_weights,
+    with_tail,
+    with_totals,
+)
 from vae_jax.typing import PRNGKey, Scalar
 from vae_jax.vae.data.binarization import WHITE
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.models.vae import VAE, Params
-
-
-class LogMarginals(NamedTuple):
-    """Importance-sampling estimates of log p(x) of N images (nats)."""
-
-    log_marginal: Float[Array, " N"]
-    """log 1/k sum_i w_i, which on average lies below log p(x)."""
-    effective_sample_size: Float[Array, " N"]
-    """(sum_i w_i)^2 / sum_i w_i^2, from 1 to k."""
-    standard_error: Float[Array, " N"]
-    """Monte Carlo error of each estimate by the delta method, sqrt(1 / ESS - 1 / k)."""
-
+from vae_jax.vae.results.trained_model import TrainedModel
 
 SAMPLES_AT_ONCE = 1000
 """Importance samples of an image at once: logits of so many rows stay in cache."""
 
+CHUNKS_A_GROUP = 16
+"""Chunks of samples whose largest weights are found together: selecting them takes about as long for one chunk."""
 
-def log_marginals(
+LEAST_CAPACITY = 2**17
+"""Samples that one compiled program serves: it keeps the largest weights of so many, 1,087 an image."""
+
+IMAGES_A_CALL = 100
+"""Images of a call of `image_log_evidence`, after which progress is reported."""
+
+TIMED_SECONDS, TIMED_SHARE = 0.5, 0.1
+"""Timing stops after so many seconds or this share of the work, whichever comes first."""
+
+
+def image_log_evidence(
     architecture: Architecture,
     params: Params,
     images: UInt8[Array | np.ndarray, "N X"],
@@ -39,28 +51,132 @@ def log_marginals(
     *,
     num_importance_samples: int = 5000,
     num_images: int | None = None,
-) -> LogMarginals:
+) -> EvidenceEstimate:
     """log p(x) of each image by importance sampling from q(z|x), in memory that does not grow with the samples.
 
-    One compiled program serves every number of samples that is not below `SAMPLES_AT_ONCE`, and every `num_images`.
+    See `image_weight_sums` for what is compiled when. The small program that makes estimates of the sums is compiled
+    once for each number of samples.
 
     Args:
         architecture: of the model.
         params: of the model.
         images: as the model sees them, times 255.
         key: consumed.
-        num_importance_samples: k.
-        num_images: only the first so many are computed, by default all. Of the others the result holds zeros.
+        num_importance_samples: k. With one the error is undefined.
+        num_images: only the first so many are computed, by default all. The others have a `log_evidence` of minus
+            infinity, as without any weight.
+
+    Returns:
+        Estimates with an axis of images.
 
     Reference: Burda, Grosse & Salakhutdinov (2016), section 5.
     """
+    sums = image_weight_sums(
+        architecture, params, images, key, num_importance_samples=num_importance_samples, num_images=num_images
+    )
+    return _estimates(sums, num_samples=num_importance_samples)
+
+
+def image_weight_sums(
+    architecture: Architecture,
+    params: Params,
+    images: UInt8[Array | np.ndarray, "N X"],
+    key: PRNGKey,
+    *,
+    num_importance_samples: int,
+    num_images: int | None = None,
+    capacity: int | None = None,
+) -> WeightSums:
+    """Sums of the importance weights of each image, which `image_log_evidence` makes its estimates of.
+
+    One compiled program serves every `num_images`, and every number of samples from `SAMPLES_AT_ONCE` to 131,072. For
+    more there is one for each power of two.
+
+    Args:
+        architecture, params, images, key, num_importance_samples, num_images: as for `image_log_evidence`.
+        capacity: the number of samples whose program is run, by default that of `num_importance_samples`.
+
+    Returns:
+        Sums with an axis of images.
+    """
     num_images = len(images) if num_images is None else num_images
-    size = min(SAMPLES_AT_ONCE, num_importance_samples)
-    return _log_marginals(architecture, params, images, key, num_images, num_importance_samples, size=size)
+    return _weight_sums(
+        architecture, params, images, key, num_images, num_importance_samples,
+        size=min(SAMPLES_AT_ONCE, num_importance_samples),
+        capacity=_power_of_two(capacity or num_importance_samples),
+    )  # fmt: skip
 
 
-@partial(jax.jit, static_argnames=("architecture", "size"))
-def _log_marginals(
+def model_log_evidence(
+    trained: TrainedModel,
+    images: np.ndarray,
+    key: Any,
+    *,
+    num_importance_samples: int,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> EvidenceEstimate:
+    """`image_log_evidence` of one seed's model on any number of images, in calls of equal size.
+
+    Args:
+        trained: of one seed.
+        images: as the model sees them times 255 [N, X].
+        key: consumed.
+        num_importance_samples: k.
+        on_progress: called with the share that is done.
+    """
+    size = min(IMAGES_A_CALL, len(images))
+    parts = []
+    for begin in range(0, len(images), size):
+        part = images[begin : begin + size]
+        padded = np.concatenate([part, np.zeros((size - len(part), images.shape[1]), np.uint8)])
+        result = image_log_evidence(
+            trained.architecture, trained.params, padded, jax.random.fold_in(key, begin),
+            num_importance_samples=num_importance_samples, num_images=len(part),
+        )  # fmt: skip
+        parts.append([leaf[: len(part)] for leaf in jax.device_get(result)])
+        on_progress((begin + len(part)) / len(images))
+    joined: list[Any] = [np.concatenate(leaves) for leaves in zip(*parts, strict=True)]
+    return EvidenceEstimate(*joined)
+
+
+def importance_sampling_seconds(trained: TrainedModel, images: np.ndarray, *, num_importance_samples: int) -> float:
+    """About how long `model_log_evidence` will take, from a chunk of samples of a few images.
+
+    The program that it will run is compiled before, which is not counted.
+    """
+    size = min(IMAGES_A_CALL, len(images))
+    chunk = min(SAMPLES_AT_ONCE, num_importance_samples)
+    num_chunks = len(images) * math.ceil(num_importance_samples / chunk)
+
+    def seconds_of(num_images: int) -> float:
+        begin = time.perf_counter()
+        sums = image_weight_sums(
+            trained.architecture, trained.params, images[:size], jax.random.key(0),
+            num_importance_samples=chunk, num_images=num_images, capacity=num_importance_samples,
+        )  # fmt: skip
+        jax.block_until_ready(sums)
+        return time.perf_counter() - begin
+
+    seconds_of(0)
+    seconds, num_timed, num_images = 0.0, 0, min(10, size)
+    while seconds < TIMED_SECONDS and num_timed < TIMED_SHARE * num_chunks:
+        seconds += seconds_of(num_images)
+        num_timed += num_images
+        num_images = min(2 * num_images, size)
+    return seconds / num_timed * num_chunks
+
+
+def _power_of_two(num_samples: int) -> int:
+    return max(LEAST_CAPACITY, 2 ** (num_samples - 1).bit_length())
+
+
+@partial(jax.jit, static_argnames="num_samples")
+def _estimates(sums: WeightSums, *, num_samples: int) -> EvidenceEstimate:
+    return jax.vmap(partial(estimate_from_sums, num_samples=num_samples))(sums)
+
+
+@partial(jax.jit, static_argnames=("architecture", "size", "capacity"))
+def _weight_sums(
     architecture: Architecture,
     params: Params,
     images: UInt8[Array, "N X"],
@@ -69,51 +185,47 @@ def _log_marginals(
     num_samples: Int[Array, ""],
     *,
     size: int,
-) -> LogMarginals:
+    capacity: int,
+) -> WeightSums:
     model = architecture.bind(params)
+    nothing = no_weights(capacity, jnp.result_type(float))
 
-    def add(number: Array, found: LogMarginals) -> LogMarginals:
+    def add(number: Array, found: WeightSums) -> WeightSums:
         x = images[number].astype(jnp.float32) / WHITE
-        of_image = _log_marginal(model, x, jax.random.fold_in(key, number), num_samples, size)
+        image_key = jax.random.fold_in(key, number)
+        of_image = _sums_of_image(model, x, image_key, num_samples, size=size, nothing=nothing)
         return jax.tree.map(lambda leaf, value: leaf.at[number].set(value), found, of_image)
 
-    start = LogMarginals(*(jnp.zeros(len(images)) for _ in LogMarginals._fields))
+    start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(images), *leaf.shape)), nothing)
     return lax.fori_loop(0, num_images, add, start)
 
 
-class Streamed(NamedTuple):
-    """Sums of importance weights and of their squares, in units of the largest so far."""
-
-    log_largest: Scalar
-    total: Scalar
-    total_of_squares: Scalar
-
-
-def _log_marginal(
-    model: VAE, x: Float[Array, " X"], key: PRNGKey, num_samples: Int[Array, ""], size: int
-) -> LogMarginals:
+def _sums_of_image(
+    model: VAE, x: Float[Array, " X"], key: PRNGKey, num_samples: Int[Array, ""], *, size: int, nothing: WeightSums
+) -> WeightSums:
     q = model.posterior(model.encode(x))
 
     def log_joint(z: Any) -> Scalar:
         return model.log_likelihood(x, z) + model.log_prior(z)
 
-    def add(number: Array, sums: Streamed) -> Streamed:
+    num_chunks = -(-num_samples // size)
+
+    def add_chunk(number: Array, sums: WeightSums) -> tuple[WeightSums, Float[Array, " c"]]:
         log_w = log_weights(log_joint, q, jax.random.fold_in(key, number), size)
         # The last chunk may hold more samples than are asked for.
-        return _added(sums, jnp.where(number * size + jnp.arange(size) < num_samples, log_w, -jnp.inf))
+        log_w = jnp.where(number * size + jnp.arange(size) < num_samples, log_w, -jnp.inf)
+        return with_totals(sums, log_w), log_w
 
-    start = Streamed(jnp.asarray(-jnp.inf), jnp.asarray(0.0), jnp.asarray(0.0))
-    sums = lax.fori_loop(0, -(-num_samples // size), add, start)
-    effective = sums.total**2 / sums.total_of_squares
-    error = jnp.sqrt(jnp.maximum(1 / effective - 1 / num_samples, 0))
-    return LogMarginals(sums.log_largest + jnp.log(sums.total) - jnp.log(num_samples), effective, error)
+    def add_group(group: Array, sums: WeightSums) -> WeightSums:
+        first = group * CHUNKS_A_GROUP
 
+        def add(number: Array, so_far: tuple[WeightSums, Array]) -> tuple[WeightSums, Array]:
+            sums, log_w = add_chunk(number, so_far[0])
+            return sums, so_far[1].at[number - first].set(log_w)
 
-def _added(sums: Streamed, log_w: Float[Array, " c"]) -> Streamed:
-    log_largest = jnp.maximum(sums.log_largest, log_w.max())
-    before, weights = jnp.exp(sums.log_largest - log_largest), jnp.exp(log_w - log_largest)
-    return Streamed(
-        log_largest,
-        sums.total * before + weights.sum(),
-        sums.total_of_squares * before**2 + (weights**2).sum(),
-    )
+        none = jnp.full((CHUNKS_A_GROUP, size), -jnp.inf, nothing.top.dtype)
+        last = jnp.minimum(first + CHUNKS_A_GROUP, num_chunks)
+        sums, of_group = lax.fori_loop(first, last, add, (sums, none))
+        return with_tail(sums, of_group.ravel())
+
+    return lax.fori_loop(0, -(-num_chunks // CHUNKS_A_GROUP), add_group, nothing)

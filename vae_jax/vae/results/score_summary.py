@@ -1,10 +1,9 @@
-"""What summary.json says of a trained model: every number with its error, its split and its binarization."""
+"""A trained model's summary.json: every number with its error, its split and its binarization."""
 
 import json
 import math
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,29 +11,24 @@ import numpy as np
 from scipy import stats
 
 from vae_jax.files import json_ready
-from vae_jax.vae.results.image_likelihood import SAMPLES_AT_ONCE, LogMarginals, log_marginals
+from vae_jax.inference.evidence import EvidenceEstimate
 from vae_jax.vae.results.trained_model import TrainedModel
 from vae_jax.vae.runs.run_folder import RunFolder
 from vae_jax.vae.training.image_scores import Scores, make_score
 from vae_jax.vae.training.many_seeds import seed_keys
 
-IMAGES_A_CALL = 100
-"""Images of a call of `log_marginals`, after which progress is told."""
-
 CONFIDENCE = 0.95
-"""Of the intervals over seeds."""
-
-TIMED_SECONDS, TIMED_SHARE = 0.5, 0.1
-"""At which of the two the part of a likelihood ends that the time of the whole is told from: a share is of that."""
+"""Probability of the intervals over seeds."""
 
 SCORED = ("split", "likelihood", "binarization", "binarization_seed", "num_images", "num_seeds", "step", "checkpoint")
-"""What scores are of: which model on which images."""
+"""Fields that say which model and which images scores are of."""
 
 LIKELIHOOD = (
     "nll", "nll_se", "nll_interval", "nll_by_seed", "nll_monte_carlo_se", "effective_sample_size",
-    "effective_sample_size_min", "num_importance_samples", "evaluation",
+    "effective_sample_size_min", "nll_pareto_k_median", "nll_pareto_k_max", "nll_share_reliable",
+    "num_importance_samples", "evaluation",
 )  # fmt: skip
-"""What only an evaluation finds out, and where it ran."""
+"""Fields that only an evaluation fills in."""
 
 
 def scores_of(trained: TrainedModel, images: np.ndarray, key: Any) -> Scores:
@@ -76,95 +70,48 @@ def _active_by_layer(scores: Scores, layers: Mapping[str, int]) -> dict[str, Any
     return {name: _plain(part.sum(-1)) for name, part in zip(layers, parts, strict=True)}
 
 
-def nll_summary(results: list[LogMarginals]) -> dict[str, Any]:
-    """The negative log-likelihood from the log marginals of each seed's model."""
-    log_marginal = np.stack([np.asarray(result.log_marginal, float) for result in results])
-    errors = np.stack([np.asarray(result.standard_error, float) for result in results])
-    effective = np.stack([np.asarray(result.effective_sample_size, float) for result in results])
+def nll_summary(estimates: Sequence[EvidenceEstimate]) -> dict[str, Any]:
+    """The negative log-likelihood, its errors and how far its estimates can be relied on.
+
+    Args:
+        estimates: those of the same images under each seed's model.
+    """
+    of_seeds: Any = jax.tree.map(lambda *leaves: np.stack(leaves).astype(float), *estimates)
+    log_evidence = of_seeds.log_evidence if len(estimates) > 1 else of_seeds.log_evidence[0]
+    errors = of_seeds.log_evidence_se
     return {
-        **_with_error("nll", -(log_marginal if len(results) > 1 else log_marginal[0])),
+        **_with_error("nll", -log_evidence),
         "nll_monte_carlo_se": float(np.sqrt((errors**2).sum(-1)).mean() / errors.shape[-1]),
-        "effective_sample_size": float(effective.mean()),
-        "effective_sample_size_min": float(effective.min()),
+        "effective_sample_size": float(of_seeds.effective_sample_size.mean()),
+        "effective_sample_size_min": float(of_seeds.effective_sample_size.min()),
+        "nll_pareto_k_median": float(np.median(of_seeds.pareto_k)),
+        "nll_pareto_k_max": float(of_seeds.pareto_k.max()),
+        "nll_share_reliable": float(of_seeds.reliable.mean()),
     }
 
 
 def _with_error(name: str, of_images: np.ndarray) -> dict[str, Any]:
     """The mean over images [N] and its error; of several seeds [S, N], each seed's mean and the interval too."""
-    means = of_images.mean(-1)
     if of_images.ndim == 1:
-        return {name: float(means), f"{name}_se": float(of_images.std(ddof=1) / math.sqrt(of_images.size))}
-    error = means.std(ddof=1) / math.sqrt(len(means))
+        return {name: float(of_images.mean()), f"{name}_se": _mean_se(of_images)}
+    means = of_images.mean(-1)
+    error = _mean_se(means)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * error
     return {
         name: float(means.mean()),
-        f"{name}_se": float(error),
+        f"{name}_se": error,
         f"{name}_interval": [float(means.mean() - half), float(means.mean() + half)],
         f"{name}_by_seed": means.tolist(),
     }
 
 
+def _mean_se(values: np.ndarray) -> float:
+    """The standard error of the mean of independent values."""
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
 def _plain(counts: np.ndarray | np.integer) -> Any:
     return int(counts) if counts.ndim == 0 else counts.tolist()
-
-
-def importance_sampled(
-    trained: TrainedModel,
-    images: np.ndarray,
-    key: Any,
-    *,
-    num_importance_samples: int,
-    on_progress: Callable[[float], None] = lambda _: None,
-) -> LogMarginals:
-    """`log_marginals` of one seed's model on any number of images, in calls of equal size.
-
-    Args:
-        trained: of one seed.
-        images: as the model sees them times 255 [N, X].
-        key: consumed.
-        num_importance_samples: k.
-        on_progress: is told the share that is done.
-    """
-    size = min(IMAGES_A_CALL, len(images))
-    parts = []
-    for begin in range(0, len(images), size):
-        part = images[begin : begin + size]
-        padded = np.concatenate([part, np.zeros((size - len(part), images.shape[1]), np.uint8)])
-        result = log_marginals(
-            trained.architecture, trained.params, padded, jax.random.fold_in(key, begin),
-            num_importance_samples=num_importance_samples, num_images=len(part),
-        )  # fmt: skip
-        parts.append([leaf[: len(part)] for leaf in jax.device_get(result)])
-        on_progress((begin + len(part)) / len(images))
-    joined: list[Any] = [np.concatenate(leaves) for leaves in zip(*parts, strict=True)]
-    return LogMarginals(*joined)
-
-
-def importance_sampling_seconds(trained: TrainedModel, images: np.ndarray, *, num_importance_samples: int) -> float:
-    """About how long `importance_sampled` will take, from a chunk of samples of a few images.
-
-    The program that it will run is compiled before, which is not counted.
-    """
-    size = min(IMAGES_A_CALL, len(images))
-    chunk = min(SAMPLES_AT_ONCE, num_importance_samples)
-    num_chunks = len(images) * math.ceil(num_importance_samples / chunk)
-
-    def seconds_of(num_images: int) -> float:
-        begin = time.perf_counter()
-        result = log_marginals(
-            trained.architecture, trained.params, images[:size], jax.random.key(0),
-            num_importance_samples=chunk, num_images=num_images,
-        )  # fmt: skip
-        jax.block_until_ready(result)
-        return time.perf_counter() - begin
-
-    seconds_of(0)
-    seconds, num_timed, num_images = 0.0, 0, min(10, size)
-    while seconds < TIMED_SECONDS and num_timed < TIMED_SHARE * num_chunks:
-        seconds += seconds_of(num_images)
-        num_timed += num_images
-        num_images = min(2 * num_images, size)
-    return seconds / num_timed * num_chunks
 
 
 def likelihood_before(folder: RunFolder, summary: Mapping[str, Any]) -> dict[str, Any]:

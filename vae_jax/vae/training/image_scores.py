@@ -27,7 +27,7 @@ ACTIVE_VARIANCE = 0.01
 
 
 class Scores(NamedTuple):
-    """Of N images (nats); with several seeds each has a leading axis of them."""
+    """Scores of N images (nats); with several seeds each has a leading axis of them."""
 
     elbo: Float[Array, "*S N"]
     reconstruction: Float[Array, "*S N"]
@@ -41,7 +41,7 @@ class Scores(NamedTuple):
 
     @property
     def active(self) -> Array | np.ndarray:
-        """Which latents are active [D]."""
+        """Whether each latent is active [D]."""
         return self.variance_of_means > ACTIVE_VARIANCE
 
 

@@ -9,21 +9,20 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vae_jax.inference.evidence.geometric_path import Path
+from vae_jax.inference.evidence.geometric_path import GeometricPath
 from vae_jax.typing import Latents, PRNGKey, Scalar
 
 Vectors = Float[Array, "C D"]
-Temperatures = Float[Array, " T"]
 
 TARGET_ACCEPTANCE = 0.8
-"""Of the pilot chains. Beskos et al. (2013) give 0.65 as the best for one long chain; transitions that are rejected
-here cost the weights more."""
+"""Acceptance rate of the pilot chains. Beskos et al. (2013) give 0.65 as the best for one long chain; transitions that
+are rejected here cost the weights more."""
 
 NUM_PILOT_CHAINS = 32
-"""Whose spread is the scale of every direction, known to an eighth."""
+"""Pilot chains, whose spread is the scale of every direction, known to an eighth."""
 
 ADAPTATION_RATE = 1.0
-"""Of the log step size, by the difference of the acceptance from its target."""
+"""Change of the log step size for a difference of one between the acceptance and its target."""
 
 QUARTER_PERIOD = math.pi / 2
 """Length of the path, in standard deviations, after which a Gaussian's position has forgotten where it began."""
@@ -44,18 +43,18 @@ class AnnealedChains(NamedTuple):
     log_weights: Float[Array, " C"]
     """Nats. Their exponentials have the evidence as their expectation."""
     samples: Latents
-    """Where the chains ended, each leaf [C, ...]; with the weights they are samples of the posterior."""
+    """The ends of the chains, each leaf [C, ...]; with the weights they are samples of the posterior."""
     acceptance_rate: Float[Array, " T-2"]
     """Mean over the chains, at every temperature between the ends."""
     step_size: Float[Array, " T-2"]
-    """Of the leapfrog steps, in units of the scales that the pilot chains found, or of 1 where it was given."""
+    """Leapfrog step sizes in units of the scales that the pilot chains found, or of 1 where it was given."""
 
 
 class Route(NamedTuple):
     """The densities that chains go through, and how they move."""
 
-    path: Path
-    temperatures: Temperatures
+    path: GeometricPath
+    temperatures: Float[Array, " T"]
     key: PRNGKey
     num_leapfrog_steps: int
 

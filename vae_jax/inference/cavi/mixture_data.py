@@ -1,0 +1,121 @@
+"""Data as the mixtures read them: points, and events with places and counts."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+from scipy.special import gammaln
+
+from vae_jax.typing import Scalar
+
+
+class Points(NamedTuple):
+    """Points as the normal-Wishart mixture reads them. Build them with `points`."""
+
+    features: Float[Array, "F N"]
+    """The positions about their mean, the elements of their outer squares, and ones."""
+    centre: Float[Array, " D"]
+    """The positions' mean."""
+
+
+def points(positions: ArrayLike) -> Points:
+    """Points from their positions [N, D].
+
+    Raises:
+        ValueError: there are none, or a position is not finite or so large that sums of squares overflow. Rows and
+            columns are numbered from 1.
+    """
+    values = _checked_positions(positions, "point")
+    centred, centre, dtype = _centred(values)
+    squares = (centred.T[:, None] * centred.T[None]).reshape(-1, len(values))
+    features = np.vstack([centred.T, squares, np.ones(len(values))])
+    return Points(jnp.asarray(features, dtype), jnp.asarray(centre, dtype))
+
+
+class LocatedCounts(NamedTuple):
+    """Events as the Gaussian-Poisson mixture reads them. Build them with `located_counts`."""
+
+    features: Float[Array, "D+2 N"]
+    """The positions about their mean, the counts, and ones."""
+    centre: Float[Array, " D"]
+    """The positions' mean."""
+    squared_distance: Scalar
+    """The sum over events of the squared distance from the centre."""
+    log_factorials: Scalar
+    """The sum over events of log s_n!."""
+    num_events: Scalar
+    """N. Where events are sharded over devices the features of one have fewer."""
+
+    @property
+    def positions(self) -> Float[Array, "N D"]:
+        """The places of the events."""
+        return self.features[:-2].T + self.centre[None]
+
+    @property
+    def counts(self) -> Float[Array, " N"]:
+        """Each event's count."""
+        return self.features[-2]
+
+
+def located_counts(positions: ArrayLike, counts: ArrayLike) -> LocatedCounts:
+    """Events from their positions [N, D] and counts [N].
+
+    Raises:
+        ValueError: the shapes do not fit, a position is not finite, a count is no natural number, or either is so
+            large that its sums overflow. Rows and columns are numbered from 1.
+    """
+    values = _checked_positions(positions, "event")
+    numbers = np.asarray(counts, np.float64)
+    if numbers.shape != values.shape[:1]:
+        raise ValueError(
+            f"counts must have shape {values.shape[:1]}, one a position, got {numbers.shape}: correct the data"
+        )
+    for row in np.flatnonzero(~((numbers >= 0) & np.isfinite(numbers) & (numbers == np.floor(numbers))))[:1]:
+        raise ValueError(f"counts must be natural numbers, got {numbers[row]:g} in row {row + 1}: correct the data")
+    centred, centre, dtype = _centred(values)
+    log_factorials = gammaln(numbers + 1).sum()
+    if log_factorials > jnp.finfo(dtype).max:
+        row = numbers.argmax()
+        raise ValueError(
+            f"counts must be small enough for {dtype}, got {numbers[row]:g} in row {row + 1}: correct the data"
+        )
+    features = np.vstack([centred.T, numbers, np.ones(len(values))])
+    sums = ((centred**2).sum(), log_factorials, len(values))
+    return LocatedCounts(
+        jnp.asarray(features, dtype), jnp.asarray(centre, dtype), *(jnp.asarray(x, dtype) for x in sums)
+    )
+
+
+def _checked_positions(positions: ArrayLike, noun: str) -> Float[np.ndarray, "N D"]:
+    values = np.asarray(positions, np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"positions must be N rows of D numbers, got shape {values.shape}: give at least one {noun}")
+    for row, column in np.argwhere(~np.isfinite(values))[:1]:
+        raise ValueError(
+            f"positions must be finite, got {values[row, column]} in row {row + 1}, column {column + 1}: leave it out"
+        )
+    return values
+
+
+def _centred(positions: Float[np.ndarray, "N D"]) -> tuple[Float[np.ndarray, "N D"], Float[np.ndarray, " D"], Any]:
+    """Positions about their mean, the mean, and the type that both are kept in.
+
+    They are centred in double precision: far from the origin single precision would have few digits left for the
+    differences.
+
+    Raises:
+        ValueError: their squares add up to more than the type can hold.
+    """
+    centre = positions.mean(0)
+    centred, dtype = positions - centre, jnp.result_type(float)
+    with np.errstate(over="ignore"):
+        total = (centred**2).sum()
+    if not total < jnp.finfo(dtype).max:
+        row, column = np.unravel_index(np.abs(centred).argmax(), centred.shape)
+        raise ValueError(
+            f"positions must be near enough to each other for {dtype}, got one {np.abs(centred[row, column]):g} from "
+            f"their mean in row {row + 1}, column {column + 1}: change its unit"
+        )
+    return centred, centre, dtype
