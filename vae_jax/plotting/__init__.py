@@ -5,11 +5,12 @@ from vae_jax.plotting.diagnostics import calibration_histograms, importance_tail
 from vae_jax.plotting.elbo_gap import bound_gap
 from vae_jax.plotting.estimators_side_by_side import boxes_by_estimator, std_by_estimator
 from vae_jax.plotting.evidence import evidence_by_image, evidence_by_latents
-from vae_jax.plotting.fit import poisson_gamma_fit, regression_fit
+from vae_jax.plotting.fit import fitted_pair
 from vae_jax.plotting.image_grids import image_grid, interpolation, manifold, reconstructions
 from vae_jax.plotting.kl_by_latent import kl_by_latent, kl_by_rank
 from vae_jax.plotting.laplace import factorial_errors
 from vae_jax.plotting.latent_scatter import latent_scatter
+from vae_jax.plotting.regress import regression_fit
 from vae_jax.plotting.style import COLOURS, MARKERS, STYLE
 from vae_jax.plotting.training_curves import training_curves
 from vae_jax.plotting.variance import replicate_boxes, signal_to_noise_by_layer, std_by_samples
@@ -28,6 +29,7 @@ __all__ = [
     "evidence_by_image",
     "evidence_by_latents",
     "factorial_errors",
+    "fitted_pair",
     "image_grid",
     "importance_tail",
     "interpolation",
@@ -36,7 +38,6 @@ __all__ = [
     "latent_scatter",
     "manifold",
     "moment_differences",
-    "poisson_gamma_fit",
     "reconstructions",
     "regression_fit",
     "replicate_boxes",
