@@ -349,6 +349,15 @@ def test_help_fits_the_terminal(monkeypatch, capsys):
         assert words or len(lines) < 60
 
 
+def test_a_script_for_completion_is_left_as_it_is(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["--tyro-print-completion", "bash"])
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) > 80
+    subprocess.run(["bash", "-n"], input=output, text=True, check=True)
+
+
 def test_the_list_of_commands_has_the_first_sentence_of_each(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])

@@ -31,8 +31,10 @@ def parse(arguments: Sequence[str]) -> Any:
     if first not in COMMANDS and not first.startswith(("-h", "--help", "--tyro-")):
         raise Misuse(f"the command must be one of {', '.join(COMMANDS)}, got {first}: vae-jax --help explains each")
     errors = io.StringIO()
+    # The lines of a script for a shell's completion must stay whole.
+    output = contextlib.nullcontext() if first.startswith("--tyro-") else _wrapped_output()
     try:
-        with _wrapped_output(), contextlib.redirect_stderr(errors):
+        with output, contextlib.redirect_stderr(errors):
             command, unknown = _parsed(arguments or ["--help"])
     except SystemExit as exit_:
         if exit_.code in (0, None):
