@@ -14,7 +14,15 @@ import vae_jax
 
 ROOT = Path(__file__).parents[1]
 
-PAIRS = {"diagnostics.py", "evidence.py", "fit.py", "gradient_noise.py", "image_evidence.py", "laplace.py", "variance.py"}
+PAIRS = {
+    "diagnostics.py",
+    "evidence.py",
+    "fit.py",
+    "gradient_noise.py",
+    "image_evidence.py",
+    "laplace.py",
+    "variance.py",
+}
 """File names that stand in several folders because they show one thing: what it is, its command and its figure."""
 
 
@@ -134,7 +142,9 @@ def test_a_package_is_not_imported_through_its_face_from_within():
         faces = {module_of(parent / "__init__.py") for parent in file.parents if parent.parts}
         for module, name in imported(file):
             is_module = f"{module}.{name}" in modules()
-            assert module not in faces or is_module, f"{file} imports {name} from {module}, a package that it is part of"
+            assert module not in faces or is_module, (
+                f"{file} imports {name} from {module}, a package that it is part of"
+            )
 
 
 def test_a_file_name_stands_for_one_thing():

@@ -20,12 +20,12 @@ class Range:
         open_least, open_most: whether an end itself is excluded.
     """
 
-    least: float = -math.inf
-    most: float = math.inf
+    least: int | float = -math.inf
+    most: int | float = math.inf
     open_least: bool = False
     open_most: bool = False
 
-    def __contains__(self, number: float) -> bool:
+    def __contains__(self, number: int | float) -> bool:
         above = number > self.least if self.open_least else number >= self.least
         below = number < self.most if self.open_most else number <= self.most
         return above and below

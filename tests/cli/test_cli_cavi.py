@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vae_jax.cli import main
-from vae_jax.cli.csv_columns import read_columns
+from vae_jax.cli.csv_numbers import read_columns
 from vae_jax.cli.misuse import Misuse
 
 GOOD = "name,east,north,felt\n" + "".join(
@@ -261,23 +261,24 @@ MISUSES = {
     "GOOD --num-components 3:1": "got 3:1",
     "GOOD --num-components many": "got many",
     "GOOD --weights 0.5 0.5 --weight-concentration 1": "must not both be given",
-    "GOOD --degrees 3": "--degrees must go with --model normal-wishart, got --model gaussian-poisson",
+    "GOOD --degrees 3": "--degrees applies to --model normal-wishart, got --model gaussian-poisson",
     "GOOD --model gaussian": "--model must be one of gaussian-poisson, normal-wishart, got gaussian",
-    "GOOD --model normal-wishart": "--count must go with --model gaussian-poisson",
+    "GOOD --model normal-wishart": "--count applies to --model gaussian-poisson, got --model normal-wishart",
+    "--simulate 9 --model normal-wishart": "--simulate applies to --model gaussian-poisson, got --model normal-wishart",
     "GOOD --seed -1": "--seed must be from 0",
-    "--simulate 0": "--simulate must be at least 1 event",
+    "GOOD --num-restarts 0": "--num-restarts must be at least 1, got 0",
+    "GOOD --dtype float16": "--dtype must be one of float32, float64, got float16",
+    "--simulate 0": "--simulate must be at least 1, got 0",
     "--simulate 9 --true-num-components 0": "--true-num-components must be at least 1, got 0",
-    "GOOD --true-num-components 3": "--true-num-components must go with --simulate, got a file",
-    "GOOD --weight-concentration 0": "--weight-concentration must be positive and finite, got 0",
-    "GOOD --weight-concentration nan": "--weight-concentration must be positive and finite, got nan",
+    "GOOD --true-num-components 3": "--true-num-components applies to --simulate, got a file",
+    "GOOD --weight-concentration 0": "--weight-concentration must be finite and above 0, got 0",
+    "GOOD --weight-concentration nan": "--weight-concentration must be finite and above 0, got nan",
 }
 
 MISUSES_OF_THE_LIBRARY = {
     "GOOD --num-components 9": "--num-components must be at most the 8 events, got 9: lower it",
     "GOOD --num-components 1:999999999999": "at most the 8 events, got 999,999,999,999",
     "GOOD --weights 0.5 0.6": "weights must sum to 1, got 1.1",
-    "GOOD --num-restarts 0": "num_restarts must be at least 1, got 0",
-    "GOOD --dtype float16": "--dtype must be one of float32, float64, got float16",
     "--simulate 9 --rate 0": "rate must be positive and finite, got 0",
     "--simulate 9 --rate 1e-30": "rates must be below 1,073,741,824 to draw counts, got .*: raise rate",
 }

@@ -12,7 +12,7 @@ from vae_jax.cli import main
 
 SMALL = ["--data", "digits", "--hidden-sizes", "16", "--latent-size", "3", "--batch-size", "100", "--num-epochs", "2"]
 QUICK = ["--num-samples", "400", "--num-bound-samples", "20", "--num-chains", "40", "--num-temperatures", "12"]
-SAVED = {"evidence.json", "evidence.csv", "evidence.png", "evidence.pdf", "config.json"}
+ENDS = ("json", "csv", "png", "pdf")
 ESTIMATORS = ("prior_sampling", "importance_sampling", "annealed_importance_sampling", "importance_weighted_bound")
 
 
@@ -21,7 +21,7 @@ def _in_this_process():
     """NumPyro's distributions of vectors promote ranks in drawing; JAX has started."""
     before = signal.getsignal(signal.SIGTERM)
     with jax.numpy_rank_promotion("allow"), pytest.MonkeyPatch.context() as patched:
-        for name in ("train", "evidence"):
+        for name in ("train.train", "evidence.evidence", "evidence.image_evidence"):
             patched.setattr(f"vae_jax.cli.{name}.start_jax", lambda *_, **__: None)
         patched.setattr("vae_jax.cli.plot.save_figures", lambda *_, **__: None)
         patched.setenv("COLUMNS", "80")
@@ -41,7 +41,7 @@ def call(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
 
     def of(*arguments):
-        code = main(["evidence", *map(str, arguments)])
+        code = main([*map(str, arguments)])
         return code, *capsys.readouterr()
 
     return of
@@ -53,13 +53,13 @@ def run(folder):
     return folder / "run"
 
 
-def saved(folder):
-    assert {path.name for path in folder.iterdir()} == SAVED
-    return json.loads((folder / "evidence.json").read_text())
+def saved(folder, name="evidence"):
+    assert {path.name for path in folder.iterdir()} == {"config.json", *(f"{name}.{end}" for end in ENDS)}
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 def test_a_problem_is_printed_and_saved_beside_its_exact_answer(call, folder):
-    code, output, errors = call("--num-latents", 1, 30, *QUICK, "--out", "problem")
+    code, output, errors = call("evidence", "--num-latents", 1, 30, *QUICK, "--out", "problem")
     assert code == 0, errors
     assert max(map(len, output.splitlines())) <= 80
     assert "…" not in output
@@ -85,22 +85,25 @@ def test_a_problem_is_printed_and_saved_beside_its_exact_answer(call, folder):
 
 
 def test_the_saved_command_line_repeats_the_results(call, folder):
-    assert call("--problem", "linear-gaussian", "--num-latents", 3, "--seed", 7, *QUICK, "--out", "first")[0] == 0
+    assert (
+        call("evidence", "--problem", "linear-gaussian", "--num-latents", 3, "--seed", 7, *QUICK, "--out", "first")[0]
+        == 0
+    )
     words = shlex.split(json.loads((folder / "first/config.json").read_text())["command_line"])
     assert words[:2] == ["vae-jax", "evidence"]
-    assert call(*words[2:], "--out", "second")[0] == 0
+    assert call(*words[1:], "--out", "second")[0] == 0
     assert saved(folder / "first")["rows"] == saved(folder / "second")["rows"]
 
 
 def test_a_trained_model_is_scored_image_by_image(call, folder, run):
-    code, output, errors = call("--run", "run", "--num-images", 3, *QUICK, "--out", "images")
+    code, output, errors = call("image-evidence", "run", "--num-images", 3, *QUICK, "--out", "images")
     assert code == 0, errors
     assert max(map(len, output.splitlines())) <= 80
     assert "…" not in output
     text = " ".join(output.split())
     for word in ("3 test images, binarization stochastic, drawn once with seed 0", "K = 20", "mean", "encoder"):
         assert word in text
-    content = saved(folder / "images")
+    content = saved(folder / "images", "image_evidence")
     assert (content["split"], content["num_bound_samples"], content["binarization"]) == ("test", 20, "stochastic")
     assert len(content["rows"]) == 3 * len(ESTIMATORS)
     values = np.array([row["log_evidence"] for row in content["rows"]]).reshape(3, 4)
@@ -114,34 +117,34 @@ def test_a_trained_model_is_scored_image_by_image(call, folder, run):
 
 def test_a_run_is_repeated_by_its_saved_command_line(call, folder, run):
     arguments = ("--num-images", 2, "--split", "validation", "--checkpoint", "latest", "--start", "fit", *QUICK)
-    assert call("--run", "run", *arguments, "--out", "third")[0] == 0
+    assert call("image-evidence", "run", *arguments, "--out", "third")[0] == 0
     words = shlex.split(json.loads((folder / "third/config.json").read_text())["command_line"])
-    assert call(*words[2:], "--out", "fourth")[0] == 0
-    assert saved(folder / "third")["rows"] == saved(folder / "fourth")["rows"]
-    assert saved(folder / "third")["split"] == "validation"
+    assert words[:3] == ["vae-jax", "image-evidence", str(run)]
+    assert call(*words[1:], "--out", "fourth")[0] == 0
+    third, fourth = (saved(folder / name, "image_evidence") for name in ("third", "fourth"))
+    assert third["rows"] == fourth["rows"]
+    assert third["split"] == "validation"
 
 
 MISUSES = {
-    "--num-latents": "--num-latents must have at least one number, got none",
-    "--num-latents 5 0": "--num-latents must be from 1 to 1,000, got 0",
-    "--num-latents 2.5": "--num-latents.*2.5",
-    "--problem cosine": "--problem.*linear-gaussian",
-    "--num-samples 10": "num_samples must be at least twice num_bound_samples, got 10 and 50",
-    "--num-bound-samples 0": "num_bound_samples must be at least 1, got 0",
-    "--num-chains 1": "num_chains must be at least 2, got 1",
-    "--num-temperatures 1": "num_temperatures must be at least 2, got 1",
-    "--num-leapfrog-steps 0": "num_leapfrog_steps must be at least 1, got 0",
-    "--schedule cubic": "cubic.*--schedule",
-    "--seed -1": "--seed must be from 0",
-    "--num-images 3": "--num-images must be left out of a problem, got 3: it is of a run",
-    "--split test": "--split must be left out of a problem",
-    "--run absent": "absent",
-    "--run run --problem linear-gaussian": "--problem must be left out of a run, got linear-gaussian",
-    "--run run --num-latents 5": "--num-latents must be left out of a run",
-    "--run run --dtype float64": "--dtype must be left out of a run, got float64",
-    "--run run --num-images 0": "--num-images must be at least 1, got 0",
-    "--run run --num-images 100000": "--split must have at least 100000 images",
-    "--run run --model-seed 3": "--model-seed must be from 0 to 0, got 3",
+    "evidence --num-latents": "--num-latents must have at least one number, got none",
+    "evidence --num-latents 5 0": "--num-latents must be from 1 to 1,000, got .*0",
+    "evidence --num-latents 2.5": "--num-latents must be whole numbers, got 2.5",
+    "evidence --problem cosine": "--problem must be linear-gaussian, got cosine",
+    "evidence --num-samples 10": "num_samples must be at least twice num_bound_samples, got 10 and 50",
+    "evidence --num-bound-samples 0": "--num-bound-samples must be at least 1, got 0",
+    "evidence --num-chains 1": "--num-chains must be at least 2, got 1",
+    "evidence --num-temperatures 1": "--num-temperatures must be at least 2, got 1",
+    "evidence --num-leapfrog-steps 0": "--num-leapfrog-steps must be at least 1, got 0",
+    "evidence --schedule cubic": "--schedule must be one of sigmoid, linear, geometric, got cubic",
+    "evidence --seed -1": "--seed must be from 0",
+    "evidence --split test": "Unrecognized options: --split",
+    "image-evidence": "Missing from vae-jax image-evidence: RUN",
+    "image-evidence absent": "absent",
+    "image-evidence run --num-latents 5": "Unrecognized options: --num-latents",
+    "image-evidence run --num-images 0": "--num-images must be at least 1, got 0",
+    "image-evidence run --num-images 100000": "--split must have at least 100000 images",
+    "image-evidence run --model-seed 3": "--model-seed must be from 0 to 0, got 3",
 }
 
 

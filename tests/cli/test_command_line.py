@@ -9,11 +9,13 @@ import sys
 import pytest
 
 from vae_jax.cli import main
-from vae_jax.cli.csv_counts import read_counts
+from vae_jax.cli.command_flags import flags_of
+from vae_jax.cli.commands import COMMANDS, MOVED, first_line
+from vae_jax.cli.csv_numbers import read_counts
 from vae_jax.cli.misuse import Misuse
 from vae_jax.cli.out_of_memory import out_of_memory
 from vae_jax.cli.output_folder import staged
-from vae_jax.cli.parsing import flags_of, parse
+from vae_jax.cli.parsing import parse
 
 SMALL = ("--num-samples", "5", "20", "--num-replicates", "50")
 
@@ -118,18 +120,19 @@ MISUSES = {
     "--data 1 two": "got 'two' as value 2 of 2",
     "--data": "counts must have at least one value",
     "--scale 0.5 0": "scale_v must be positive, got 0",
-    "--num-samples 0": "num_samples must be at least 1, got 0",
+    "--num-samples 0": "--num-samples must be at least 1, got .*0",
     "--num-samples 1": "leave_one_out needs at least 2 samples, got 1",
-    "--num-samples many": "--num-samples",
-    "--num-replicates 1": "num_replicates must be at least 2, got 1",
+    "--num-samples many": "--num-samples must be whole numbers, got many: vae-jax variance --help",
+    "--num-replicates 1": "--num-replicates must be at least 2, got 1",
     "--num-replicates 99999999999": "num_replicates must be at most",
     "--num-replicates 999999999": "must keep the replicates within 4.3 GB",
-    "--seed -1": "--seed must be from 0 to 4294967295, got -1",
+    "--seed -1": "--seed must be from 0 to 4,294,967,295, got -1",
     "--problem another": "--problem must be one of poisson-gamma, square, .*, got another",
     "--estimators another": "estimators must be among pathwise, .*, got another",
-    "--problem square --family log_normal": "--family must be left out of square, got it: it is of poisson-gamma",
-    "--problem gamma --cost 2": "--cost must be left out of gamma, got 2.0",
-    "--cost 2": "--cost must be left out of poisson-gamma, got it",
+    "--problem square --family log_normal": "--family applies to poisson-gamma, got --problem square: use --params",
+    "--problem gamma --cost 2": "--cost applies to square, cosine, .*, got --problem gamma: use --params",
+    "--cost 2": "--cost applies to square, cosine, .*, got --problem poisson-gamma: use --params",
+    "--function log": "--function applies to gamma, got --problem poisson-gamma: leave it out",
     "--problem square --params scale=-1": "scale must be positive, got -1.0",
     "--problem square --params width=1": "--params must be of loc, scale, got 'width=1': write NAME=VALUE",
     "--problem square --params loc=one": "--params must be NAME=VALUE with numbers, got 'loc=one'",
@@ -137,10 +140,10 @@ MISUSES = {
     "--problem bernoulli --estimators pathwise": "pathwise: q is a BernoulliLogits, which has no reparameterized",
     "--problem square --estimators arm": "arm: q must be .* got a Normal, which is continuous: use pathwise",
     "--problem square --estimators pathwise+antithetic_pairs --num-samples 5": "must be even.*got 5",
-    "--family another": "family must be one of normal, log_normal, got another",
-    "--dtype half": "dtype must be one of float32, float64, got half",
+    "--family another": "--family must be one of normal, log_normal, got another",
+    "--dtype half": "--dtype must be one of float32, float64, got half",
     "--out a_file/below": "--out must be a folder that can be written to, got a_file/below",
-    "--another": "Unrecognized options: --another: vae-jax variance --help lists those that there are",
+    "--another": "Unrecognized options: --another: vae-jax variance --help lists the options",
 }
 
 
@@ -285,7 +288,7 @@ def test_the_saved_command_line_repeats_a_comparison(compared):
     [
         (("pathwise", "pathwise"), "the estimators must be two, got pathwise twice"),
         (("pathwise", "another"), "estimators must be among pathwise, .*, got another"),
-        (("pathwise",), "The one below. .required."),
+        (("pathwise",), "Missing from vae-jax compare: .* by whose variance it is divided. .required."),
         (("pathwise", "arm", "--problem", "square"), "arm: q must be .* got a Normal"),
     ],
 )
@@ -301,15 +304,18 @@ UNPARSED = {
     "sample digits --num 0": "Unrecognized options: --num, 0: perhaps --num-images; vae-jax sample --help lists",
     "sample digits --num=0": "Unrecognized options: --num=0: perhaps --num-images; vae-jax sample --help lists",
     "fit --lerning_rate 1": "Unrecognized options: --lerning_rate, 1: perhaps --learning-rate or --learning-rate-sch",
-    "evidence --num-latents 1.5": "--num-latents must be whole numbers, got 1.5: vae-jax evidence --help tells of it",
+    "evidence --num-latents 1.5": "--num-latents must be whole numbers, got 1.5: vae-jax evidence --help explains it",
     "evidence --num-latents=1.5 2 --seed 1": "--num-latents must be whole numbers, got 1.5 2: vae-jax evidence",
-    "evaluate run --num-images few": "--num-images must be a whole number, got few: vae-jax evaluate --help tells",
-    "fit --learning-rate fast": "--learning-rate must be a number, got fast: vae-jax fit --help tells of it",
-    "variance --scale 1 x": "--scale must be numbers, got 1 x: vae-jax variance --help tells of it",
-    "plot run --checkpoint first": "invalid choice 'first' for argument '--checkpoint'. Expected one of",
-    "sample": "Missing from vae-jax sample: PATH",
-    "smaple digits": "the command must be one of variance, compare, .*, got smaple: vae-jax --help tells of each",
-    "--debug sample digits": "the command must be one of .*, got --debug: vae-jax --help tells of each",
+    "evaluate run --num-images few": "--num-images must be a whole number, got few: vae-jax evaluate --help expl",
+    "fit --learning-rate fast": "--learning-rate must be a number, got fast: vae-jax fit --help explains it",
+    "fit --patience 1.5": "--patience must be a whole number, got 1.5: vae-jax fit --help explains it",
+    "variance --scale 1 x": "--scale must be 2 numbers, got 1 x: vae-jax variance --help explains it",
+    "variance --seed": "--seed must be a whole number, got none: vae-jax variance --help explains it",
+    "plot run --checkpoint first": "--checkpoint must be one of best, latest, got first: vae-jax plot --help expl",
+    "fit --problem square": "--problem must be poisson-gamma, got square: vae-jax fit --help explains it",
+    "sample": "Missing from vae-jax sample: RUN Folder of the training run.",
+    "smaple digits": "the command must be one of variance, compare, .*, got smaple: vae-jax --help explains each",
+    "--debug sample digits": "the command must be one of .*, got --debug: vae-jax --help explains each",
 }
 
 
@@ -321,14 +327,52 @@ def test_words_that_a_command_does_not_take_are_told_in_one_line_of_its_own_flag
     with pytest.raises(Misuse) as caught:
         parse(words.split())
     assert re.match(UNPARSED[words], str(caught.value))
-    assert len(str(caught.value)) < 200
+    assert len(str(caught.value)) < 240
     assert str(caught.value).isprintable()
 
 
-def test_the_flags_of_a_command_are_read_off_its_help():
-    assert flags_of("sample") == [
-        "--num-images", "--pixels", "--checkpoint", "--model-seed", "--seed", "--out", "--debug",
-    ]  # fmt: skip
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_flags_of_a_command_are_those_that_its_help_shows(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = re.findall(r"^│ (--[a-z][\w-]*)", capsys.readouterr().out, re.MULTILINE)
+    assert list(flags_of(COMMANDS[command])) == shown
+
+
+def test_help_fits_the_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in ([], *([command] for command in COMMANDS)):
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert words or len(lines) < 60
+
+
+def test_a_script_for_completion_is_left_as_it_is(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["--tyro-print-completion", "bash"])
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) > 80
+    subprocess.run(["bash", "-n"], input=output, text=True, check=True)
+
+
+def test_the_list_of_commands_has_the_first_sentence_of_each(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    output = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    for name, command in COMMANDS.items():
+        assert f"• {name} {first_line(command)}" in output
+
+
+@pytest.mark.parametrize(("command", "flag"), MOVED)
+@pytest.mark.parametrize("value", [" x", "=x"])
+def test_a_flag_that_became_a_command_names_it_in_one_line(command, flag, value, capsys):
+    assert main([command, "--seed", "1", *f"{flag}{value}".split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"vae-jax: error: vae-jax {command} {flag} is now vae-jax {MOVED[command, flag]}: ")
+    assert MOVED[command, flag].split()[0] in COMMANDS
 
 
 EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory "
@@ -347,7 +391,7 @@ def test_memory_that_does_not_suffice_is_told_in_words(error, command, said, mon
     def fail(_):
         raise error
 
-    monkeypatch.setattr(f"vae_jax.cli.{command}.{command.title()}.run", fail)
+    monkeypatch.setattr(COMMANDS[command], "run", fail)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     assert main([command, *(["folder"] if command in ("plot", "encode") else [])]) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -355,8 +399,8 @@ def test_memory_that_does_not_suffice_is_told_in_words(error, command, said, mon
 
 
 def test_the_flags_that_memory_grows_with_are_those_of_the_command():
-    assert "lower --batch-size, --num-samples or --num-seeds, or" in out_of_memory(MemoryError(), "train")
-    assert "lower --num-images, or" in out_of_memory(MemoryError(), "sample")
+    assert "lower --batch-size, --num-samples or --num-seeds, or" in out_of_memory(MemoryError(), COMMANDS["train"])
+    assert "lower --num-images, or" in out_of_memory(MemoryError(), COMMANDS["sample"])
 
 
 def test_a_reader_that_has_had_enough_is_no_error(tmp_path):

@@ -11,11 +11,14 @@ from vae_jax.cli.compare import CompareCommand
 from vae_jax.cli.encode import EncodeCommand
 from vae_jax.cli.evaluate import EvaluateCommand
 from vae_jax.cli.evidence.evidence import EvidenceCommand
+from vae_jax.cli.evidence.image_evidence import ImageEvidenceCommand
 from vae_jax.cli.fit.fit import FitCommand
+from vae_jax.cli.gradient_noise import GradientNoiseCommand
 from vae_jax.cli.laplace import LaplaceCommand
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.plot import PlotCommand
 from vae_jax.cli.reconstruct import ReconstructCommand
+from vae_jax.cli.regress.regress import RegressCommand
 from vae_jax.cli.sample import SampleCommand
 from vae_jax.cli.train.train import TrainCommand
 from vae_jax.cli.variance.variance import VarianceCommand
@@ -29,29 +32,60 @@ COMMANDS = {
     "cavi": CaviCommand,
     "evidence": EvidenceCommand,
     "fit": FitCommand,
+    "regress": RegressCommand,
     "train": TrainCommand,
     "evaluate": EvaluateCommand,
     "sample": SampleCommand,
     "reconstruct": ReconstructCommand,
     "encode": EncodeCommand,
     "plot": PlotCommand,
+    "gradient-noise": GradientNoiseCommand,
+    "image-evidence": ImageEvidenceCommand,
 }
+
+MOVED = {
+    ("variance", "--run"): "gradient-noise RUN",
+    ("evidence", "--run"): "image-evidence RUN",
+    ("fit", "--csv"): "regress FILE.csv",
+}
+"""Flags that became commands, and those commands."""
 
 
 def commands_of(arguments: Sequence[str]) -> tuple[Any, list[str]]:
-    """What tyro parses: the union of the commands, and the arguments without the preset's name.
+    """The union of the commands for tyro to parse, and the arguments without the preset's name.
 
     Raises:
-        Misuse: an unknown preset, or a run to resume that is none.
+        Misuse: a flag that became a command, an unknown preset, or a run to resume that is none.
     """
-    defaults, arguments = {}, list(arguments)
-    if arguments[:1] == ["train"]:
-        defaults["train"], arguments = _train_default(arguments)
+    arguments = list(arguments)
+    first = arguments[0] if arguments else None
+    _check_moved(first, arguments[1:])
+    details: dict[str, dict[str, Any]] = {name: {} for name in COMMANDS}
+    if first not in COMMANDS:
+        # The list of all commands has one sentence for each.
+        for name, command in COMMANDS.items():
+            details[name]["description"] = first_line(command)
+    if first == "train":
+        details["train"]["default"], arguments = _train_default(arguments)
     members = tuple(
-        Annotated[command, tyro.conf.subcommand(name, **({"default": defaults[name]} if name in defaults else {}))]
-        for name, command in COMMANDS.items()
+        Annotated[command, tyro.conf.subcommand(name, **details[name])] for name, command in COMMANDS.items()
     )
     return Union[members], arguments  # noqa: UP007
+
+
+def first_line(command: type) -> str:
+    """The first line of a command's docstring."""
+    return (command.__doc__ or "").partition("\n")[0]
+
+
+def _check_moved(command: str | None, words: Sequence[str]) -> None:
+    for word in words:
+        flag = word.partition("=")[0]
+        if command is not None and (command, flag) in MOVED:
+            name = MOVED[command, flag]
+            raise Misuse(
+                f"vae-jax {command} {flag} is now vae-jax {name}: vae-jax {name.split()[0]} --help explains it"
+            )
 
 
 def _train_default(arguments: list[str]) -> tuple[TrainCommand, list[str]]:
@@ -67,7 +101,7 @@ def _train_default(arguments: list[str]) -> tuple[TrainCommand, list[str]]:
     if len(arguments) > 1 and not arguments[1].startswith("-"):
         preset = arguments.pop(1)
     if preset not in PRESETS:
-        raise Misuse(f"the preset must be one of {', '.join(PRESETS)}, got {preset}: choose of these")
+        raise Misuse(f"the preset must be one of {', '.join(PRESETS)}, got {preset}: use one of these")
     return TrainCommand(PRESETS[preset], preset=preset), arguments
 
 

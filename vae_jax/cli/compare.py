@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
-from vae_jax.cli.options import check_seed
-from vae_jax.cli.output_folder import command_line, save_figure, staged
+from vae_jax.cli.options import Debug, Dtype, NumReplicates, Out, Seed, check_options
+from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
 from vae_jax.cli.problem_flags import Target, as_settings
-from vae_jax.files import write_csv, write_json
 from vae_jax.runtime import environment, start_jax
+from vae_jax.settings import AT_LEAST_1
 
 if TYPE_CHECKING:
     from vae_jax.problems import Problem
@@ -21,38 +21,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CompareCommand:
-    """The ratio of two gradient estimators' variances, with a confidence interval, and of what they cost.
+    """Compares two gradient estimators: the ratio of their variances, with a confidence interval, and of their costs.
 
     Both draw from the same keys. Prints a table, and saves it with its figure as compare.json, compare.csv, ratios.png
     (and .pdf) and config.json.
     """
 
     first: tyro.conf.Positional[str]
-    """The estimator whose variance stands above."""
+    """The estimator whose variance is divided."""
     second: tyro.conf.Positional[str]
-    """The one below."""
+    """The estimator by whose variance it is divided."""
     target: Target = field(default_factory=Target)
-    """What the gradient is of."""
-    num_samples: tuple[int, ...] = (10, 100, 1000)
-    """Samples that one estimate averages."""
-    num_replicates: int = 1000
-    """Pairs of estimates at each number of samples."""
-    seed: int = 0
-    """Of the random numbers."""
-    dtype: str = "float32"
-    """float32 or float64."""
-    out: Path = Path("vae-jax-compare")
-    """Folder for the results."""
-    debug: bool = False
-    """Show the traceback of an error."""
+    """The problem, and where its gradient is taken."""
+    num_samples: Annotated[tuple[int, ...], AT_LEAST_1] = (10, 100, 1000)
+    """Numbers of samples that one estimate averages."""
+    num_replicates: NumReplicates = 1000
+    seed: Seed = 0
+    dtype: Dtype = "float32"
+    out: Out = Path("vae-jax-compare")
+    debug: Debug = False
 
     def run(self) -> None:
         """Measures, prints and saves.
 
         Raises:
-            Misuse: an argument that no result can be had for.
+            Misuse: an argument is refused.
         """
-        check_seed(self.seed)
+        check_options(self)
         if self.first == self.second:
             raise Misuse(f"the estimators must be two, got {self.first} twice: name another")
         counts = self.target.counts()
@@ -85,34 +80,33 @@ class CompareCommand:
         from vae_jax import plotting
 
         rows = [asdict(row) for row in comparison.rows]
-        write_json(folder / "compare.json", {"environment": environment(self.dtype, self.seed), "rows": rows})
-        write_csv(folder / "compare.csv", rows)
-        settings = as_settings(self.target, problem, dict(params)) | {
+        save_table(folder, "compare", rows, {"environment": environment(self.dtype, self.seed)})
+        settings = {
+            "first": self.first,
+            "second": self.second,
+            **as_settings(self.target, problem, dict(params)),
             "num_samples": self.num_samples,
             "num_replicates": self.num_replicates,
             "seed": self.seed,
             "dtype": self.dtype,
         }
-        line = command_line(["compare", self.first, self.second], settings)
-        about = {"command": "compare", "first": self.first, "second": self.second}
-        write_json(folder / "config.json", about | {"settings": settings, "command_line": line})
+        save_config(folder, "compare", settings, positional=("first", "second"))
         save_figure(folder, "ratios", plotting.variance_ratios(comparison))
 
 
 def _print(comparison: "Comparison", out: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     from vae_jax.cli.number_formats import with_error
+    from vae_jax.cli.terminal_tables import add_numbers, add_words, plain_table, print_saved
 
     console = Console(highlight=False)
     one = comparison.rows[0]
     console.print(f"{one.first} over {one.second}", style="bold", markup=False)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for header in ("samples", "variance (95%)", "exact", "x time", "mean difference"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table = plain_table()
+    add_words(table, "")
+    add_numbers(table, "samples", "variance (95%)", "exact", "x time", "mean difference")
+    add_words(table, "")
     last = None
     for row in comparison.rows:
         interval = f"{row.variance_ratio:.3g} ({row.variance_ratio_lower:.3g}-{row.variance_ratio_upper:.3g})"
@@ -131,4 +125,4 @@ def _print(comparison: "Comparison", out: Path) -> None:
         "Ratios are of the first to the second, from the same keys; x time is the ratio of variance times time."
         + ("" if all(row.reliable for row in comparison.rows) else " ? A standard deviation cannot be trusted.")
     )
-    console.print(f"Saved in {out}: compare.json, compare.csv, ratios.png, config.json", markup=False)
+    print_saved(console, out, "compare.json", "compare.csv", "ratios.png", "config.json")

@@ -2,71 +2,57 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.opened_runs import images_of_run
-from vae_jax.cli.options import check_seed
-from vae_jax.cli.trained_models import images_seen, opened_model
+from vae_jax.cli.opened_runs import first_images, opened_model
+from vae_jax.cli.options import Debug, ImageOptions, ModelOptions, Seed, check_options
 from vae_jax.runtime import start_jax
 
 
 @dataclass(frozen=True)
 class EncodeCommand:
-    """Encodes the images of a split.
+    """Encodes images with a trained model, for other programs.
 
-    Saves an .npz whose arrays are means and scales of q(z|x), both [N, D], and labels [N] if there are any. Of a
-    hierarchical model these are the lower layer's, and upper_means [N, U] are the upper one's at one draw of it.
+    Saves an .npz whose arrays are means and scales of q(z|x), both [N, D], and labels [N] if there are any. With a
+    hierarchical model these are the lower layer's, and upper_means [N, U] are the upper layer's at one draw of it.
     """
 
-    folder: tyro.conf.Positional[Path]
-    """Of the run."""
-    split: Literal["test", "validation", "train"] = "test"
-    """Which images."""
-    checkpoint: Literal["best", "latest"] = "best"
-    """By the validation ELBO, or the last."""
-    model_seed: int = 0
-    """Which model, of a run of several seeds."""
-    data: str | None = None
-    """Where the images are, if not where the run had them."""
-    data_dir: str | None = None
-    """Where datasets are kept, if not where the run had them."""
-    seed: int = 0
-    """Of the draws of a hierarchical model."""
-    out: Path = Path("vae-jax-codes.npz")
-    """File for the result."""
-    debug: bool = False
-    """Show the traceback of an error."""
+    model: ModelOptions
+    """The trained model."""
+    images: ImageOptions = field(default_factory=ImageOptions)
+    """The images."""
+    seed: Seed = 0
+    out: Annotated[Path, tyro.conf.arg(help="File for the result.")] = Path("vae-jax-codes.npz")
+    debug: Debug = False
 
     def run(self) -> None:
         """Encodes and saves.
 
         Raises:
-            Misuse: no run, or arguments that no codes can be had for.
+            Misuse: the folder holds no run, or an argument is refused.
         """
-        check_seed(self.seed)
+        check_options(self)
         _check_writable(self.out)
         start_jax("float32", num_cpu_devices=1)
         import jax
 
         from vae_jax.vae.results.generation import encode_images
 
-        folder, trained = opened_model(self.folder, checkpoint=self.checkpoint, model_seed=self.model_seed)
-        images = images_of_run(folder, trained.experiment, data=self.data, data_dir=self.data_dir)
-        seen = images_seen(trained, images, self.split)
-        codes = encode_images(trained, seen, jax.random.key(self.seed))
+        folder, trained = opened_model(self.model)
+        seen = first_images(folder, trained, self.images)
+        codes = encode_images(trained, seen.pixels, jax.random.key(self.seed))
         arrays: dict[str, Any] = {"means": codes.means, "scales": codes.scales}
         if codes.upper_means.size:
             arrays["upper_means"] = codes.upper_means
-        labels = getattr(images, self.split).labels
-        if labels is not None:
-            arrays["labels"] = labels
+        if seen.labels is not None:
+            arrays["labels"] = seen.labels
         _write_npz(self.out, arrays)
-        print(f"Saved {len(seen):,} codes of {codes.means.shape[1]} latents in {self.out}")
+        print(f"Saved {len(seen.pixels):,} codes of {codes.means.shape[1]} latents in {self.out}")
 
 
 def _check_writable(path: Path) -> None:

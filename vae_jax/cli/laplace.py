@@ -4,18 +4,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.output_folder import command_line, save_figure, staged
-from vae_jax.files import write_csv, write_json
+from vae_jax.cli.options import Debug, Out, check_options
+from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
 from vae_jax.runtime import environment, start_jax
+from vae_jax.settings import Range
 
 if TYPE_CHECKING:
     from vae_jax.inference import FactorialApproximation
 
 LARGEST = 10**9
-"""N. The error is below the rounding of float64 long before."""
+"""The largest N. The error is below the rounding of float64 long before."""
 
 DTYPE = "float64"
 """The error is below the rounding of float32 from N = 100 on."""
@@ -26,30 +27,27 @@ WRITTEN_OUT = 1e6
 
 @dataclass(frozen=True)
 class LaplaceCommand:
-    """Laplace's approximation of N!, the integral of exp(N log t - t) over t > 0, beside the exact value.
+    """Approximates N! by Laplace's method, and compares it with the exact value.
 
-    It is Stirling's sqrt(2 pi N) (N / e)^N, in float64. Prints a table, and saves it with its figure as laplace.json,
-    laplace.csv, laplace.png (and .pdf) and config.json.
+    N! is the integral of exp(N log t - t) over t > 0, whose approximation is Stirling's sqrt(2 pi N) (N / e)^N, in
+    float64. Prints a table, and saves it with its figure as laplace.json, laplace.csv, laplace.png (and .pdf) and
+    config.json.
     """
 
-    factorial: tuple[int, ...] = ()
+    factorial: Annotated[tuple[int, ...], Range(1, LARGEST)] = ()
     """One N or several, as in --factorial 5 10 100."""
-    out: Path = Path("vae-jax-laplace")
-    """Folder for the results."""
-    debug: bool = False
-    """Show the traceback of an error."""
+    out: Out = Path("vae-jax-laplace")
+    debug: Debug = False
 
     def run(self) -> None:
         """Approximates, prints and saves.
 
         Raises:
-            Misuse: a number whose factorial cannot be had.
+            Misuse: no number, or one that is out of range.
         """
+        check_options(self)
         if not self.factorial:
             raise Misuse("--factorial must have at least one number, got none: write --factorial 5 10 100")
-        for number in self.factorial:
-            if not 1 <= number <= LARGEST:
-                raise Misuse(f"--factorial must be integers from 1 to {LARGEST:,}, got {number}: leave it out")
         start_jax(DTYPE, num_cpu_devices=1)
         from vae_jax.inference import approximate_factorial
 
@@ -62,23 +60,20 @@ class LaplaceCommand:
         from vae_jax.plotting.factorial_errors import factorial_errors
 
         rows = [asdict(each) for each in approximations]
-        write_json(folder / "laplace.json", {"environment": environment(DTYPE, seed=0), "rows": rows})
-        write_csv(folder / "laplace.csv", rows)
-        settings = {"factorial": self.factorial}
-        line = command_line(["laplace"], settings)
-        write_json(folder / "config.json", {"command": "laplace", "settings": settings, "command_line": line})
+        save_table(folder, "laplace", rows, {"environment": environment(DTYPE, seed=0)})
+        save_config(folder, "laplace", {"factorial": self.factorial})
         save_figure(folder, "laplace", factorial_errors(approximations))
 
 
 def _print(approximations: "Sequence[FactorialApproximation]", out: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from vae_jax.cli.terminal_tables import add_numbers, plain_table, print_saved
 
     console = Console(highlight=False)
     console.print("N! approximated by Laplace's method", style="bold")
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for header in ("N", "N! approx.", "its log", "lgamma(N + 1)", "error", "12N x error"):
-        table.add_column(header, justify="right", no_wrap=True)
+    table = plain_table()
+    add_numbers(table, "N", "N! approx.", "its log", "lgamma(N + 1)", "error", "12N x error")
     for each in approximations:
         table.add_row(
             str(each.number),
@@ -89,10 +84,10 @@ def _print(approximations: "Sequence[FactorialApproximation]", out: Path) -> Non
             _resolved(each) if each.reliable else "",
         )
     console.print(table)
-    console.print("The error is that of the logarithm. It falls as 1 / (12 N), so that the last column goes to 1.")
+    console.print("The error is the logarithm's. It falls as 1 / (12 N), so that the last column tends to 1.")
     if not all(each.reliable for each in approximations):
         console.print("rounding: the error is below what float64 resolves in numbers so large.")
-    console.print(f"Saved in {out}: laplace.json, laplace.csv, laplace.png, config.json", markup=False)
+    print_saved(console, out, "laplace.json", "laplace.csv", "laplace.png", "config.json")
 
 
 def _resolved(approximation: "FactorialApproximation") -> str:

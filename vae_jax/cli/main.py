@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from vae_jax.cli.commands import COMMANDS
 from vae_jax.cli.misuse import Misuse
 from vae_jax.cli.parsing import parse
 from vae_jax.cli.stop_signals import Stopped
@@ -55,7 +54,7 @@ def _failure(error: Exception, command: Any) -> str:
     from vae_jax.cli.out_of_memory import is_out_of_memory, out_of_memory
 
     if is_out_of_memory(error):
-        return out_of_memory(error, next(name for name, kind in COMMANDS.items() if isinstance(command, kind)))
+        return out_of_memory(error, type(command))
     return f"{type(error).__name__}: {error}"
 
 

@@ -1,37 +1,118 @@
-"""Options that several commands share, each declared once: its type, its range and its help."""
+"""Options that several commands share, each declared once: its type, its range and its help.
 
+A command names one as the type of a field, with its default: `seed: Seed = 0`. `check_options` refuses what is out of
+range.
+"""
+
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import tyro
 
-from vae_jax.cli.misuse import Misuse
+from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.runtime import Dtype as DtypeName
-from vae_jax.settings import SEED
+from vae_jax.settings import AT_LEAST_1, AT_LEAST_2, SEED, check_settings
+
+
+def optional(metavar: str, help: str) -> Any:
+    """The look in help of an option that is unset by default: its text explains what applies then.
+
+    Args:
+        metavar: what stands for the value.
+        help: the text, on one line. tyro would keep the line breaks of a docstring.
+    """
+    return tyro.conf.arg(metavar=metavar, help=help, help_behavior_hint="")
+
 
 Seed: TypeAlias = Annotated[int, SEED, tyro.conf.arg(help="Seed of the random numbers.")]
 Dtype: TypeAlias = Annotated[DtypeName, tyro.conf.arg(help="Floating-point precision.")]
 Out: TypeAlias = Annotated[Path, tyro.conf.arg(help="Folder for the results.")]
 Debug: TypeAlias = Annotated[bool, tyro.conf.arg(help="Show the traceback of an error.")]
-RunPath: TypeAlias = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="Folder of the training run.")]
-Split: TypeAlias = Annotated[Literal["test", "validation", "train"], tyro.conf.arg(help="Which images.")]
+
+NumReplicates: TypeAlias = Annotated[int, AT_LEAST_2, tyro.conf.arg(help="Estimates at each number of samples.")]
+
+Rank: TypeAlias = Annotated[
+    int, AT_LEAST_1, tyro.conf.arg(help="Rank of the low_rank family's covariance, which has a diagonal too.")
+]
+
+RunPath: TypeAlias = Annotated[
+    tyro.conf.Positional[Path], tyro.conf.arg(help="Folder of the training run.", metavar="RUN")
+]
 Checkpoint: TypeAlias = Annotated[
-    Literal["best", "latest"], tyro.conf.arg(help="The best by the validation ELBO, or the latest.")
+    Literal["best", "latest"], tyro.conf.arg(help="The best checkpoint by the validation ELBO, or the latest.")
 ]
-ModelSeed: TypeAlias = Annotated[int, tyro.conf.arg(help="Which model of a run with several seeds, from 0.")]
-Data: TypeAlias = Annotated[str | None, tyro.conf.arg(help="Where the images are, if not where the run found them.")]
+ModelSeed: TypeAlias = Annotated[
+    int, tyro.conf.arg(help="Which model of a run that trained several from different seeds, from 0.")
+]
+Split: TypeAlias = Annotated[Literal["test", "validation", "train"], tyro.conf.arg(help="Split of the images.")]
+Data: TypeAlias = Annotated[str | None, optional("PATH", "Where the images are. By default where the run found them.")]
 DataDir: TypeAlias = Annotated[
-    str | None, tyro.conf.arg(help="Where datasets are kept, if not where the run found them.")
+    str | None, optional("PATH", "Where datasets are kept. By default where the run found them.")
 ]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The trained model."""
+
+    run: RunPath
+    checkpoint: Checkpoint = "best"
+    model_seed: ModelSeed = 0
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """The images."""
+
+    split: Split = "test"
+    data: Data = None
+    data_dir: DataDir = None
+
 
 MAX_SEED = 2**32
 
 
 def check_seed(seed: int) -> None:
-    """Refuses a seed that is none of JAX's.
+    """Refuses a seed that JAX does not take.
 
     Raises:
         Misuse: it is out of range.
     """
     if not 0 <= seed < MAX_SEED:
         raise Misuse(f"--seed must be from 0 to {MAX_SEED - 1}, got {seed}: change it")
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check_options(options: Any) -> None:
+    """Refuses values outside the types and ranges that the fields of a command declare, those of nested options too.
+
+    Raises:
+        Misuse: one line that names the flag, what it must be and what it was.
+    """
+    with refusals_are_misuse():
+        check_settings(options, named=flag_of)
+    for field in fields(options):
+        nested = getattr(options, field.name)
+        if is_dataclass(nested):
+            check_options(nested)
+
+
+UNSAVED = ("out", "debug")
+"""Fields that the numbers do not depend on."""
+
+
+def settings_of(options: Any) -> dict[str, Any]:
+    """The fields of a command that its results depend on, those of nested options too, without those left unset."""
+    settings: dict[str, Any] = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if is_dataclass(value):
+            settings |= settings_of(value)
+        elif field.name not in UNSAVED and value not in (None, ()):
+            settings[field.name] = value
+    return settings

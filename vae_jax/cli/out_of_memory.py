@@ -1,25 +1,25 @@
-"""What to say when the memory does not suffice."""
+"""The message of a command that runs out of memory."""
 
 import re
 
-from vae_jax.cli.parsing import flags_of
+from vae_jax.cli.command_flags import flags_of
 
 SIZES = (
     "--batch-size", "--num-samples", "--num-seeds", "--num-replicates", "--num-images", "--num-importance-samples",
     "--num-chains", "--num-bound-samples", "--num-latents", "--num-restarts",
 )  # fmt: skip
-"""Flags that memory grows with."""
+"""Flags whose values the memory grows with."""
 
 UNITS = {"bytes": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether JAX, or Python, could not have the memory that it asked for."""
+    """Whether JAX, or Python, failed to get the memory that it asked for."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
-def out_of_memory(error: Exception, command: str) -> str:
-    """How much was asked for, where the error says so, and which flags of the command to lower."""
+def out_of_memory(error: Exception, command: type) -> str:
+    """The message: the amount that was asked for, where the error says it, and the flags of the command to lower."""
     amount = _amount(str(error))
     asked = "more was asked for than there is" if amount is None else f"{amount} were asked for at once"
     flags = flags_of(command)

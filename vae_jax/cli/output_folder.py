@@ -5,11 +5,13 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_jax.cli.misuse import Misuse
+from vae_jax.cli.options import flag_of
+from vae_jax.files import write_csv, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,10 +59,39 @@ def save_figure(folder: Path, name: str, figure: "Figure") -> None:
     figure.savefig(folder / f"{name}.pdf")
 
 
+def file_names(folder: Path) -> str:
+    """The files of a folder, as a line lists them."""
+    return ", ".join(sorted(file.name for file in folder.iterdir()))
+
+
+def save_table(
+    folder: Path, name: str, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any] | None = None
+) -> None:
+    """Writes rows as NAME.csv, and with what is known about them as NAME.json."""
+    write_json(folder / f"{name}.json", {**(about or {}), "rows": rows})
+    write_csv(folder / f"{name}.csv", rows)
+
+
+def save_config(folder: Path, command: str, settings: Mapping[str, Any], *, positional: Collection[str] = ()) -> None:
+    """Writes config.json: the settings of a command, and the command line that repeats the run.
+
+    Args:
+        folder: where to.
+        command: its name.
+        settings: each value by the name of its field.
+        positional: those of them that the command takes as words without a flag.
+    """
+    line = command_line(
+        [command, *(str(settings[name]) for name in positional if name in settings)],
+        {name: value for name, value in settings.items() if name not in positional},
+    )
+    write_json(folder / "config.json", {"command": command, "settings": settings, "command_line": line})
+
+
 def command_line(command: Sequence[str], settings: Mapping[str, Any]) -> str:
     """The words that give the settings again."""
     words = ["vae-jax", *command]
     for name, value in settings.items():
         if value is not None:
-            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list | tuple) else [value])]
+            words += [flag_of(name), *map(str, value if isinstance(value, list | tuple) else [value])]
     return shlex.join(words)

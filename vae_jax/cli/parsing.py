@@ -4,14 +4,21 @@ import contextlib
 import difflib
 import io
 import re
-from collections.abc import Sequence
-from typing import Any
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
 
+from vae_jax.cli.command_flags import flags_of
 from vae_jax.cli.commands import COMMANDS, commands_of
 from vae_jax.cli.misuse import Misuse
 
 NUM_SIMILAR = 3
 """Flags that an unknown one is likened to."""
+
+REFUSED = r"(?:Error parsing |invalid choice .* for argument '|Missing value for argument ')"
+"""The words of tyro before the name of a flag whose values it refuses."""
 
 
 def parse(arguments: Sequence[str]) -> Any:
@@ -22,10 +29,12 @@ def parse(arguments: Sequence[str]) -> Any:
     """
     first = next(iter(arguments), "--help")
     if first not in COMMANDS and not first.startswith(("-h", "--help", "--tyro-")):
-        raise Misuse(f"the command must be one of {', '.join(COMMANDS)}, got {first}: vae-jax --help tells of each")
+        raise Misuse(f"the command must be one of {', '.join(COMMANDS)}, got {first}: vae-jax --help explains each")
     errors = io.StringIO()
+    # The lines of a script for a shell's completion must stay whole.
+    output = contextlib.nullcontext() if first.startswith("--tyro-") else _wrapped_output()
     try:
-        with contextlib.redirect_stderr(errors):
+        with output, contextlib.redirect_stderr(errors):
             command, unknown = _parsed(arguments or ["--help"])
     except SystemExit as exit_:
         if exit_.code in (0, None):
@@ -53,37 +62,62 @@ def _parsed(arguments: Sequence[str]) -> tuple[Any, list[str]]:
     )
 
 
-def flags_of(name: str) -> list[str]:
-    """The flags of a command, as its help shows them."""
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        _parsed([name, "--help"])
-    return re.findall(r"^(?:│ | *)(--[a-z][\w-]*)", _without_colours(text.getvalue()), re.MULTILINE)
+@contextlib.contextmanager
+def _wrapped_output() -> Iterator[None]:
+    """Breaks the lines of help that are too long for the terminal. tyro breaks those in boxes only."""
+    terminal, width = sys.stdout, shutil.get_terminal_size().columns
+    text = _TerminalText(terminal)
+    try:
+        with contextlib.redirect_stdout(text):
+            yield
+    finally:
+        for line in text.lines():
+            terminal.write(line if len(_without_colours(line)) <= width + 1 else _wrapped(line, width))
+
+
+class _TerminalText(io.TextIOWrapper):
+    """Text for a terminal, whose colours and boxes tyro chooses by what the terminal is."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        super().__init__(io.BytesIO(), terminal.encoding, newline="", write_through=True)
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal.isatty()
+
+    def lines(self) -> list[str]:
+        """The written lines, with their ends."""
+        self.seek(0)
+        return self.readlines()
+
+
+def _wrapped(line: str, width: int) -> str:
+    # The names of commands, which tyro lists without blanks, may be broken between two of them.
+    line = re.sub(r"\{[\w,-]+\}", lambda names: names[0].replace(",", ", "), line)
+    return textwrap.fill(line, width, break_on_hyphens=False) + "\n"
 
 
 def _advice(unknown: str, name: str) -> str:
     """The flags of the command that are like an unknown one, and where the others are."""
     flag = unknown.partition("=")[0].replace("_", "-")
-    flags = flags_of(name)
+    flags = list(flags_of(COMMANDS[name]))
     longer = [each for each in flags if flag.startswith("--") and each.startswith(flag)]
     similar = longer or difflib.get_close_matches(flag, flags, cutoff=0.7)
     meant = f"perhaps {' or '.join(similar[:NUM_SIMILAR])}; " if similar else ""
-    return f"{meant}vae-jax {name} --help lists those that there are"
+    return f"{meant}vae-jax {name} --help lists the options"
 
 
 def _in_words(text: str, arguments: Sequence[str]) -> str:
-    """The error that tyro drew, in one line."""
+    """The error that tyro drew, in one line: our own sentence where a value is not what its flag must be."""
     sentence = _without_box(text)
-    found = re.match(r"Error parsing (--[\w-]+): .* Argument helptext: \1 (\S+)(.*)", sentence)
+    found = re.match(rf"{REFUSED}(--[\w-]+)", sentence)
     if found is None:
         return sentence
-    flag, kind, rest = found.groups()
-    number = "whole number" if "INT" in kind else "number" if "FLOAT" in kind else None
-    if number is None:
+    name, flag = arguments[0], found[1]
+    expected = flags_of(COMMANDS[name]).get(flag)
+    if expected is None:
         return sentence
-    is_one = "[" not in kind and not rest.startswith((" INT", " FLOAT"))
-    words = f"a {number}" if is_one else f"{number}s"
-    return f"{flag} must be {words}, got {_given(flag, arguments)}: vae-jax {arguments[0]} --help tells of it"
+    return f"{flag} must be {expected}, got {_given(flag, arguments)}: vae-jax {name} --help explains it"
 
 
 def _given(flag: str, arguments: Sequence[str]) -> str:
@@ -109,5 +143,5 @@ def _without_box(text: str) -> str:
 
 
 def _without_colours(text: str) -> str:
-    """What a terminal shows, in which tyro sets colours by whether standard output is one."""
+    """The text without the codes of colours, which tyro writes if standard output is a terminal."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.opened_runs import images_of_run, warn
+from vae_jax.cli.opened_runs import can_be_drawn, images_of_run, images_seen, opened_model, warn
+from vae_jax.cli.options import Checkpoint, Data, DataDir, Debug, ModelOptions, ModelSeed, check_options, optional
 from vae_jax.cli.output_folder import save_figure, staged
-from vae_jax.cli.trained_models import can_be_drawn, images_seen, opened_model
 from vae_jax.runtime import start_jax
 from vae_jax.vae.runs.run_folder import RunFolder
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vae_jax.vae.results.trained_model import TrainedModel
 
 SEED = 0
-"""Of the samples drawn: a figure drawn again is the same."""
+"""Seed of the samples: a figure drawn again is the same."""
 
 NUM_RECONSTRUCTED = 8
 NUM_SAMPLES = 64
@@ -34,39 +34,37 @@ FEW_LATENTS = 5
 """Up to so many, the first two latents themselves are shown rather than their principal components."""
 
 
+OUT_HELP = "Folder for the figures. By default the folder figures of the run or, for several runs, vae-jax-plot."
+
+
 @dataclass(frozen=True)
 class PlotCommand:
-    """Draws the figures of a run anew, or those of several runs in one.
+    """Draws the figures of a training run, or compares several runs in one set of figures.
 
-    Of one run: training curves, prior samples, reconstructions, latents by class, KL by latent, paths between images
-    and, with 2 latents, the manifold. Of several: curves, reconstructions of the same test images, and KL by rank.
+    For one run: training curves, prior samples, reconstructions, latents by class, KL by latent, paths between images
+    and, with 2 latents, the manifold. For several: curves, reconstructions of the same test images, and KL by rank.
     """
 
     folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FOLDERS")]
-    """Of the runs."""
-    checkpoint: Literal["best", "latest"] = "best"
-    """By the validation ELBO, or the last."""
-    model_seed: int = 0
-    """Which model is drawn, of a run of several seeds. Curves show all."""
-    data: str | None = None
-    """Where the images are, if not where the first run had them."""
-    data_dir: str | None = None
-    """Where datasets are kept, if not where the first run had them."""
-    out: Path | None = None
-    """Folder for the figures: by default figures in the run's own or, of several runs, vae-jax-plot."""
-    debug: bool = False
-    """Show the traceback of an error."""
+    """Folders of training runs."""
+    checkpoint: Checkpoint = "best"
+    model_seed: ModelSeed = 0
+    data: Data = None
+    data_dir: DataDir = None
+    out: Annotated[Path | None, optional("PATH", OUT_HELP)] = None
+    debug: Debug = False
 
     def run(self) -> None:
         """Draws and saves.
 
         Raises:
-            Misuse: no run, or arguments that no figure can be had for.
+            Misuse: a folder holds no run, or an argument is refused.
         """
+        check_options(self)
         if not self.folders:
             raise Misuse("FOLDERS must be folders of runs, got none: name one or more")
         start_jax("float32", num_cpu_devices=1)
-        opened = [opened_model(path, checkpoint=self.checkpoint, model_seed=self.model_seed) for path in self.folders]
+        opened = [opened_model(ModelOptions(path, self.checkpoint, self.model_seed)) for path in self.folders]
         folder, trained = opened[0]
         images = images_of_run(folder, trained.experiment, data=self.data, data_dir=self.data_dir)
         if len(opened) == 1:
@@ -201,7 +199,7 @@ def _name(folder: RunFolder) -> str:
 def _figures_of_runs(
     runs: dict[str, tuple[RunFolder, "TrainedModel"]], images: "ImageData"
 ) -> Iterator[tuple[str, "Figure"]]:
-    """What can be compared, by name."""
+    """The figures that compare runs, by name."""
     import jax
     import numpy as np
 
@@ -230,7 +228,7 @@ def _figures_of_runs(
 def _reconstructions_of_runs(
     models: dict[str, "TrainedModel"], seen: "dict[str, np.ndarray]", images: "ImageData"
 ) -> "Figure":
-    """Of what each model sees of the same images. Where that differs, the originals are the grey ones."""
+    """Reconstructions of what each model sees of the same images. Where that differs, the originals are grey."""
     import numpy as np
 
     from vae_jax import plotting

@@ -1,4 +1,4 @@
-"""Telling the user how far a command is, on standard error."""
+"""Progress of a command, on standard error."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -1,16 +1,14 @@
-"""`vae-jax reconstruct`: images beside what a trained model makes of them."""
+"""`vae-jax reconstruct`: images, and what a trained model makes of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any
 
-import tyro
-
-from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.opened_runs import images_of_run
-from vae_jax.cli.output_folder import save_figure, staged
-from vae_jax.cli.trained_models import can_be_drawn, images_seen, opened_model
+from vae_jax.cli.opened_runs import can_be_drawn, first_images, opened_model
+from vae_jax.cli.options import Debug, ImageOptions, ModelOptions, Out, check_options
+from vae_jax.cli.output_folder import file_names, save_figure, staged
 from vae_jax.runtime import start_jax
+from vae_jax.settings import AT_LEAST_1
 
 MAX_DRAWN = 16
 """Images in the row of a figure."""
@@ -18,56 +16,46 @@ MAX_DRAWN = 16
 
 @dataclass(frozen=True)
 class ReconstructCommand:
-    """Encodes images and decodes the means of their latents.
+    """Reconstructs images with a trained model.
 
-    Saves reconstructions.png, reconstructions.pdf and reconstructions.npz, whose arrays are originals (as the model
-    sees them) and reconstructions, both [N, *shape] from 0 to 1, and labels [N] if there are any.
+    Images are encoded, and the means of their latents decoded. Saves reconstructions.png, reconstructions.pdf and
+    reconstructions.npz, whose arrays are originals (as the model sees them) and reconstructions, both [N, *shape] from
+    0 to 1, and labels [N] if there are any.
     """
 
-    folder: tyro.conf.Positional[Path]
-    """Of the run."""
-    num_images: int = 8
-    """The first so many of the split; the figure shows the first 16."""
-    split: Literal["test", "validation", "train"] = "test"
-    """Which images."""
-    checkpoint: Literal["best", "latest"] = "best"
-    """By the validation ELBO, or the last."""
-    model_seed: int = 0
-    """Which model, of a run of several seeds."""
-    data: str | None = None
-    """Where the images are, if not where the run had them."""
-    data_dir: str | None = None
-    """Where datasets are kept, if not where the run had them."""
-    out: Path = Path("vae-jax-reconstruct")
-    """Folder for the results."""
-    debug: bool = False
-    """Show the traceback of an error."""
+    model: ModelOptions
+    """The trained model."""
+    images: ImageOptions = field(default_factory=ImageOptions)
+    """The images."""
+    num_images: Annotated[int, AT_LEAST_1] = 8
+    """Number of images, the first of the split. The figure shows the first 16."""
+    out: Out = Path("vae-jax-reconstruct")
+    debug: Debug = False
 
     def run(self) -> None:
         """Reconstructs and saves.
 
         Raises:
-            Misuse: no run, or arguments that no reconstruction can be had for.
+            Misuse: the folder holds no run, or an argument is refused.
         """
+        check_options(self)
         import numpy as np
 
-        if self.num_images < 1:
-            raise Misuse(f"--num-images must be at least 1, got {self.num_images}: raise it")
         start_jax("float32", num_cpu_devices=1)
         from vae_jax import plotting
         from vae_jax.vae.results.generation import on_unit_scale, reconstruct_images
 
-        folder, trained = opened_model(self.folder, checkpoint=self.checkpoint, model_seed=self.model_seed)
-        images = images_of_run(folder, trained.experiment, data=self.data, data_dir=self.data_dir)
-        seen = images_seen(trained, images, self.split, needed=self.num_images)[: self.num_images]
-        originals = on_unit_scale(seen, trained.shape)
-        reconstructed = np.asarray(reconstruct_images(trained, seen))
-        labels = getattr(images, self.split).labels
-        known = {} if labels is None else {"labels": labels[: self.num_images]}
+        folder, trained = opened_model(self.model)
+        seen = first_images(folder, trained, self.images, self.num_images)
+        originals = on_unit_scale(seen.pixels, trained.shape)
+        reconstructed = np.asarray(reconstruct_images(trained, seen.pixels))
+        arrays: dict[str, Any] = {"originals": originals, "reconstructions": reconstructed}
+        if seen.labels is not None:
+            arrays["labels"] = seen.labels
         with staged(self.out) as stage:
-            np.savez(stage / "reconstructions.npz", originals=originals, reconstructions=reconstructed, **known)
+            np.savez(stage / "reconstructions.npz", **arrays)
             if can_be_drawn(trained.shape):
                 rows = {"reconstruction": reconstructed[:MAX_DRAWN]}
                 save_figure(stage, "reconstructions", plotting.reconstructions(originals[:MAX_DRAWN], rows))
-            saved = sorted(file.name for file in stage.iterdir())
-        print(f"Saved in {self.out}: {', '.join(saved)}")
+            saved = file_names(stage)
+        print(f"Saved in {self.out}: {saved}")

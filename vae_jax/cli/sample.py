@@ -3,15 +3,13 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
-
-from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.options import check_seed
-from vae_jax.cli.output_folder import save_figure, staged
-from vae_jax.cli.trained_models import can_be_drawn, opened_model
+from vae_jax.cli.opened_runs import can_be_drawn, opened_model
+from vae_jax.cli.options import Debug, ModelOptions, Out, Seed, check_options
+from vae_jax.cli.output_folder import file_names, save_figure, staged
 from vae_jax.runtime import start_jax
+from vae_jax.settings import AT_LEAST_1
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,59 +18,50 @@ if TYPE_CHECKING:
     from vae_jax.vae.results.generation import Samples
 
 MAX_DRAWN = 400
-"""Images in a figure."""
+"""Images that a figure shows at most."""
 
 
 @dataclass(frozen=True)
 class SampleCommand:
-    """Draws latents from the prior of a trained model, and images from them.
+    """Draws images from a trained model.
 
-    Saves samples.png, samples.pdf and samples.npz, whose arrays are images [N, *shape] from 0 to 1 and latents [N, D]
-    (and upper_latents [N, U] of a hierarchical model).
+    Latents are drawn from the prior, and images from them. Saves samples.png, samples.pdf and samples.npz, whose arrays
+    are images [N, *shape] from 0 to 1 and latents [N, D], and upper_latents [N, U] with a hierarchical model.
     """
 
-    folder: tyro.conf.Positional[Path]
-    """Of the run."""
-    num_images: int = 64
-    """How many; the figure shows the first 400."""
+    model: ModelOptions
+    """The trained model."""
+    num_images: Annotated[int, AT_LEAST_1] = 64
+    """Number of images. The figure shows the first 400."""
     pixels: Literal["mean", "sampled"] = "mean"
     """The mean of the pixels given the latents, or a draw of them."""
-    checkpoint: Literal["best", "latest"] = "best"
-    """By the validation ELBO, or the last."""
-    model_seed: int = 0
-    """Which model, of a run of several seeds."""
-    seed: int = 0
-    """Of the draws."""
-    out: Path = Path("vae-jax-sample")
-    """Folder for the results."""
-    debug: bool = False
-    """Show the traceback of an error."""
+    seed: Seed = 0
+    out: Out = Path("vae-jax-sample")
+    debug: Debug = False
 
     def run(self) -> None:
         """Draws and saves.
 
         Raises:
-            Misuse: no run, or arguments that no sample can be had for.
+            Misuse: the folder holds no run, or an argument is refused.
         """
+        check_options(self)
         import numpy as np
 
-        if self.num_images < 1:
-            raise Misuse(f"--num-images must be at least 1, got {self.num_images}: raise it")
-        check_seed(self.seed)
         start_jax("float32", num_cpu_devices=1)
         import jax
 
         from vae_jax.vae.results.generation import mean_pixels, sample_images, sampled_pixels
 
-        _, trained = opened_model(self.folder, checkpoint=self.checkpoint, model_seed=self.model_seed)
+        _, trained = opened_model(self.model)
         rule = {"mean": mean_pixels, "sampled": sampled_pixels}[self.pixels]
         samples = sample_images(trained, jax.random.key(self.seed), self.num_images, pixels=rule)
         with staged(self.out) as stage:
             np.savez(stage / "samples.npz", **_arrays(samples))
             if can_be_drawn(trained.shape):
                 save_figure(stage, "samples", _grid(np.asarray(samples.images[:MAX_DRAWN])))
-            saved = sorted(file.name for file in stage.iterdir())
-        print(f"Saved in {self.out}: {', '.join(saved)}")
+            saved = file_names(stage)
+        print(f"Saved in {self.out}: {saved}")
 
 
 def _arrays(samples: "Samples") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Stopping between two steps when asked to from outside."""
+"""Stops between two steps, on Ctrl-C or SIGTERM."""
 
 import contextlib
 import signal
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Stopped(Exception):
-    """A command was asked to stop, and has saved what it had. Says how to go on."""
+    """A command was asked to stop, and has saved what it had. The message says how to continue."""
 
 
 @contextlib.contextmanager

@@ -7,12 +7,13 @@ from vae_jax.plotting.estimates_by_estimator import boxes_by_estimator, std_by_e
 from vae_jax.plotting.estimates_by_samples import replicate_boxes, std_by_samples
 from vae_jax.plotting.evidence import evidence_by_image, evidence_by_latents
 from vae_jax.plotting.factorial_errors import factorial_errors
-from vae_jax.plotting.fit import poisson_gamma_fit, regression_fit
+from vae_jax.plotting.fit import fitted_pair
 from vae_jax.plotting.image_grids import image_grid, interpolation, manifold, reconstructions
 from vae_jax.plotting.importance_tail import importance_tail
 from vae_jax.plotting.kl_by_latent import kl_by_latent, kl_by_rank
 from vae_jax.plotting.latent_scatter import latent_scatter
 from vae_jax.plotting.moment_differences import moment_differences
+from vae_jax.plotting.regress import regression_fit
 from vae_jax.plotting.signal_to_noise import signal_to_noise_by_layer
 from vae_jax.plotting.style import COLOURS, MARKERS, STYLE
 from vae_jax.plotting.training_curves import training_curves
@@ -31,6 +32,7 @@ __all__ = [
     "evidence_by_image",
     "evidence_by_latents",
     "factorial_errors",
+    "fitted_pair",
     "image_grid",
     "importance_tail",
     "interpolation",
@@ -39,7 +41,6 @@ __all__ = [
     "latent_scatter",
     "manifold",
     "moment_differences",
-    "poisson_gamma_fit",
     "reconstructions",
     "regression_fit",
     "replicate_boxes",

@@ -1,4 +1,4 @@
-"""Figures of the log evidence: every estimator's error, and what warns of it."""
+"""Figures of the log evidence: every estimator's error, and the signs that warn of it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,8 +13,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from vae_jax.inference.evidence import ESTIMATES
 from vae_jax.plotting.style import CONTRASTING_COLOURS, MARKERS, STYLE, StyledFigure
 
-Row = Mapping[str, Any]
-
 LINEAR_NATS = 0.1
 """Differences smaller than this are on a linear scale."""
 
@@ -22,12 +20,12 @@ HIGHEST_SHAPE = 0.7
 """Pareto k that is still reliable, with many samples."""
 
 SPREAD = 0.15
-"""Between estimators at one place."""
+"""Distance between estimators at one place."""
 
 MOST_TICKS = 12
 
 
-def evidence_by_latents(rows: Sequence[Row]) -> Figure:
+def evidence_by_latents(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Each estimate less the exact log p(x), its effective sample size and Pareto k, by the number of latents.
 
     Hollow points are not reliable.
@@ -42,7 +40,7 @@ def evidence_by_latents(rows: Sequence[Row]) -> Figure:
     return _figure(rows, BY_LATENTS, [row["error"] for row in rows])
 
 
-def evidence_by_image(rows: Sequence[Row]) -> Figure:
+def evidence_by_image(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Each estimate less the importance-sampling one, its effective sample size and Pareto k, by image.
 
     Hollow points are not reliable.
@@ -59,22 +57,22 @@ def evidence_by_image(rows: Sequence[Row]) -> Figure:
 
 
 class EvidenceAxis(NamedTuple):
-    """What the estimates are drawn against."""
+    """The quantity that the estimates are drawn against."""
 
     field: str
-    """Of the rows, along the horizontal axis."""
+    """The field of the rows along the horizontal axis."""
     label: str
     reference: str
-    """What the estimates are shown less."""
+    """The value that is subtracted from the estimates."""
     line_alpha: float
-    """Of lines between places, which say nothing where their order is arbitrary."""
+    """Opacity of lines between places, which mean nothing where their order is arbitrary."""
 
 
 BY_LATENTS = EvidenceAxis("num_latents", "number of latents", "exact log p(x)", 0.5)
 BY_IMAGE = EvidenceAxis("image", "image", "importance sampling", 0.0)
 
 
-def _figure(rows: Sequence[Row], comparison: EvidenceAxis, differences: Sequence[float]) -> Figure:
+def _figure(rows: Sequence[Mapping[str, Any]], comparison: EvidenceAxis, differences: Sequence[float]) -> Figure:
     if not rows:
         raise ValueError("rows must be at least one, got none: estimate something")
     places = sorted({row[comparison.field] for row in rows})
@@ -101,7 +99,13 @@ def _figure(rows: Sequence[Row], comparison: EvidenceAxis, differences: Sequence
 
 
 def _draw(
-    axes: Axes, x: np.ndarray, values: np.ndarray, rows: Sequence[Row], *, look: Mapping[str, Any], errors: Any = None
+    axes: Axes,
+    x: np.ndarray,
+    values: np.ndarray,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    look: Mapping[str, Any],
+    errors: Any = None,
 ) -> None:
     """Points, hollow where they are not reliable, with error bars of one standard error where there are errors."""
     values = np.where(np.isfinite(values), values, np.nan)
@@ -140,7 +144,7 @@ def _label_places(axes: Axes, places: Sequence[int], label: str) -> None:
         )
 
 
-def _handles(rows: Sequence[Row]) -> list[Line2D]:
+def _handles(rows: Sequence[Mapping[str, Any]]) -> list[Line2D]:
     handles = [
         Line2D(
             [], [], color=CONTRASTING_COLOURS[number], marker=MARKERS[number], markersize=4, linewidth=0.7, label=label

@@ -1,11 +1,5 @@
-import csv
-import json
 import math
-import re
-import shlex
-import signal
 from functools import partial
-from pathlib import Path
 
 import chex
 import jax
@@ -15,8 +9,6 @@ import pytest
 
 from monte_carlo import Z, assert_unbiased, is_biased
 from vae_jax import gradient_statistics
-from vae_jax.cli import main
-from vae_jax.cli.gradient_noise import _drawn, _figure
 from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.results.gradient_noise import noise_by_layer, training_loss
@@ -294,128 +286,3 @@ def test_the_loss_is_the_mean_of_random_batches_of_the_weighted_objective():
     three, one, none = (float(each(params, KEY)) for each in (heavier, loss, lighter))
     assert three - none == pytest.approx(3 * (one - none), rel=1e-4)
     assert abs(one - none) > 0.1
-
-
-SMALL = ["--data", "digits", "--hidden-sizes", "16", "--latent-size", "3", "--batch-size", "100", "--num-epochs", "1"]
-
-
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    """A run of an epoch, the weight of whose KL grows from 0 to the 1 that it has at the end."""
-    folder = tmp_path_factory.mktemp("runs")
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("vae_jax.cli.train.train.start_jax", lambda *_, **__: None)
-        patched.setattr("vae_jax.cli.plot.save_figures", lambda *_, **__: None)
-        assert main(["train", *SMALL, "--beta-schedule", "linear", "--out", str(folder / "run")]) == 0
-    signal.signal(signal.SIGTERM, before)
-    return folder
-
-
-@pytest.fixture
-def measured(run_folder, monkeypatch, capsys, tmp_path):
-    """The command in a folder beside the run: its exit code, standard output and error, and its folder of results."""
-    monkeypatch.setattr("vae_jax.cli.gradient_noise.start_jax", lambda *_, **__: None)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.chdir(run_folder)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(arguments):
-        code = main(["variance", "--out", str(tmp_path / "out"), *shlex.split(arguments)])
-        return code, *capsys.readouterr(), tmp_path / "out"
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
-
-
-def test_the_command_prints_and_saves_signal_and_noise_by_layer(measured, run_folder):
-    code, output, errors, out = measured("--run run --num-replicates 40 --seed 3")
-    assert code == 0, errors
-    names = {"gradient.json", "gradient.csv", "signal_to_noise.png", "signal_to_noise.pdf", "config.json"}
-    assert {path.name for path in out.iterdir()} == names
-    line = "vae-jax variance --run run --estimators pathwise --num-samples 1 --num-replicates 40 --seed 3"
-    assert json.loads((out / "config.json").read_text())["command_line"] == line
-    content = json.loads((out / "gradient.json").read_text())
-    assert (content["run"], content["batch_size"], content["environment"]["seed"]) == ("run", 100, 3)
-    rows = content["rows"]
-    # 64 pixels, 16 hidden units, 3 latents.
-    sizes = {"encoder.loc_head": 16 * 3 + 3, "encoder.scale_head": 16 * 3 + 3, "decoder.head": 16 * 64 + 64}
-    found = {row["layer"]: row for row in rows}
-    assert {name: found[name]["num_parameters"] for name in sizes} == sizes
-    assert rows[-1]["layer"] == "all"
-    assert rows[-1]["num_parameters"] == sum(row["num_parameters"] for row in rows[:-1])
-    # A model after one epoch is still far from where its gradient is zero.
-    assert found["decoder.head"]["resolved"]
-    with (out / "gradient.csv").open() as file:
-        saved = list(csv.DictReader(file))
-    assert [float(row["noise"]) for row in saved] == [row["noise"] for row in rows]
-    for row in rows:
-        assert (row["estimator"], row["num_samples"], row["num_replicates"]) == ("pathwise", 1, 40)
-        assert (row["signal_se"] is None) == (row["signal_to_noise_se"] is None) == (not row["resolved"])
-        (line,) = re.findall(
-            rf"^{re.escape(row['layer'].replace('.layers', ''))} +{row['num_parameters']:,} .*$", output, re.M
-        )
-        assert line.count("±") == (3 if row["resolved"] else 1)
-        assert line.count("<") == (0 if row["resolved"] else 2)
-    assert "gradient by pathwise, 1 sample an image" in output
-    assert "batches of 100" in output.replace("\n", " ")
-    assert "40 replicates" in output.replace("\n", " ")
-
-
-def test_the_numbers_of_the_command_are_of_the_run_s_best_model(measured):
-    from vae_jax.vae.data.datasets import load_images
-    from vae_jax.vae.data.visible_images import training_images
-    from vae_jax.vae.results.trained_model import load_trained
-    from vae_jax.vae.runs.run_folder import RunFolder
-
-    _, _, _, out = measured("--run run --num-replicates 20 --seed 3")
-    rows = json.loads((out / "gradient.json").read_text())["rows"]
-    trained = load_trained(RunFolder(Path("run")), on_damage=pytest.fail)
-    pixels = jnp.asarray(training_images(trained.experiment, load_images("digits").train))
-    loss = training_loss(trained.experiment, trained.architecture, pixels, WEIGHTS)
-    draws = drawn_gradients(loss, trained.params, group_keys(jax.random.key(3), 20))
-    for row in rows:
-        assert row["noise"] == pytest.approx(by_hand(draws[row["layer"]])["noise"], rel=1e-3)
-
-
-def test_more_estimators_and_samples_are_measured_on_request(measured):
-    code, output, errors, out = measured(
-        "--run run --num-replicates 20 --estimators pathwise score_function --num-samples 1 4"
-    )
-    assert code == 0, errors
-    rows = json.loads((out / "gradient.json").read_text())["rows"]
-    noise = {(row["estimator"], row["num_samples"]): row["noise"] for row in rows if row["layer"] == "encoder.loc_head"}
-    assert set(noise) == {(name, size) for name in ("pathwise", "score_function") for size in (1, 4)}
-    assert noise["score_function", 1] > 3 * noise["pathwise", 1]
-    assert noise["score_function", 4] < noise["score_function", 1]
-    assert "gradient by score_function, 4 samples an image" in output
-    assert max(map(len, output.splitlines())) <= 80
-
-
-REFUSED = {
-    "--run missing": "missing must be the folder of a run, got one without config.json: train it first",
-    "--run run --num-replicates 15": "num_replicates must be a multiple of 10 from 20, got 15: round it",
-    "--run run --estimators another --num-replicates 20": "estimator must be .*, got '?another",
-    "--run run --num-samples 0 --num-replicates 20": "num_samples must be at least 1, got 0",
-    "--run run --num-samples 1 --estimators score_function+leave_one_out": "needs at least 2 samples, got 1: raise",
-    "--run run --seed -1": "--seed must be from 0 to 4294967295, got -1",
-}
-
-
-@pytest.mark.parametrize("arguments", REFUSED)
-def test_what_cannot_be_measured_is_refused_in_one_line_and_leaves_nothing(arguments, measured):
-    code, output, errors, out = measured(arguments)
-    assert code == 2
-    assert re.search(f"^vae-jax: error: .*{REFUSED[arguments]}", errors.splitlines()[-1])
-    assert output == ""
-    assert not out.exists()
-
-
-def test_a_layer_without_noise_is_printed_and_left_out_of_the_figure():
-    rows = [
-        {"layer": "dead", "signal_to_noise": math.nan, "signal_to_noise_se": math.nan},
-        {"layer": "alive", "signal_to_noise": 0.5, "signal_to_noise_se": 0.1},
-    ]
-    assert [row["layer"] for row in _drawn(rows)] == ["alive"]
-    assert [_figure(row, "signal_to_noise") for row in rows] == ["undefined", "0.50 ± 0.10"]
-    assert _figure({"signal": 0.25, "signal_se": None}, "signal") == "< 0.25"

@@ -2,50 +2,51 @@
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vae_jax.cli.cavi.mixture_flags import GAUSSIAN_POISSON, NORMAL_WISHART, Prior
-from vae_jax.cli.csv_columns import read_columns
+from vae_jax.cli.cavi.mixture_flags import GAUSSIAN_POISSON, NORMAL_WISHART, Model, Prior
+from vae_jax.cli.csv_numbers import read_columns
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
-from vae_jax.cli.options import check_seed
-from vae_jax.cli.output_folder import staged
-from vae_jax.runtime import start_jax
+from vae_jax.cli.options import Debug, Dtype, Out, Seed, check_options, optional, settings_of
+from vae_jax.cli.output_folder import save_config, staged
+from vae_jax.runtime import environment, start_jax
+from vae_jax.settings import AT_LEAST_1
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from vae_jax.inference.cavi import Component, Recovery, Selection, Simulation
+    from vae_jax.cli.cavi.cavi_results import CaviResults
+    from vae_jax.inference.cavi import Selection, Simulation
 
 MOST_COMPONENTS = 12
-"""Of the range that is tried by default."""
+"""The end of the range that is tried by default."""
 
 TRUE_NUM_COMPONENTS = 4
-"""Of what is simulated by default."""
+"""Components that are simulated by default."""
 
 
-class CaviResults(NamedTuple):
-    """All that is printed, drawn and saved."""
-
-    selection: "Selection"
-    data: Any
-    positions: "np.ndarray"
-    """[N, D]"""
-    counts: "np.ndarray | None"
-    """[N]"""
-    responsibilities: "np.ndarray"
-    """[K, N], of the best number of components."""
-    components: "tuple[Component, ...]"
-    recovery: "Recovery | None"
+CSV_HELP = "File of events whose first line names its columns."
+POSITION_HELP = (
+    "Columns that say where the events were, one or more. A map is drawn of two. The gaussian-poisson model's clusters "
+    "are round: the columns must have the same unit."
+)
+COUNT_HELP = "Column of natural numbers that goes with each event in the gaussian-poisson model."
+SIMULATE_HELP = (
+    "Instead of a file, this many events from the gaussian-poisson model's prior, whose truth is then shown as well."
+)
+TRUE_NUM_COMPONENTS_HELP = "Components that are simulated. By default 4, or as many as --weights."
+NUM_COMPONENTS_HELP = (
+    "Numbers to compare, or ranges with both ends: 6, or 2 4 8, or 1:12. By default 1:12, or as many as --weights."
+)
 
 
 @dataclass(frozen=True)
 class CaviCommand:
-    """Clusters of events by coordinate-ascent variational inference, for every number of components in a range.
+    """Clusters events by coordinate ascent, and compares numbers of clusters.
 
     The gaussian-poisson model has round clusters of one known width, and counts that are Poisson with a rate for each
     cluster; normal-wishart has clusters with covariances of their own, and no counts. Each number of components is
@@ -54,64 +55,54 @@ class CaviCommand:
     and map, counts, elbo_by_sweep and elbo_by_num_components (.png and .pdf).
     """
 
-    csv: tyro.conf.Positional[Path | None] = None
-    """File of events whose first line names its columns."""
-    position: tuple[str, ...] | None = None
-    """Columns that say where the events were, one or more. A map is drawn of two. The gaussian-poisson model's clusters
-    are round: their units must be the same."""
-    count: str | None = None
-    """Column of natural numbers that goes with each event in the gaussian-poisson model."""
-    simulate: int | None = None
-    """Instead of a file, this many events from the gaussian-poisson model's prior, whose truth is then shown beside."""
-    true_num_components: int | None = None
-    """Of what is simulated. By default 4, or as many as --weights."""
-    model: str = GAUSSIAN_POISSON
-    """gaussian-poisson or normal-wishart."""
-    num_components: tuple[str, ...] = ()
-    """Numbers to compare, or ranges with both ends: 6, or 2 4 8, or 1:12. By default 1:12, or as many as --weights."""
+    csv: Annotated[tyro.conf.Positional[Path | None], optional("[FILE.csv]", CSV_HELP)] = None
+    position: Annotated[tuple[str, ...] | None, optional("STR [STR ...]", POSITION_HELP)] = None
+    count: Annotated[str | None, optional("STR", COUNT_HELP)] = None
+    simulate: Annotated[int | None, AT_LEAST_1, optional("INT", SIMULATE_HELP)] = None
+    true_num_components: Annotated[int | None, AT_LEAST_1, optional("INT", TRUE_NUM_COMPONENTS_HELP)] = None
+    model: Model = GAUSSIAN_POISSON
+    """The mixture model."""
+    num_components: Annotated[tuple[str, ...], optional("[INT|INT:INT ...]", NUM_COMPONENTS_HELP)] = ()
     prior: Prior = field(default_factory=Prior)
-    """Hyperparameters."""
-    num_restarts: int = 100
+    """Hyperparameters. v is the variance of the positions, averaged over their columns."""
+    num_restarts: Annotated[int, AT_LEAST_1] = 100
     """Starts for each number, by k-means++. The best is kept."""
-    max_steps: int = 1000
+    max_steps: Annotated[int, AT_LEAST_1] = 1000
     """The most sweeps of a start."""
     tolerance: float = 1e-8
     """A start ends when a sweep raises its ELBO by less than this share of it."""
-    seed: int = 0
-    """Of the starts, and of what is simulated."""
-    dtype: str = "float32"
-    """float32 or float64. The former resolves an ELBO to about a millionth of it."""
-    out: Path = Path("vae-jax-cavi")
-    """Folder for the results."""
-    debug: bool = False
-    """Show the traceback of an error."""
+    seed: Seed = 0
+    dtype: Dtype = "float32"
+    out: Out = Path("vae-jax-cavi")
+    debug: Debug = False
 
     def run(self) -> None:
         """Fits, prints and saves.
 
         Raises:
-            Misuse: an argument or a file that no result can be had for.
+            Misuse: an argument or a file is refused.
         """
-        check_seed(self.seed)
+        check_options(self)
         self._check()
         columns = None if self.csv is None else self._read(self.csv)
         start_jax(self.dtype, num_cpu_devices=1)
-        from vae_jax.cli.cavi.cavi_results import save
+        from vae_jax.cli.cavi.cavi_results import save_results
         from vae_jax.cli.cavi.cavi_tables import print_results
 
         with staged(self.out) as folder:
             results = self._fit(columns)
-            save(results, self, folder)
-        print_results(results, self)
+            save_results(results, folder, environment(self.dtype, self.seed))
+            save_config(folder, "cavi", settings_of(self), positional=("csv",))
+        print_results(results, self.out)
 
     @property
     def position_names(self) -> tuple[str, ...]:
-        """Of the columns, or of what is simulated."""
+        """Names of the columns of places, or of the simulated places."""
         return self.position if self.position is not None else ("x", "y")
 
     @property
     def count_name(self) -> str | None:
-        """Of the counts, if there are any."""
+        """Name of the counts, if there are any."""
         return self.count or ("count" if self.simulate is not None else None)
 
     def _check(self) -> None:
@@ -121,17 +112,11 @@ class CaviCommand:
             raise Misuse(f"the events must come from one CSV file or from --simulate, got {got}: name one of them")
         if self.csv is not None and not self.position:
             raise Misuse("--position must name the columns of the places, got none: write --position long lat")
-        if self.simulate is not None and (self.simulate < 1 or self.model != GAUSSIAN_POISSON):
-            raise Misuse(
-                f"--simulate must be at least 1 event of --model {GAUSSIAN_POISSON}, got {self.simulate} of "
-                f"{self.model}: change it"
-            )
         if self.true_num_components is not None and self.simulate is None:
-            raise Misuse("--true-num-components must go with --simulate, got a file: leave it out")
-        if self.true_num_components is not None and self.true_num_components < 1:
-            raise Misuse(f"--true-num-components must be at least 1, got {self.true_num_components}: raise it")
-        if self.model == NORMAL_WISHART and self.count is not None:
-            raise Misuse(f"--count must go with --model {GAUSSIAN_POISSON}, got --model {self.model}: leave it out")
+            raise Misuse("--true-num-components applies to --simulate, got a file: leave it out")
+        for flag, value in (("--simulate", self.simulate), ("--count", self.count)):
+            if self.model == NORMAL_WISHART and value is not None:
+                raise Misuse(f"{flag} applies to --model {GAUSSIAN_POISSON}, got --model {self.model}: leave it out")
         if self.csv is not None and self.model == GAUSSIAN_POISSON and self.count is None:
             raise Misuse(
                 f"--count must name the column of the counts, got none: add it, or choose --model {NORMAL_WISHART}"
@@ -178,11 +163,11 @@ class CaviCommand:
             raise Misuse(f"--num-components must be at most the {num_events:,} events, got {most:,}: lower it")
         return sorted(set().union(*ranges))
 
-    def _fit(self, columns: "dict[str, np.ndarray] | None") -> CaviResults:
+    def _fit(self, columns: "dict[str, np.ndarray] | None") -> "CaviResults":
         import jax
         import numpy as np
 
-        from vae_jax.cli.progress_bars import shown_steps
+        from vae_jax.cli.cavi.cavi_results import CaviResults
         from vae_jax.inference import cavi
 
         fit_key, simulation_key = jax.random.split(jax.random.key(self.seed))
@@ -196,21 +181,7 @@ class CaviCommand:
                 positions = np.stack([columns[name] for name in self.position_names], 1)
                 counts = columns[self.count] if self.count else None
             data = cavi.points(positions) if counts is None else cavi.located_counts(positions, counts)
-            numbers = self._numbers(len(positions))
-            with shown_steps() as show:
-                selection = cavi.choose_num_components(
-                    prior.build(self.model),
-                    data,
-                    numbers,
-                    fit_key,
-                    num_restarts=self.num_restarts,
-                    max_steps=self.max_steps,
-                    tolerance=self.tolerance,
-                    on_candidate=lambda each: show(
-                        f"{self.num_restarts} restarts each of {len(numbers)} numbers of components",
-                        (numbers.index(each.num_components) + 1) / len(numbers),
-                    ),
-                )
+            selection = self._select(prior, data, len(positions), fit_key)
         best = selection.best
         if not math.isfinite(best.elbo):
             raise Misuse(
@@ -220,28 +191,36 @@ class CaviCommand:
         responsibilities = np.asarray(jax.jit(best.model.responsibilities)(best.ascent.state, data))
         return CaviResults(
             selection,
-            data,
             positions,
             counts,
             responsibilities,
             cavi.components(best.model, best.ascent.state, responsibilities, data),
             None if truth is None else cavi.recovery(best.model, best.ascent.state, responsibilities, truth),
+            self.position_names,
+            self.count_name,
+            self.max_steps,
         )
+
+    def _select(self, prior: Prior, data: Any, num_events: int, key: Any) -> "Selection":
+        """The fits of every number of components."""
+        from vae_jax.cli.progress_bars import shown_steps
+        from vae_jax.inference import cavi
+
+        numbers = self._numbers(num_events)
+        task = f"{self.num_restarts} restarts each of {len(numbers)} numbers of components"
+        with shown_steps() as show:
+            return cavi.choose_num_components(
+                prior.build(self.model),
+                data,
+                numbers,
+                key,
+                num_restarts=self.num_restarts,
+                max_steps=self.max_steps,
+                tolerance=self.tolerance,
+                on_candidate=lambda each: show(task, (numbers.index(each.num_components) + 1) / len(numbers)),
+            )
 
     def _simulated(self, key: Any) -> "Simulation":
         weights = self.prior.weights
         num_components = self.true_num_components or (len(weights) if weights else TRUE_NUM_COMPONENTS)
         return self.prior.simulate(key, self.simulate or 0, num_components, len(self.position_names))
-
-    def settings(self) -> dict[str, Any]:
-        """Every flag that is not at a default of None, by its name."""
-        given = asdict(self)
-        prior, path = given.pop("prior"), given.pop("csv")
-        for name in ("out", "debug"):
-            del given[name]
-        settings = {name: value for name, value in (given | prior).items() if value not in (None, ())}
-        return ({} if path is None else {"csv": str(path)}) | settings
-
-    def command(self) -> Sequence[str]:
-        """The words before the flags."""
-        return ["cavi", *([] if self.csv is None else [str(self.csv)])]

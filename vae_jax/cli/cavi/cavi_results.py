@@ -1,27 +1,42 @@
-"""What `vae-jax cavi` saves."""
+"""The results of `vae-jax cavi`, and how they are saved."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Num
 
-from vae_jax.cli.output_folder import command_line, save_figure
+from vae_jax.cli.output_folder import save_figure
 from vae_jax.files import write_csv, write_json
-from vae_jax.inference.cavi import Candidate, Component, Recovery, effective_num_components
+from vae_jax.inference.cavi import Candidate, Component, Recovery, Selection, effective_num_components
 from vae_jax.plotting import cavi as figures
-from vae_jax.runtime import environment
-
-if TYPE_CHECKING:
-    from vae_jax.cli.cavi.cavi import CaviCommand, CaviResults
 
 
-def save(results: "CaviResults", command: "CaviCommand", folder: Path) -> None:
-    """Writes the tables, the responsibilities, the figures and what repeats the run."""
+class CaviResults(NamedTuple):
+    """All that is printed, drawn and saved."""
+
+    selection: Selection
+    positions: Float[np.ndarray, "N D"]
+    counts: Num[np.ndarray, " N"] | None
+    responsibilities: Float[np.ndarray, "K N"]
+    """For the best number of components."""
+    components: tuple[Component, ...]
+    recovery: Recovery | None
+    """The truth of a simulation, and the components that were matched to it."""
+    position_names: tuple[str, ...]
+    count_name: str | None
+    max_steps: int
+    """The most sweeps of a start."""
+
+
+def save_results(results: CaviResults, folder: Path, environment: Mapping[str, Any]) -> None:
+    """Writes the tables, the responsibilities and the figures."""
     rows = [_row(each) for each in results.selection.candidates]
-    of_components = [_component(each, command) for each in results.components]
+    of_components = [_component(each, results.position_names) for each in results.components]
     best = results.selection.best
     content: dict[str, Any] = {
-        "environment": environment(command.dtype, command.seed),
+        "environment": environment,
         "num_events": len(results.positions),
         "best_num_components": best.num_components,
         "range_ends_at_best": results.selection.ends_at_best,
@@ -36,16 +51,12 @@ def save(results: "CaviResults", command: "CaviCommand", folder: Path) -> None:
     }
     if results.recovery is not None:
         content["recovery"] = _recovery(results.recovery)
-        write_csv(folder / "events.csv", _events(results, results.recovery, command))
+        write_csv(folder / "events.csv", _events(results, results.recovery))
     write_json(folder / "cavi.json", content)
     write_csv(folder / "cavi.csv", rows)
     write_csv(folder / "components.csv", of_components)
     _save_responsibilities(results, folder)
-    settings = command.settings()
-    flags = {name: value for name, value in settings.items() if name != "csv"}
-    line = command_line(command.command(), flags)
-    write_json(folder / "config.json", {"command": "cavi", "settings": settings, "command_line": line})
-    _save_figures(results, command, folder)
+    _save_figures(results, folder)
 
 
 def _row(candidate: Candidate) -> dict[str, Any]:
@@ -73,8 +84,8 @@ def _histories(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _component(component: Component, command: "CaviCommand") -> dict[str, Any]:
-    """A row, with the columns' own names."""
+def _component(component: Component, names: tuple[str, ...]) -> dict[str, Any]:
+    """A row, whose columns have the names of the positions."""
     row: dict[str, Any] = {
         "component": component.number,
         "num_events": component.num_events,
@@ -82,7 +93,6 @@ def _component(component: Component, command: "CaviCommand") -> dict[str, Any]:
         "weight": component.weight,
         "weight_std": component.weight_std,
     }
-    names = command.position_names
     for name, loc, loc_std in zip(names, component.loc, component.loc_std, strict=True):
         row |= {name: loc, f"{name}_std": loc_std}
     for i, first in enumerate(names):
@@ -114,15 +124,15 @@ def _recovery(found: Recovery) -> dict[str, Any]:
     }
 
 
-def _events(results: "CaviResults", found: Recovery, command: "CaviCommand") -> list[dict[str, Any]]:
+def _events(results: CaviResults, found: Recovery) -> list[dict[str, Any]]:
     """The simulated events, as a file that the command reads."""
-    names = (*command.position_names, command.count_name or "count", "true_component")
+    names = (*results.position_names, results.count_name or "count", "true_component")
     truth = found.truth
     columns = (*results.positions.T, np.asarray(truth.data.counts).astype(int), np.asarray(truth.labels) + 1)
     return [dict(zip(names, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _save_responsibilities(results: "CaviResults", folder: Path) -> None:
+def _save_responsibilities(results: CaviResults, folder: Path) -> None:
     arrays: dict[str, Any] = {
         "responsibilities": results.responsibilities.T,
         "component": results.responsibilities.argmax(0) + 1,
@@ -133,20 +143,20 @@ def _save_responsibilities(results: "CaviResults", folder: Path) -> None:
     np.savez_compressed(folder / "responsibilities.npz", **arrays)
 
 
-def _save_figures(results: "CaviResults", command: "CaviCommand", folder: Path) -> None:
+def _save_figures(results: CaviResults, folder: Path) -> None:
     if results.positions.shape[1] == 2:
         figure = figures.responsibility_map(
             results.positions,
             results.responsibilities,
             results.components,
-            names=command.position_names,
+            names=results.position_names,
             counts=results.counts,
-            count_name=command.count_name,
+            count_name=results.count_name,
         )
         save_figure(folder, "map", figure)
     if results.counts is not None:
         figure = figures.counts_by_component(
-            results.counts, results.responsibilities, results.components, name=command.count_name or "count"
+            results.counts, results.responsibilities, results.components, name=results.count_name or "count"
         )
         save_figure(folder, "counts", figure)
     save_figure(folder, "elbo_by_sweep", figures.elbo_by_sweep(results.selection))

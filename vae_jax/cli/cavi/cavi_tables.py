@@ -1,59 +1,53 @@
 """The tables of `vae-jax cavi`, for a terminal of 80 columns."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from vae_jax.cli.cavi.cavi_results import CaviResults
 from vae_jax.cli.number_formats import with_error
+from vae_jax.cli.overdispersion import OVERDISPERSED
+from vae_jax.cli.terminal_tables import WIDTH, add_numbers, plain_table
 from vae_jax.inference.cavi import Recovery, effective_num_components
-
-if TYPE_CHECKING:
-    from vae_jax.cli.cavi.cavi import CaviCommand, CaviResults
-
-WIDTH = 80
 
 MOST_COLUMNS = 2
 """Positions that have columns of their own; more stand below each other."""
 
-OVERDISPERSED = 1.5
-"""The variance of counts over their mean from which on a Poisson is said to be too narrow."""
 
-
-def print_results(results: "CaviResults", command: "CaviCommand") -> None:
-    """Prints the bounds by number of components, the best number's components, and what to make of them."""
+def print_results(results: CaviResults, out: Path) -> None:
+    """Prints the bounds by number of components, the best number's components, and how to read them."""
     console = Console(width=WIDTH, highlight=False)
     console.print(f"{len(results.positions):,} events: bounds (nats) by number of components", style="bold")
     console.print(_of_numbers(results))
-    for line in _on_numbers(results, command):
+    for line in _on_numbers(results):
         console.print(line)
     console.print()
     console.print(f"Components at K = {len(results.components)}", style="bold")
-    console.print(_of_components(results, command))
-    for line in _on_components(results, command):
+    console.print(_of_components(results))
+    for line in _on_components(results):
         console.print(line)
     if results.recovery is not None:
         console.print()
         console.print("The truth, and the fitted components that hold its events", style="bold")
-        console.print(_of_truth(results, results.recovery, command))
+        console.print(_of_truth(results, results.recovery))
         for line in _on_truth(results.recovery):
             console.print(line)
     console.print(
-        f"Saved in {command.out}: cavi.json, cavi.csv, components.csv, responsibilities.npz, config.json and figures",
+        f"Saved in {out}: cavi.json, cavi.csv, components.csv, responsibilities.npz, config.json and figures",
         markup=False,
     )
 
 
 def _table(*headers: str) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for header in headers:
-        table.add_column(header, justify="right", no_wrap=True)
+    table = plain_table()
+    add_numbers(table, *headers)
     return table
 
 
-def _of_numbers(results: "CaviResults") -> Table:
+def _of_numbers(results: CaviResults) -> Table:
     best = results.selection.best
     table = _table(
         "K", "best ELBO", "+ log K!", "at best", "sweeps", "effective", "",
@@ -71,7 +65,7 @@ def _of_numbers(results: "CaviResults") -> Table:
     return table
 
 
-def _on_numbers(results: "CaviResults", command: "CaviCommand") -> Iterator[str]:
+def _on_numbers(results: CaviResults) -> Iterator[str]:
     selection = results.selection
     best = selection.best
     yield "at best: restarts within 0.1 nats of the best. effective: exp of the entropy of"
@@ -84,11 +78,12 @@ def _on_numbers(results: "CaviResults", command: "CaviCommand") -> Iterator[str]
     unfinished = [str(each.num_components) for each in selection.candidates if not each.ascent.converged]
     if unfinished:
         yield (
-            f"N  Not converged after {command.max_steps} sweeps: K = {_listed(unfinished)}. "
+            f"N  Not converged after {results.max_steps} sweeps: K = {_listed(unfinished)}. "
             "Their bounds hold but may rise: raise --max-steps."
         )
-    once = [str(each.num_components) for each in selection.candidates if each.num_at_best == 1]
-    if once and command.num_restarts > 1:
+    several = [each for each in selection.candidates if len(each.ascent.restart_elbos) > 1]
+    once = [str(each.num_components) for each in several if each.num_at_best == 1]
+    if once:
         yield f"Reached by one restart only, and perhaps not the highest: K = {_listed(once)}."
     if selection.ends_at_best:
         yield f"The range ends at its best, K = {best.num_components}: raise it. The bound may rise on."
@@ -98,8 +93,8 @@ def _listed(numbers: list[str]) -> str:
     return ", ".join(numbers)
 
 
-def _of_components(results: "CaviResults", command: "CaviCommand") -> Table:
-    names = command.position_names
+def _of_components(results: CaviResults) -> Table:
+    names = results.position_names
     places = names if len(names) <= MOST_COLUMNS else ("place",)
     headers = ["", "events", "weight ± std", *(f"{name[:12]} ± std" for name in places)]
     if results.counts is not None:
@@ -120,7 +115,7 @@ def _plus(value: float, std: float) -> str:
     return with_error(value, std) if std > 0 else f"{value:.4g}"
 
 
-def _on_components(results: "CaviResults", command: "CaviCommand") -> Iterator[str]:
+def _on_components(results: CaviResults) -> Iterator[str]:
     yield "± is the standard deviation under q, which is too small where components overlap."
     num_empty = sum(each.is_empty for each in results.components)
     if num_empty:
@@ -138,9 +133,9 @@ def _on_components(results: "CaviResults", command: "CaviCommand") -> Iterator[s
         )
 
 
-def _of_truth(results: "CaviResults", found: Recovery, command: "CaviCommand") -> Table:
+def _of_truth(results: CaviResults, found: Recovery) -> Table:
     """Two rows for each true component, the second of the fitted one."""
-    names = command.position_names
+    names = results.position_names
     places = names if len(names) <= MOST_COLUMNS else ("place",)
     headers = ("", "events", *(f"{name[:12]} ± std" for name in places), "rate ± std")
     table = _table(*headers)

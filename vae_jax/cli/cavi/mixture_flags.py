@@ -1,33 +1,54 @@
 """The mixtures of `vae-jax cavi` and their hyperparameters, as flags."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 from vae_jax.cli.misuse import Misuse
+from vae_jax.cli.options import flag_of, optional
+from vae_jax.settings import FINITE_AND_POSITIVE
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vae_jax.inference.cavi import Simulation
 
-GAUSSIAN_POISSON, NORMAL_WISHART = "gaussian-poisson", "normal-wishart"
-MODELS = (GAUSSIAN_POISSON, NORMAL_WISHART)
+Model: TypeAlias = Literal["gaussian-poisson", "normal-wishart"]
+GAUSSIAN_POISSON, NORMAL_WISHART = MODELS = get_args(Model)
 
 CLUSTERS_OF = {
     GAUSSIAN_POISSON: ("position_precision", "prior_precision", "concentration", "rate"),
     NORMAL_WISHART: ("prior_count", "degrees"),
 }
-"""Which hyperparameters only one of the models has."""
+"""The hyperparameters of one model alone."""
 
 DEPENDENT = 3e-4
 """Standardised columns whose smallest singular value is below this share of the largest have a covariance that is
 singular in single precision."""
 
 SIMULATED = {"position_precision": 25.0, "prior_precision": 1.0, "concentration": 2.0, "mean_count": 20.0}
-"""What events are simulated under unless it is given: clusters a fifth as wide as they are spread."""
+"""Hyperparameters of simulations where none are given: clusters a fifth as wide as they are spread."""
+
+
+POSITION_PRECISION_HELP = (
+    "tau of the gaussian-poisson model: one over the variance of events about their cluster's place, known and alike "
+    "in all. By default 25 / v: clusters are a fifth as wide as the data."
+)
+PRIOR_LOC_HELP = "Where clusters are around, a number a position column. By default the events' mean."
+PRIOR_PRECISION_HELP = "rho of the gaussian-poisson model: one over the variance of clusters' places. By default 1 / v."
+CONCENTRATION_HELP = "alpha of the Gamma prior of the rates. By default 1 (2 in simulations)."
+RATE_HELP = "beta of the Gamma prior of the rates. By default alpha over the mean count (over 20 in simulations)."
+WEIGHTS_HELP = "Given weights of the components, which sum to one. By default they are inferred."
+WEIGHT_CONCENTRATION_HELP = (
+    "Concentration of the weights' symmetric Dirichlet prior, where they are not given. By default 1. Smaller ones "
+    "favour empty components."
+)
+PRIOR_COUNT_HELP = "Events that the prior of a place is worth in the normal-wishart model. By default 1."
+DEGREES_HELP = (
+    "Degrees of freedom of the Wishart prior of the precisions in the normal-wishart model. By default the number of "
+    "position columns. Its scale is the inverse of the data's covariance."
+)
 
 
 @dataclass(frozen=True)
@@ -37,50 +58,33 @@ class Prior:
     None depends on the number of components, so that bounds compare.
     """
 
-    position_precision: float | None = None
-    """tau of the gaussian-poisson model: one over the variance of events about their cluster's place, known and alike
-    in all. By default 25 / v: clusters are a fifth as wide as the data."""
-    prior_loc: tuple[float, ...] | None = None
-    """Where clusters are around, a number a position column. By default the events' mean."""
-    prior_precision: float | None = None
-    """rho of the gaussian-poisson model: one over the variance of clusters' places. By default 1 / v."""
-    concentration: float | None = None
-    """alpha of the Gamma prior of the rates. By default 1 (2 in simulations)."""
-    rate: float | None = None
-    """beta of the Gamma prior of the rates. By default alpha over the mean count (over 20 in simulations)."""
-    weights: tuple[float, ...] | None = None
-    """Given weights of the components, which sum to one. By default they are inferred."""
-    weight_concentration: float | None = None
-    """Of the weights' symmetric Dirichlet prior, where they are not given. By default 1. Smaller ones favour empty
-    components."""
-    prior_count: float | None = None
-    """How many events the prior of a place is worth in the normal-wishart model. By default 1."""
-    degrees: float | None = None
-    """Of freedom of the Wishart prior of the precisions in the normal-wishart model. By default the number of
-    position columns. Its scale is the inverse of the data's covariance."""
+    position_precision: Annotated[float | None, optional("FLOAT", POSITION_PRECISION_HELP)] = None
+    prior_loc: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]", PRIOR_LOC_HELP)] = None
+    prior_precision: Annotated[float | None, optional("FLOAT", PRIOR_PRECISION_HELP)] = None
+    concentration: Annotated[float | None, optional("FLOAT", CONCENTRATION_HELP)] = None
+    rate: Annotated[float | None, optional("FLOAT", RATE_HELP)] = None
+    weights: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]", WEIGHTS_HELP)] = None
+    weight_concentration: Annotated[float | None, FINITE_AND_POSITIVE, optional("FLOAT", WEIGHT_CONCENTRATION_HELP)] = (
+        None
+    )
+    prior_count: Annotated[float | None, optional("FLOAT", PRIOR_COUNT_HELP)] = None
+    degrees: Annotated[float | None, optional("FLOAT", DEGREES_HELP)] = None
 
-    def check(self, model: str) -> None:
-        """Refuses what the model does not have.
+    def check(self, model: Model) -> None:
+        """Refuses hyperparameters of the other model, and weights both given and inferred.
 
         Raises:
-            Misuse: an unknown model, a hyperparameter of the other one, or weights both given and inferred.
+            Misuse: naming the flag.
         """
-        if model not in MODELS:
-            raise Misuse(f"--model must be one of {', '.join(MODELS)}, got {model}: choose of these")
         for other in set(MODELS) - {model}:
             for name in CLUSTERS_OF[other]:
                 if getattr(self, name) is not None:
-                    flag = f"--{name.replace('_', '-')}"
-                    raise Misuse(f"{flag} must go with --model {other}, got --model {model}: leave it out")
+                    raise Misuse(f"{flag_of(name)} applies to --model {other}, got --model {model}: leave it out")
         if self.weights is not None and self.weight_concentration is not None:
-            raise Misuse("--weights and --weight-concentration must not both be given: leave one out")
-        if self.weight_concentration is not None and not 0 < self.weight_concentration < math.inf:
-            raise Misuse(
-                f"--weight-concentration must be positive and finite, got {self.weight_concentration:g}: change it"
-            )
+            raise Misuse("--weights and --weight-concentration must not both be given, got both: leave one out")
 
-    def check_places(self, model: str, places: "Mapping[str, np.ndarray]", path: Path) -> None:
-        """Refuses columns of places that the model's defaults cannot be had from.
+    def check_places(self, model: Model, places: "Mapping[str, np.ndarray]", path: Path) -> None:
+        """Refuses columns of places that the model's defaults cannot be computed from.
 
         Raises:
             Misuse: all places are the same, or, in the normal-wishart model, on one line or plane.
@@ -112,8 +116,8 @@ class Prior:
                 "leave columns out"
             )
 
-    def build(self, model: str) -> Callable[[Any, int], Any]:
-        """Data and a number of components to the mixture."""
+    def build(self, model: Model) -> Callable[[Any, int], Any]:
+        """A function from data and a number of components to the mixture."""
         from vae_jax.inference.cavi import gaussian_poisson_mixture, normal_wishart_mixture
 
         make = gaussian_poisson_mixture if model == GAUSSIAN_POISSON else normal_wishart_mixture
@@ -122,7 +126,7 @@ class Prior:
         return lambda data, num_components: make(data, num_components, weights=self._weights(num_components), **given)
 
     def simulate(self, key: Any, num_events: int, num_components: int, num_dimensions: int) -> "Simulation":
-        """A truth from the prior, and events under it.
+        """Draws a truth from the prior, and events under it.
 
         Raises:
             ValueError: a hyperparameter is out of its range.
@@ -140,7 +144,7 @@ class Prior:
         return gaussian_poisson_mixture(blank, num_components, weights=weights, **given).simulate(key, num_events)
 
     def filled_for_simulation(self, num_dimensions: int) -> "Prior":
-        """The same with every hyperparameter that events are drawn under. They are then fitted under it too."""
+        """The same with every hyperparameter that events are drawn and fitted under filled in."""
         concentration = SIMULATED["concentration"] if self.concentration is None else self.concentration
         defaults = {
             "position_precision": SIMULATED["position_precision"],

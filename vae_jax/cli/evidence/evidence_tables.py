@@ -6,38 +6,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from vae_jax.cli.number_formats import with_error
+from vae_jax.cli.terminal_tables import add_numbers, add_words, plain_table, print_saved
 from vae_jax.inference.evidence import ESTIMATES
 
 if TYPE_CHECKING:
     from vae_jax.inference.evidence import Budget
 
-Row = Mapping[str, Any]
-
 MOST_IMAGES = 20
-"""That are shown one by one."""
+"""Images that are shown one by one."""
 
 UNRELIABLE = "?"
 
 LONG = " sampling"
-"""Left out of names in a narrow column."""
+"""The end of names that a narrow column leaves out."""
 
 ROUNDING = 1e-6
-"""Relative. Weights that are equal but for rounding have no error."""
-
-SAVED = "evidence.json, evidence.csv, evidence.png, config.json"
+"""Relative error below which weights differ by rounding alone: they have no error."""
 
 
-def print_by_latents(rows: Sequence[Row], budget: "Budget", out: Path) -> None:
-    """Every estimate beside the exact log p(x), by the number of latents."""
+def print_by_latents(rows: Sequence[Mapping[str, Any]], budget: "Budget", out: Path, saved: Sequence[str]) -> None:
+    """Prints every estimate and the exact log p(x), by the number of latents."""
     console = Console(highlight=False)
     console.print("log p(x) of linear-gaussian (nats)", style="bold")
-    table = _table("latents", "estimator")
-    for header in ("estimate ± se", "exact", "ESS", "k"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table = plain_table()
+    add_numbers(table, "latents")
+    add_words(table, "estimator")
+    add_numbers(table, "estimate ± se", "exact", "ESS", "k")
+    add_words(table, "")
     shown: set[int] = set()
     for row in rows:
         number = row["num_latents"]
@@ -59,18 +56,19 @@ def print_by_latents(rows: Sequence[Row], budget: "Budget", out: Path) -> None:
         f"transitions accepted. The proposal is the best mean-field normal.",
         markup=False,
     )
-    console.print(f"Saved in {out}: {SAVED}", markup=False)
+    print_saved(console, out, *saved)
 
 
-def print_by_image(rows: Sequence[Row], about: Mapping[str, Any], out: Path) -> None:
-    """Every estimate of each image, and how far it can be believed."""
+def print_by_image(
+    rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], out: Path, saved: Sequence[str]
+) -> None:
+    """Prints every estimate of each image, and its reliability."""
     console = Console(highlight=False)
     images = sorted({row["image"] for row in rows})
     cells = {(row["image"], row["estimator"]): row for row in rows}
-    table, sizes = _table("image"), _table("image")
-    for header in ESTIMATES.values():
-        table.add_column(header, justify="right", no_wrap=True)
-        sizes.add_column(header, justify="right", no_wrap=True)
+    table, sizes = plain_table(), plain_table()
+    for each in (table, sizes):
+        add_numbers(each, "image", *ESTIMATES.values())
     for image in images[:MOST_IMAGES]:
         of_image = [cells[image, name] for name in ESTIMATES]
         table.add_row(str(image), *(_marked(row) for row in of_image))
@@ -81,7 +79,7 @@ def print_by_image(rows: Sequence[Row], about: Mapping[str, Any], out: Path) -> 
     console.print("effective sample size and Pareto k", style="bold")
     console.print(sizes)
     if len(images) > MOST_IMAGES:
-        console.print(f"The first {MOST_IMAGES} of {len(images):,} images; all are in evidence.csv.")
+        console.print(f"The first {MOST_IMAGES} of {len(images):,} images; all are in {saved[1]}.")
     for line in _explanations(rows, about["num_samples"], about["num_bound_samples"]):
         console.print(line, markup=False)
     annealing = _annealing(about["num_chains"], about["num_temperatures"], about["start"])
@@ -92,7 +90,7 @@ def print_by_image(rows: Sequence[Row], about: Mapping[str, Any], out: Path) -> 
     )
     if about["likelihood"] == "grey_bernoulli":
         console.print("Grey pixels under a Bernoulli's cross-entropy are no likelihood: none of this is a log p(x).")
-    console.print(f"Saved in {out}: {SAVED}", markup=False)
+    print_saved(console, out, *saved)
 
 
 def _images(about: Mapping[str, Any]) -> str:
@@ -103,47 +101,40 @@ def _images(about: Mapping[str, Any]) -> str:
     )
 
 
-def _table(*headers: str) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for number, header in enumerate(headers):
-        table.add_column(header, justify="left" if number else "right", no_wrap=True)
-    return table
-
-
-def _size(row: Row) -> str:
+def _size(row: Mapping[str, Any]) -> str:
     size = row["effective_sample_size"]
     return f"{size:,.1f}" if size < 100 else f"{size:,.0f}"
 
 
-def _shape(row: Row) -> str:
+def _shape(row: Mapping[str, Any]) -> str:
     shape = row["pareto_k"]
     return "-" if math.isinf(shape) and shape < 0 else f"{shape:.2f}"
 
 
-def _word(row: Row) -> str:
+def _word(row: Mapping[str, Any]) -> str:
     if not row["reliable"]:
         return "unreliable"
     return "lower bound" if row["is_lower_bound"] else ""
 
 
-def _figure(row: Row) -> str:
+def _figure(row: Mapping[str, Any]) -> str:
     value, error = row["log_evidence"], row["log_evidence_se"]
     return f"{value:.5f} ± 0" if error < ROUNDING * max(1, abs(value)) else with_error(value, error)
 
 
-def _marked(row: Row) -> str:
+def _marked(row: Mapping[str, Any]) -> str:
     mark = "" if row["reliable"] else UNRELIABLE
     return _figure(row) + mark
 
 
-def _mean(rows: Sequence[Row]) -> str:
+def _mean(rows: Sequence[Mapping[str, Any]]) -> str:
     """Over images, with the Monte Carlo error alone."""
     value = math.fsum(row["log_evidence"] for row in rows) / len(rows)
     error = math.hypot(*(row["log_evidence_se"] for row in rows)) / len(rows)
     return with_error(value, error) + ("" if all(row["reliable"] for row in rows) else UNRELIABLE)
 
 
-def _rate(rows: Sequence[Row]) -> str:
+def _rate(rows: Sequence[Mapping[str, Any]]) -> str:
     rates = [row["acceptance_rate"] for row in rows if row["acceptance_rate"] is not None]
     return f"{math.fsum(rates) / len(rates):.0%}" if rates else "none"
 
@@ -152,7 +143,7 @@ def _annealing(num_chains: int, num_temperatures: int, start: str) -> str:
     return f"{num_chains:,} chains, {num_temperatures:,} temperatures from the {start}"
 
 
-def _explanations(rows: Sequence[Row], num_samples: int, num_bound_samples: int) -> Iterator[str]:
+def _explanations(rows: Sequence[Mapping[str, Any]], num_samples: int, num_bound_samples: int) -> Iterator[str]:
     yield (
         f"Prior and importance sampling have {num_samples:,} samples. "
         f"The lower bound is the importance-weighted one of K = {num_bound_samples}, "

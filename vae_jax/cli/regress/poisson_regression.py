@@ -15,7 +15,7 @@ INTERCEPT = "(intercept)"
 
 @dataclass(frozen=True, eq=False)
 class PoissonRegression:
-    """y_n ~ Poisson(exp(b_0 + sum_j b_j (x_nj - mean_j) / sd_j)), b_0 ~ Normal(0, intercept_scale), b_j ~ Normal(0,
+    """y_n ~ Poisson(exp(b_0 + sum_j b_j (x_nj - mean_j) / std_j)), b_0 ~ Normal(0, intercept_scale), b_j ~ Normal(0,
     prior_scale).
 
     The predictors are standardised, so that one prior suits all. A sample is the vector [P + 1] of coefficients, the
@@ -26,10 +26,10 @@ class PoissonRegression:
         predictors: [N, P].
         response: natural numbers [N].
         prior_scale: standard deviation of a coefficient's prior.
-        intercept_scale: that of the intercept's.
+        intercept_scale: standard deviation of the intercept's prior.
 
     Raises:
-        ValueError: a predictor has only one value, or a scale is not positive.
+        ValueError: a predictor has only one value.
     """
 
     names: tuple[str, ...]
@@ -41,9 +41,6 @@ class PoissonRegression:
     scales: Float[np.ndarray, " P"] = field(init=False)
 
     def __post_init__(self) -> None:
-        for name, scale in (("prior_scale", self.prior_scale), ("intercept_scale", self.intercept_scale)):
-            if not 0 < scale < float("inf"):
-                raise ValueError(f"{name} must be positive and finite, got {scale}: change it")
         object.__setattr__(self, "means", self.predictors.mean(0))
         object.__setattr__(self, "scales", self.predictors.std(0))
         for name, column, scale in zip(self.names, self.predictors.T, self.scales, strict=True):
@@ -57,7 +54,7 @@ class PoissonRegression:
 
     @property
     def start(self) -> Float[np.ndarray, " K"]:
-        """The mean count, whatever the predictors."""
+        """The coefficients at which every mean is the mean count."""
         return np.array([np.log(self.response.mean() + 0.5 / len(self.response)), *np.zeros(len(self.names))])
 
     def design(self, predictors: Float[np.ndarray, "M P"]) -> Float[np.ndarray, "M K"]:
@@ -65,14 +62,14 @@ class PoissonRegression:
         return np.column_stack([np.ones(len(predictors)), (predictors - self.means) / self.scales])
 
     def target(self, batch_size: int | None = None) -> Minibatched:
-        """The log joint, of whose data each step sees a batch, by default all."""
+        """The log joint for steps that each see a batch of the data, by default all."""
         dtype = jnp.result_type(float)
         data = (jnp.asarray(self.design(self.predictors), dtype), jnp.asarray(self.response, dtype))
         size = len(self.response) if batch_size is None else batch_size
         return Minibatched(self.log_prior, _log_likelihood, data, batch_size=size)
 
     def log_prior(self, coefficients: Float[Array, " K"]) -> Scalar:
-        """Of one vector of coefficients (nats)."""
+        """The log density of the prior at one vector of coefficients (nats)."""
         scales = jnp.array([self.intercept_scale] + [self.prior_scale] * len(self.names), coefficients.dtype)
         return dist.Normal(0.0, scales).log_prob(coefficients).sum()
 
@@ -81,7 +78,7 @@ class PoissonRegression:
         return self.target()(coefficients)
 
     def on_own_scale(self, coefficients: Float[np.ndarray, "*S K"]) -> Float[np.ndarray, "*S K"]:
-        """The coefficients of the predictors as they are, and the intercept that goes with them."""
+        """The coefficients of the predictors that are not standardised, and the intercept that goes with them."""
         slopes = coefficients[..., 1:] / self.scales
         intercept = coefficients[..., :1] - (slopes * self.means).sum(-1, keepdims=True)
         return np.concatenate([intercept, slopes], -1)

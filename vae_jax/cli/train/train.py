@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from vae_jax.cli.image_loading import loaded_images
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
-from vae_jax.cli.opened_runs import warn
+from vae_jax.cli.opened_runs import loaded_images, warn
 from vae_jax.cli.options import check_seed
 from vae_jax.cli.stop_signals import Stopped, stop_requests
 from vae_jax.cli.train.experiment_flags import check_resumable, train_command_line

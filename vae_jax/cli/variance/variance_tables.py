@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vae_jax.cli.number_formats import with_error
+from vae_jax.cli.number_formats import short_duration, with_error
+from vae_jax.cli.terminal_tables import WIDTH, add_numbers, add_words, plain_table, print_saved
 from vae_jax.estimators import REGISTRY
 from vae_jax.problems import PoissonGamma, Problem
 from vae_jax.problems.poisson_gamma.poisson_gamma_truncation import truncation_effect
@@ -18,20 +19,18 @@ from vae_jax.studies.variance_study import VarianceStudy
 DIVERGENT, UNBELIEVABLE, NONFINITE, BIASED = "∞", "?", "N", "b"
 
 MOST_IN_FULL = 6
-"""Estimators; more are shown at the largest number of samples only, side by side."""
-
-WIDTH = 80
+"""Estimators that have a table each; more are shown side by side, at the largest number of samples only."""
 
 
 def print_study(study: VarianceStudy, problem: Problem, params: Mapping[str, Any], out: Path) -> None:
-    """Prints every estimate beside its exact value, what it costs, and explains what is marked."""
+    """Prints every estimate with its exact value and its cost, and explains the marks."""
     console = Console()
     tables = _in_full(study, problem) if len(study.estimators) <= MOST_IN_FULL else _side_by_side(study, problem)
     for table in (*tables, _costs(study)):
         console.print(table)
     for line in _explanations(study, problem, params):
         console.print(line, highlight=False, soft_wrap=False)
-    console.print(f"Saved in {out}: variance.json, variance.csv, replicates.png, std.png, config.json", highlight=False)
+    print_saved(console, out, "variance.json", "variance.csv", "replicates.png", "std.png", "config.json")
 
 
 def _in_full(study: VarianceStudy, problem: Problem) -> Iterator[Table]:
@@ -39,12 +38,12 @@ def _in_full(study: VarianceStudy, problem: Problem) -> Iterator[Table]:
     value, *gradient = study.parameters
     name = _shown(problem)
     if study.values_are_shared:
-        yield _table(f"{name} (the same under every estimator)", study, study.estimators[0], (value,))
+        yield _estimator_table(f"{name} (the same under every estimator)", study, study.estimators[0], (value,))
     else:
         for estimator in study.estimators:
-            yield _table(f"{name}: {estimator}", study, estimator, (value,))
+            yield _estimator_table(f"{name}: {estimator}", study, estimator, (value,))
     for estimator in study.estimators:
-        yield _table(f"gradient of the {name}: {estimator}", study, estimator, tuple(gradient))
+        yield _estimator_table(f"gradient of the {name}: {estimator}", study, estimator, tuple(gradient))
 
 
 def _shown(problem: Problem) -> str:
@@ -58,11 +57,10 @@ def _side_by_side(study: VarianceStudy, problem: Problem) -> Iterator[Table]:
         rows = [study.row(estimator, parameter, size) for estimator in study.estimators]
         exact = next((row for row in rows if row.exact_mean is not None), rows[0])
         what = _shown(problem) if parameter == study.parameters[0] else f"gradient by {parameter}"
-        table = _plain_table(f"{what}, {size:,} samples: exact {_exact(exact.exact_mean, exact.exact_mean_status)}")
-        table.add_column("", no_wrap=True)
-        for header in ("mean ± se", "std ± se", "exact std"):
-            table.add_column(header, justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True)
+        table = plain_table(f"{what}, {size:,} samples: exact {_exact(exact.exact_mean, exact.exact_mean_status)}")
+        add_words(table, "")
+        add_numbers(table, "mean ± se", "std ± se", "exact std")
+        add_words(table, "")
         for row in rows:
             table.add_row(row.estimator, *_figures(row), _exact(row.exact_std, row.exact_std_status), _mark(row))
         yield table
@@ -76,23 +74,22 @@ def _figures(row: VarianceRow) -> tuple[str, str]:
 
 
 def _costs(study: VarianceStudy) -> Table:
-    """What an estimate costs, and what a given error does: variance times time, over the least of any estimator."""
+    """The cost of an estimate, and of a given error: variance times time, over the least of any estimator."""
     size = study.num_samples[-1]
-    table = _plain_table(f"cost at {size:,} samples, and variance x time over the least")
-    table.add_column("", no_wrap=True)
+    table = plain_table(f"cost at {size:,} samples, and variance x time over the least")
     parameters = _fitting(study)
-    for header in ("evals", "time", *parameters):
-        table.add_column(header, justify="right", no_wrap=True)
+    add_words(table, "")
+    add_numbers(table, "evals", "time", *parameters)
     relative = {parameter: _over_the_least(study, parameter, size) for parameter in parameters}
     for name in study.estimators:
         row = study.row(name, study.parameters[0], size)
         shares = [by_estimator[name] for by_estimator in relative.values()]
-        table.add_row(name, f"{row.num_evaluations:,}", _duration(row.seconds_per_estimate), *shares)
+        table.add_row(name, f"{row.num_evaluations:,}", short_duration(row.seconds_per_estimate), *shares)
     return table
 
 
 def _fitting(study: VarianceStudy) -> Sequence[str]:
-    """The first of the parameters: as many as have room beside the estimators' names."""
+    """The first of the parameters: as many as have room next to the estimators' names."""
     room = WIDTH - max(map(len, study.estimators)) - len("  10,000 1.23 us ")
     parameters = list(study.parameters[1:])
     while sum(max(len(name), len("1.23e+4")) + 1 for name in parameters) > room:
@@ -115,20 +112,11 @@ def _over_the_least(study: VarianceStudy, parameter: str, size: int) -> dict[str
     }
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1e6:.3g} us" if seconds < 1e-3 else f"{seconds * 1e3:.3g} ms"
-
-
-def _plain_table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-
-
-def _table(title: str, study: VarianceStudy, estimator: str, parameters: tuple[str, ...]) -> Table:
-    table = _plain_table(title)
-    table.add_column("", no_wrap=True)
-    for header in ("samples", "mean ± se", "exact", "std ± se", "exact"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+def _estimator_table(title: str, study: VarianceStudy, estimator: str, parameters: tuple[str, ...]) -> Table:
+    table = plain_table(title)
+    add_words(table, "")
+    add_numbers(table, "samples", "mean ± se", "exact", "std ± se", "exact")
+    add_words(table, "")
     for parameter in parameters:
         for size in study.num_samples:
             row = study.row(estimator, parameter, size)

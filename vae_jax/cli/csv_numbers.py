@@ -1,18 +1,24 @@
-"""Reading named columns of numbers from a CSV file."""
+"""Reading numbers from CSV files: named columns of a table, or counts alone."""
 
 import csv
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vae_jax.cli.misuse import Misuse
 
 if TYPE_CHECKING:
     import numpy as np
 
-Record = tuple[int, list[str]]
-"""The number of the file's line, from 1, and the cells without the blanks around them."""
+
+class Record(NamedTuple):
+    """A row that is not blank."""
+
+    line: int
+    """The line of the file in which the row ends, from 1, as an editor numbers it."""
+    cells: list[str]
+    """Without the blanks around them."""
 
 
 def read_columns(path: Path, names: Sequence[str], *, counts: Collection[str] = ()) -> "dict[str, np.ndarray]":
@@ -25,9 +31,9 @@ def read_columns(path: Path, names: Sequence[str], *, counts: Collection[str] = 
 
     Raises:
         Misuse: the file cannot be read, has no header or no rows below it, lacks a column, or a cell is not what its
-            column must hold. Lines are numbered as an editor does.
+            column must hold.
     """
-    records = list(_records(path))
+    records = _records(path, "the data must be a CSV file")
     if not records:
         raise Misuse(f"{path} must have a line of column names and rows of numbers, got an empty file: choose another")
     (_, header), *rows = records
@@ -40,23 +46,62 @@ def read_columns(path: Path, names: Sequence[str], *, counts: Collection[str] = 
         if len(cells) != len(header):
             raise Misuse(
                 f"{path} must have {len(header)} cells a line, as its first line has, got {len(cells)} in line {line}: "
-                "mend the line"
+                "correct the line"
             )
     return {name: _read_column(name, rows, place, path, name in counts) for name, place in places.items()}
 
 
-def _records(path: Path) -> Iterator[Record]:
+def read_counts(data: Sequence[str]) -> tuple[float, ...]:
+    """The counts of `--data`: written out, or in the one file that it names.
+
+    Raises:
+        Misuse: a value that is not a number, or a file that cannot be read or holds no counts.
+    """
+    if len(data) == 1 and not _is_number(data[0]):
+        return _read_counts_file(Path(data[0]))
+    for number, text in enumerate(data, start=1):
+        if not _is_number(text):
+            raise Misuse(
+                f"--data must be counts or one CSV file, got {text!r} as value {number} of {len(data)}: correct it"
+            )
+    return tuple(float(text) for text in data)
+
+
+def _read_counts_file(path: Path) -> tuple[float, ...]:
+    """The counts of a file that holds one column, with or without a name on top, or one row."""
+    records = _records(path, "--data must be counts or a CSV file")
+    if records and _is_header(records[0].cells):
+        del records[0]
+    if not records:
+        raise Misuse(f"--data must be a CSV file with a count a line, got {path}, which holds none: add some")
+    cells = [(line, cell) for line, row in records for cell in row]
+    if len(records) > 1 and len(cells) > len(records):
+        raise Misuse(
+            f"--data must be a CSV file with one column, got {path} with {len(records[0].cells)}: keep the counts alone"
+        )
+    for line, cell in cells:
+        if not _is_number(cell):
+            raise Misuse(
+                f"--data must be a CSV file with a count a line, got {cell!r} in line {line} of {path}: correct it"
+            )
+    return tuple(float(cell) for _, cell in cells)
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Whether cells are names: a mistyped number, such as 3O, is none."""
+    return not any(map(_is_number, cells)) and not any(map(str.isdigit, "".join(cells)))
+
+
+def _records(path: Path, expected: str) -> list[Record]:
     try:
         # Spreadsheets put a byte-order mark first.
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
-            for row in reader:
-                cells = [cell.strip() for cell in row]
-                if any(cells):
-                    yield reader.line_num, cells
+            records = [Record(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise Misuse(f"the data must be a CSV file that can be read, got {path}: {reason}") from error
+        raise Misuse(f"{expected} that can be read, got {path}: {reason}") from error
+    return [record for record in records if any(record.cells)]
 
 
 def _place(name: str, header: Sequence[str], path: Path) -> int:
@@ -78,7 +123,8 @@ def _read_column(name: str, rows: Sequence[Record], place: int, path: Path, coun
         if not math.isfinite(value) or (counted and not _is_natural(value)):
             shown = cells[place] or "an empty cell"
             raise Misuse(
-                f"column '{name}' of {path} must hold {kind}, got {shown} in line {line}: mend the line or leave it out"
+                f"column '{name}' of {path} must hold {kind}, got {shown} in line {line}: correct the line, or leave "
+                "it out"
             )
         column[number] = value
     return column
@@ -86,7 +132,6 @@ def _read_column(name: str, rows: Sequence[Record], place: int, path: Path, coun
 
 def _number(cell: str) -> float:
     """The number, or NaN where there is none."""
-    # Python reads 1_000 as a thousand; other programs do not.
     return float(cell) if _is_number(cell) else math.nan
 
 
@@ -95,6 +140,7 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
+    # Python reads 1_000 as a thousand; other programs do not.
     return "_" not in cell
 
 

@@ -1,0 +1,88 @@
+"""The stochastic ascent of `fit` and `regress`, as flags."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from vae_jax.cli.misuse import Misuse, refusals_are_misuse
+from vae_jax.cli.options import optional
+from vae_jax.settings import AT_LEAST_0, AT_LEAST_1, AT_LEAST_2, FINITE_AND_NOT_NEGATIVE, FINITE_AND_POSITIVE
+
+if TYPE_CHECKING:
+    from vae_jax.inference.fit import Fit
+
+PATIENCE = {"constant": 2, "cosine": 0}
+TOLERANCE = {"constant": 0.01, "cosine": 0.05}
+
+
+PATIENCE_HELP = (
+    "Stop after so many windows in a row whose mean ELBO rises by no more than its standard error and --tolerance. "
+    "0 makes all steps. By default 2 with a constant learning rate, and 0 with a cosine."
+)
+TOLERANCE_HELP = (
+    "Nats by which the mean ELBO may rise from a window to the next, above its standard error, and be level. By "
+    "default 0.01, and 0.05 with a cosine, under which the ELBO rises to the end as the steps become less noisy."
+)
+
+
+@dataclass(frozen=True)
+class AscentFlags:
+    """The stochastic ascent on the ELBO."""
+
+    estimator: str = "pathwise"
+    """Gradient estimator, any that takes the family. vae-jax variance compares them."""
+    num_samples: Annotated[int, AT_LEAST_1] = 64
+    """Samples of the family in a step's estimate."""
+    num_steps: Annotated[int, AT_LEAST_1] = 10_000
+    """Steps at most, a multiple of --window."""
+    learning_rate: Annotated[float, FINITE_AND_POSITIVE] = 0.01
+    """Learning rate of Adam."""
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    """A cosine decays to nothing over all steps."""
+    window: Annotated[int, AT_LEAST_2] = 1000
+    """Steps over which the parameters and the ELBO's history are averaged."""
+    patience: Annotated[int | None, AT_LEAST_0, optional("INT", PATIENCE_HELP)] = None
+    tolerance: Annotated[float | None, FINITE_AND_NOT_NEGATIVE, optional("FLOAT", TOLERANCE_HELP)] = None
+    num_restarts: Annotated[int, AT_LEAST_1] = 4
+    """Runs from other random numbers. The best is kept, and their spread is the error of the estimates."""
+
+    def stopping(self) -> dict[str, Any]:
+        """The settings of the stopping rule, those left to the schedule filled in."""
+        schedule = self.learning_rate_schedule
+        return {
+            "patience": PATIENCE[schedule] if self.patience is None else self.patience,
+            "tolerance": TOLERANCE[schedule] if self.tolerance is None else self.tolerance,
+        }
+
+    def ascend(self, log_joint: Any, family: Any, seed: int) -> "Fit":
+        """Fits the family to the log joint, with a progress bar.
+
+        Raises:
+            Misuse: an unknown estimator, or what the fit refuses.
+        """
+        import jax
+        import optax
+
+        from vae_jax.cli.progress_bars import shown_progress
+        from vae_jax.estimators import ESTIMATORS
+        from vae_jax.inference.fit import ElboPlateau, fit
+
+        if self.estimator not in ESTIMATORS:
+            raise Misuse(f"--estimator must be one of {', '.join(ESTIMATORS)}, got {self.estimator}: use one of these")
+        rate: Any = self.learning_rate
+        if self.learning_rate_schedule == "cosine":
+            rate = optax.cosine_decay_schedule(rate, self.num_steps)
+        rule = self.stopping()
+        with refusals_are_misuse(), shown_progress(f"{self.num_restarts:,} runs of at most {self.num_steps:,} steps"):
+            return fit(
+                log_joint,
+                family,
+                jax.random.key(seed),
+                optimizer=optax.adam(rate),
+                num_steps=self.num_steps,
+                num_samples=self.num_samples,
+                estimator=ESTIMATORS[self.estimator],
+                num_restarts=self.num_restarts,
+                window=self.window,
+                stopping=ElboPlateau(**rule) if rule["patience"] else None,
+                criterion=ElboPlateau(tolerance=rule["tolerance"]),
+            )

@@ -1,0 +1,178 @@
+"""A Poisson regression's fit, and Laplace's approximation of it: families, moments, rows and figure."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from numpyro.distributions import constraints
+
+from vae_jax import distributions
+from vae_jax.cli.ascent_results import NUM_DRAWS, ascent_summary, elbo_ascent, restart_params, restart_spread
+from vae_jax.cli.joint_families import joint_family
+from vae_jax.cli.regress.poisson_regression import PoissonRegression
+from vae_jax.inference.diagnostics import PosteriorMoments, moments_of_draws
+from vae_jax.inference.fit import Fit, MeanFieldNormal
+from vae_jax.inference.laplace import LaplaceApproximation, laplace
+from vae_jax.inference.latent_space import Support
+from vae_jax.plotting.regress import Coefficients, FittedMean, regression_fit
+from vae_jax.typing import PRNGKey
+
+NUM_DRAWN = 2
+"""Predictors over which the figure shows the fitted mean: those of the largest coefficients."""
+
+NUM_POINTS = 201
+"""Points of a predictor at which the fitted mean is drawn."""
+
+NUM_MEANS = 2_000
+"""Draws of the coefficients that the fitted mean's interval is computed from."""
+
+Vector = Float[np.ndarray, " K"]
+
+
+@dataclass(frozen=True)
+class RegressionFit:
+    """A Poisson regression's fit, and Laplace's approximation of it."""
+
+    regression: PoissonRegression
+    response: str
+    family_name: str
+    fitted: Fit
+    draws: Float[np.ndarray, "S K"]
+    """Coefficients of the standardised predictors."""
+    moments: PosteriorMoments
+    """Their moments. The errors of the means are those of the optimisation and of Monte Carlo together."""
+    own_mean: Vector
+    """Means of the coefficients on the predictors' own scale."""
+    own_std: Vector
+    reference: LaplaceApproximation
+
+    @property
+    def laplace_mean(self) -> Vector:
+        """Laplace's means."""
+        return np.asarray(self.reference.mode, float)
+
+    @property
+    def laplace_std(self) -> Vector:
+        """Laplace's standard deviations."""
+        return np.asarray(self.reference.marginal_scale, float)
+
+    @property
+    def dispersion(self) -> float:
+        """Pearson's dispersion at the posterior's mean."""
+        return self.regression.dispersion(self.moments.mean)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each coefficient."""
+        columns = {
+            "mean": self.moments.mean,
+            "mean_se": self.moments.mean_se,
+            "std": self.moments.std,
+            "laplace_mean": self.laplace_mean,
+            "laplace_std": self.laplace_std,
+            "own_scale_mean": self.own_mean,
+            "own_scale_std": self.own_std,
+        }
+        return [
+            {"coefficient": name} | {column: float(values[k]) for column, values in columns.items()}
+            for k, name in enumerate(self.regression.coefficient_names)
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """The results that are saved in addition to the rows."""
+        scaling = zip(self.regression.means.tolist(), self.regression.scales.tolist(), strict=True)
+        standardised = {
+            name: {"mean": mean, "std": scale}
+            for name, (mean, scale) in zip(self.regression.names, scaling, strict=True)
+        }
+        return ascent_summary(self.fitted) | {
+            "laplace_log_evidence": float(self.reference.log_evidence),
+            "dispersion": self.dispersion,
+            "standardised_by": standardised,
+        }
+
+
+def regression_family(name: str, regression: PoissonRegression, rank: int) -> Any:
+    """The family by its name in the command, at an intercept alone."""
+    support = Support(constraints.real, regression.start.shape)
+    start = jnp.asarray(regression.start, jnp.result_type(float))
+    return MeanFieldNormal(support, start=start) if name == "normal" else joint_family(name, support, start, rank)
+
+
+def summarize_regression(
+    regression: PoissonRegression, response: str, fitted: Fit, *, family: Any, name: str, seed: int
+) -> RegressionFit:
+    """Moments of the coefficients with their errors, on both scales, and Laplace's approximation.
+
+    Args:
+        regression: what was fitted.
+        response: the name of its response.
+        fitted: the fit.
+        family: what was fitted to it.
+        name: of the family in the command.
+        seed: of the draws that moments without a closed form are computed from.
+    """
+    key = jax.random.key(seed)
+    restarts = [_coefficients(family.distribution(params), key) for params in restart_params(fitted)]
+    draws, moments = restarts[fitted.best_restart]
+    spread = restart_spread([each.mean for _, each in restarts])
+    return RegressionFit(
+        regression=regression,
+        response=response,
+        family_name=name,
+        fitted=fitted,
+        draws=draws,
+        moments=moments._replace(mean_se=np.hypot(spread, moments.mean_se)),
+        own_mean=regression.on_own_scale(moments.mean),
+        own_std=regression.on_own_scale(draws).std(0, ddof=1),
+        reference=laplace(regression.log_joint, jnp.asarray(regression.start, jnp.result_type(float))),
+    )
+
+
+def _coefficients(q: Any, key: PRNGKey) -> tuple[Float[np.ndarray, "S K"], PosteriorMoments]:
+    """Draws, and their moments."""
+    draws: Any = np.asarray(distributions.sample(q, key, NUM_DRAWS), np.float64)
+    moments = moments_of_draws(draws)
+    try:
+        # The mean of a normal is known, and draws can be moved to have it.
+        mean = np.asarray(q.mean, np.float64)
+    except NotImplementedError:
+        return draws, moments
+    return draws + (mean - moments.mean), moments._replace(mean=mean, mean_se=np.zeros(len(mean)))
+
+
+def regression_figure(result: RegressionFit) -> Figure:
+    """The ELBO by step, the coefficients, and the fitted mean over the strongest predictors."""
+    strongest = np.argsort(-np.abs(result.moments.mean[1:]))[:NUM_DRAWN]
+    coefficients = Coefficients(
+        names=result.regression.coefficient_names,
+        mean=result.moments.mean,
+        std=result.moments.std,
+        laplace_mean=result.laplace_mean,
+        laplace_std=result.laplace_std,
+    )
+    ascent = elbo_ascent(result.fitted, bound=float(result.reference.log_evidence))
+    fitted_means = [_fitted_mean(result, int(predictor)) for predictor in strongest]
+    return regression_fit(ascent, coefficients, fitted_means, response=result.response)
+
+
+def _fitted_mean(result: RegressionFit, predictor: int) -> FittedMean:
+    """The mean over one predictor, the others at their means."""
+    regression = result.regression
+    column = regression.predictors[:, predictor]
+    grid = np.linspace(column.min(), column.max(), NUM_POINTS)
+    at = np.tile(regression.means, (NUM_POINTS, 1))
+    at[:, predictor] = grid
+    design = regression.design(at)
+    return FittedMean(
+        name=regression.names[predictor],
+        grid=grid,
+        mean=np.exp(design @ result.moments.mean),
+        interval=np.quantile(np.exp(design @ result.draws[:NUM_MEANS].T), (0.025, 0.975), axis=1),
+        laplace_mean=np.exp(design @ result.laplace_mean),
+        predictor=column,
+        response=regression.response,
+    )

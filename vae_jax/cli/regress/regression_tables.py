@@ -1,0 +1,45 @@
+"""The table that `vae-jax regress` prints."""
+
+import math
+from pathlib import Path
+
+from rich.console import Console
+
+from vae_jax.cli.ascent_results import print_ascent
+from vae_jax.cli.number_formats import with_error, with_std
+from vae_jax.cli.overdispersion import OVERDISPERSED
+from vae_jax.cli.regress.regression_fit import RegressionFit
+from vae_jax.cli.terminal_tables import add_numbers, add_words, plain_table, print_saved
+
+
+def print_regression(result: RegressionFit, out: Path) -> None:
+    """Prints the coefficients on both scales, and Laplace's."""
+    console = Console(highlight=False)
+    rows = len(result.regression.response)
+    console.print(
+        f"Poisson regression of {result.response} on {', '.join(result.regression.names)}: {rows:,} rows, "
+        f"{result.family_name} family",
+        style="bold",
+    )
+    table = plain_table(gap=2)
+    add_words(table, "")
+    add_numbers(table, "fit: mean, std", "Laplace: mean, std", "own scale: mean, std")
+    for row in result.rows():
+        pairs = (("mean", "std"), ("laplace_mean", "laplace_std"), ("own_scale_mean", "own_scale_std"))
+        table.add_row(row["coefficient"], *(with_std(row[mean], row[std]) for mean, std in pairs))
+    console.print(table)
+    console.print("log mean count = intercept + sum of coefficient x predictor. Predictors are")
+    console.print("standardised (less their mean, over their std) except under own scale.")
+    share = max(result.moments.mean_se / result.moments.std)
+    if math.isfinite(share):
+        console.print(f"The fit's own error of a mean, by its restarts, is at most {share:.0%} of that std.")
+    fitted = result.fitted
+    console.print(
+        f"ELBO {with_error(fitted.elbo, fitted.elbo_se)} nats; Laplace's log evidence "
+        f"{float(result.reference.log_evidence):.3f}"
+    )
+    if result.dispersion > OVERDISPERSED:
+        console.print(f"Unreliable: the counts vary {result.dispersion:.2f} times as much as a Poisson's about")
+        console.print(f"their means. The stds are too small by a factor of {math.sqrt(result.dispersion):.2f} or so.")
+    print_ascent(console, fitted)
+    print_saved(console, out, "regress.json", "regress.csv", "history.csv", "regress.png", "config.json")
