@@ -1,4 +1,4 @@
-"""Estimators that evaluate the objective at pairs of antithetic discrete samples."""
+"""ARM, DisARM and DisARM on the sticks of categoricals: the objective at pairs of antithetic discrete samples."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

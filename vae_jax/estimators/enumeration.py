@@ -1,4 +1,4 @@
-"""Estimators that sum over outcomes instead of sampling them."""
+"""Enumeration and Rao-Blackwellization: sums over the outcomes of discrete latents instead of samples."""
 
 import math
 import operator

@@ -1,4 +1,4 @@
-"""Estimators that differentiate along a continuous relaxation of the discrete latents. Both are biased."""
+"""Gumbel-softmax and straight-through: biased derivatives along a continuous relaxation of discrete latents."""
 
 import jax
 from jax import lax

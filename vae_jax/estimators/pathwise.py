@@ -1,4 +1,4 @@
-"""Estimators that differentiate along the samples' paths."""
+"""Derivatives along samples' paths: pathwise, sticking the landing, closed-form entropy and inverse CDF."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The score function with a control variate from a continuous relaxation of the discrete latents."""
+"""REBAR and RELAX: the score function with a control variate from a continuous relaxation of discrete latents."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias

@@ -1,4 +1,4 @@
-"""The score-function estimator, which differentiates the density instead of the objective."""
+"""The score-function estimator (REINFORCE) with a baseline, optimal for each parameter, or a moving average."""
 
 import chex
 import jax

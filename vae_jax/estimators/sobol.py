@@ -1,4 +1,4 @@
-"""Scrambled Sobol sequences.
+"""Randomized quasi-Monte Carlo: samples that are quantiles of a scrambled Sobol sequence.
 
 Reference: Matousek (1998) for the scrambling; Joe & Kuo (2008) for the direction numbers.
 """
