@@ -11,15 +11,15 @@ import tyro
 from vae_jax.cli.image_loading import loaded_images
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.opened_runs import warn
-from vae_jax.cli.options import check_seed
 from vae_jax.cli.stop_signals import Stopped, stop_requests
 from vae_jax.cli.train.experiment_flags import check_resumable, train_command_line
 from vae_jax.cli.train.preset_help import described_presets
 from vae_jax.cli.train.tensorboard import check_tensorboard, event_writer
 from vae_jax.runtime import environment, start_jax
+from vae_jax.settings import check_settings, check_settings_are_used
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.config.presets import DEFAULT_PRESET, PRESETS
-from vae_jax.vae.config.unused_settings import check_settings_are_used
+from vae_jax.vae.config.setting_conflicts import check_settings_agree
 from vae_jax.vae.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -69,14 +69,12 @@ class TrainCommand:
         folder = RunFolder(self.resume or self.out or DEFAULT_OUT)
         experiment = self.experiment
         self._check(folder)
-        check_seed(experiment.seed)
+        self._check_experiment()
         start_jax("float32", num_cpu_devices=None if experiment.num_seeds > 1 else 1)
         from vae_jax.vae.training.experiment_checks import check_experiment
 
         with refusals_are_misuse():
             check_experiment(experiment)
-            if self.resume is None:
-                check_settings_are_used(experiment, beside=PRESETS[self.preset])
         images = loaded_images(experiment.data)
         check_sizes(images)
         with refusals_are_misuse():
@@ -107,6 +105,14 @@ class TrainCommand:
         if self.resume is not None:
             with refusals_are_misuse():
                 check_resumable(folder.experiment(), self.experiment)
+
+    def _check_experiment(self) -> None:
+        """Refuses settings by all rules that need no JAX, which takes seconds to start."""
+        with refusals_are_misuse():
+            check_settings(self.experiment)
+            check_settings_agree(self.experiment)
+            if self.resume is None:
+                check_settings_are_used(self.experiment, before=PRESETS[self.preset])
 
     def _configure(self, folder: RunFolder, images: "ImageData") -> None:
         """Writes what the run is, or sees that it is the same that it was."""
