@@ -46,12 +46,12 @@ def report_gradient(
     from vae_jax.vae.results.gradient_noise import noise_by_layer, training_loss
     from vae_jax.vae.results.trained_model import load_trained
     from vae_jax.vae.training.experiment_checks import check_experiment
-    from vae_jax.vae.training.training_loop import current_weights, num_batches
+    from vae_jax.vae.training.training_loop import current_weights
 
     images = images_of_run(folder, experiment)
     trained = load_trained(folder, on_damage=warn).of_seed(0)
     pixels = jax.device_put(training_images(experiment, images.train))
-    steps_per_epoch = num_batches(len(pixels), experiment.training.batch_size)
+    steps_per_epoch = experiment.training.steps_per_epoch(len(pixels))
     weights = current_weights(experiment, trained.learned, trained.step, steps_per_epoch)
     settings: dict[str, Any] = {
         "run": str(run),

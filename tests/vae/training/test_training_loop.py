@@ -16,7 +16,7 @@ from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, O
 from vae_jax.vae.data.binarization import stochastically_binarized
 from vae_jax.vae.training.many_seeds import place_by_seed, seed_keys, seed_mesh
 from vae_jax.vae.training.optimizers import make_optimizer
-from vae_jax.vae.training.training_loop import abstract_state, init_state, make_train, num_batches, run_keys
+from vae_jax.vae.training.training_loop import abstract_state, init_state, make_train, run_keys
 
 SHAPE, BATCH = (3, 4), 128
 GENERATOR = np.random.default_rng(0)
@@ -182,7 +182,7 @@ def test_every_epoch_sees_every_image_once_in_an_order_of_its_own():
 
 def test_a_batch_larger_than_the_data_set_holds_every_image_once():
     whole = replace(IDLE, training=replace(IDLE.training, batch_size=300))
-    assert num_batches(257, 300) == 1
+    assert whole.training.steps_per_epoch(257) == 1
     state = trained(whole, 1)
     np.testing.assert_allclose(float(state.sums.kl), kl_of_images(whole).sum(), rtol=1e-6)
 
@@ -191,7 +191,7 @@ def test_a_batch_larger_than_the_data_set_holds_every_image_once():
     ("num_images", "batch_size", "expected"), [(257, 128, 3), (256, 128, 2), (1, 128, 1), (128, 1, 128)]
 )
 def test_the_last_images_make_a_batch_of_their_own(num_images, batch_size, expected):
-    assert num_batches(num_images, batch_size) == expected
+    assert TrainingConfig(batch_size=batch_size).steps_per_epoch(num_images) == expected
 
 
 def of_seed(tree, seed):

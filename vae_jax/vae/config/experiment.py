@@ -160,6 +160,10 @@ class TrainingConfig:
     precision: Precision = "float32"
     """Precision of matrix products. Parameters, sums and everything else stay float32."""
 
+    def steps_per_epoch(self, num_images: int) -> int:
+        """Steps that take every one of the training images once; the last step may have fewer than a batch."""
+        return -(-num_images // self.batch_size)
+
 
 @dataclass(frozen=True)
 @documented

@@ -1,7 +1,7 @@
 """Images as arrays, split for training, validation and test."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
@@ -10,15 +10,24 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 Progress: TypeAlias = Callable[[str, float | None], None]
-"""Called with what is being done and the share of it that is, from 0 to 1, or None where that is not known."""
+"""Called with what is being done and the share of it that is done, from 0 to 1, or None where that is not known."""
+
+IMAGES_IN_CHUNK = 4096
+"""Images that are converted at once: all of them in float64 would take eight times their memory."""
+
+
+def chunks(num_images: int) -> Iterator[slice]:
+    """Slices of images that are converted one after another."""
+    for start in range(0, num_images, IMAGES_IN_CHUNK):
+        yield slice(start, min(start + IMAGES_IN_CHUNK, num_images))
 
 
 class DatasetMisuse(ValueError):
-    """What the caller named is not a dataset, or not one of images. One line."""
+    """The caller named no dataset, or not one of images. One line."""
 
 
 class DatasetUnavailable(RuntimeError):
-    """A dataset cannot be had through no fault of the caller's: no network, a damaged file, a full disk. One line."""
+    """A dataset is out of reach through no fault of the caller's: no network, a damaged file, a full disk. One line."""
 
 
 class Split(NamedTuple):
@@ -119,7 +128,7 @@ def _check_splits(source: str, splits: Mapping[str, Split]) -> None:
         if labels is not None and len(labels) != len(images):
             raise DatasetMisuse(
                 f"{source} must hold a label an image, got {len(labels)} labels and {len(images)} images in {name}: "
-                "leave the labels out or mend them"
+                "leave the labels out or fix them"
             )
 
 

@@ -32,7 +32,7 @@ class TrainedModel:
     @property
     def architecture(self) -> Architecture:
         """The model without its parameters."""
-        return Architecture(self.experiment.model, self.shape, self.experiment.training.precision)
+        return Architecture.of(self.experiment, self.shape)
 
     def of_seed(self, seed: int) -> "TrainedModel":
         """The model of one seed alone.

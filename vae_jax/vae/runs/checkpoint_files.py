@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import stat
-import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
+
+from vae_jax.vae.data.error_reasons import reason
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -80,7 +81,7 @@ def _load(state: Path, leaves: Mapping[str, Any], like: Mapping[str, Any]) -> di
         with _checkpointer() as checkpointer:
             arrays = checkpointer.restore(state) if state.exists() else {}
     except Exception as error:  # Orbax raises anything.
-        raise Damage(f"{state} cannot be read: {one_line(error)}") from error
+        raise Damage(f"{state} cannot be read: {reason(error)}") from error
     arrays |= {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in like.items() if 0 in leaf.shape}
     for path, leaf in leaves.items():
         if path not in arrays or _type(arrays[path]) != leaf["type"] or _digest(arrays[path]) != leaf["sha256"]:
@@ -142,7 +143,7 @@ def read_manifest(folder: Path, step: int) -> dict[str, Any]:
         # Byte for byte, so that no flipped bit passes as another spelling of the same JSON.
         whole = _render(manifest) == written
     except (ValueError, TypeError, KeyError) as error:
-        raise Damage(f"{path} is no manifest: {one_line(error)}") from error
+        raise Damage(f"{path} is no manifest: {reason(error)}") from error
     if not whole:
         raise Damage(f"{path} has another SHA-256 than it says")
     if (manifest.get("format"), manifest.get("step")) != (_FORMAT, step):
@@ -231,8 +232,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def one_line(error: Exception) -> str:
-    """An error in one line."""
-    return textwrap.shorten(str(error) or type(error).__name__, 240)

@@ -11,27 +11,24 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from vae_jax.vae.data.error_reasons import reason
 from vae_jax.vae.runs.checkpoint_files import (
     CheckpointError,
     Damage,
     leaves_of,
     native,
-    one_line,
     read,
     read_manifest,
     require_space,
     sync,
     write,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _NAME = re.compile(r"([0-9]+)(?:\.([0-9]+))?")
 _HIDDEN = ".partial-"
@@ -97,7 +94,7 @@ class Checkpoints:
             sync(self._folder)
         except Exception as error:  # Orbax raises anything.
             raise CheckpointError(
-                f"checkpoint of step {step} cannot be saved as {final}: {one_line(error)}; earlier ones are "
+                f"checkpoint of step {step} cannot be saved as {final}: {reason(error)}; earlier ones are "
                 "kept: see that the folder can be written to and the disk has room, then resume"
             ) from error
         finally:
@@ -136,7 +133,7 @@ class Checkpoints:
         except FileNotFoundError:
             names = []
         except OSError as error:
-            raise CheckpointError(f"checkpoints in {self._folder} cannot be read: {one_line(error)}") from error
+            raise CheckpointError(f"checkpoints in {self._folder} cannot be read: {reason(error)}") from error
         matches = [match for match in map(_NAME.fullmatch, names) if match]
         found = [_find(self._folder / match[0], int(match[1]), int(match[2] or 0)) for match in matches]
         return sorted(found, key=lambda each: (each.step, each.generation), reverse=True)

@@ -33,7 +33,6 @@ from vae_jax.vae.training.training_loop import (
     current_weights,
     init_state,
     make_train,
-    num_batches,
     run_keys,
 )
 
@@ -86,7 +85,7 @@ class Run:
         self.experiment, self.folder, self.mesh = experiment, folder, mesh
         pixels = training_images(experiment, images.train)
         self.num_images = len(pixels)
-        self.steps_per_epoch = num_batches(self.num_images, experiment.training.batch_size)
+        self.steps_per_epoch = experiment.training.steps_per_epoch(self.num_images)
         self.key = place_by_seed(seed_keys(jax.random.key(experiment.seed), experiment.num_seeds), mesh)
         self._init = lambda: init_state(experiment, pixels, images.shape, self.key)
         self._like = abstract_state(experiment, len(pixels), images.shape)
@@ -98,7 +97,7 @@ class Run:
             if self.has_validation
             else visible_images(experiment, images.train, "train")[:MONITORED_IMAGES]
         )
-        architecture = Architecture(experiment.model, images.shape, experiment.training.precision)
+        architecture = Architecture.of(experiment, images.shape)
         self._score = make_score(architecture, watched, num_seeds=experiment.num_seeds, mesh=mesh)
 
     def start(self) -> TrainState:

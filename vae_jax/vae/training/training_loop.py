@@ -101,8 +101,8 @@ def abstract_state(experiment: Experiment, num_images: int, shape: tuple[int, ..
 def _make_init(
     experiment: Experiment, num_images: int, shape: tuple[int, ...]
 ) -> Callable[[PRNGKey, Array], TrainState]:
-    architecture = Architecture(experiment.model, shape, experiment.training.precision)
-    optimizer = make_optimizer(experiment.training, num_batches(num_images, experiment.training.batch_size))
+    architecture = Architecture.of(experiment, shape)
+    optimizer = make_optimizer(experiment.training, experiment.training.steps_per_epoch(num_images))
 
     def init(key: PRNGKey, mean_image: Array) -> TrainState:
         learned: Any = Learned(
@@ -130,7 +130,7 @@ def make_train(
         mesh: devices that seeds are sharded over; see `seed_mesh`.
     """
     step = _make_step(experiment, len(images), shape)
-    steps_per_epoch = num_batches(len(images), experiment.training.batch_size)
+    steps_per_epoch = experiment.training.steps_per_epoch(len(images))
     num_slots = steps_per_epoch * experiment.training.batch_size
 
     def advance(pixels: UInt8[Array, "N X"], key: PRNGKey, state: TrainState, num_steps: Int[Array, ""]) -> TrainState:
@@ -149,15 +149,10 @@ def make_train(
     return lambda key, state, num_steps: advance(pixels, key, state, jnp.asarray(num_steps))
 
 
-def num_batches(num_images: int, batch_size: int) -> int:
-    """Steps of an epoch; the last may have fewer images."""
-    return -(-num_images // batch_size)
-
-
 def _make_step(experiment: Experiment, num_images: int, shape: tuple[int, ...]) -> Callable[..., TrainState]:
     config = experiment.training
-    architecture = Architecture(experiment.model, shape, config.precision)
-    steps_per_epoch = num_batches(num_images, config.batch_size)
+    architecture = Architecture.of(experiment, shape)
+    steps_per_epoch = config.steps_per_epoch(num_images)
     optimizer = make_optimizer(config, steps_per_epoch)
 
     def step(pixels: Array, order: Array, noise_key: PRNGKey, state: TrainState) -> TrainState:
