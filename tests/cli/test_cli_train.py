@@ -21,6 +21,7 @@ from vae_jax.cli.stop_signals import stop_requests
 from vae_jax.vae.config.presets import PRESETS
 from vae_jax.vae.runs.checkpoints import Checkpoints
 from vae_jax.vae.runs.run_folder import RunFolder
+from vae_jax.vae.runs.schema_version import SCHEMA_VERSION
 from vae_jax.vae.training.training_loop import abstract_state
 
 SMALL = ("--data", "digits", "--hidden-sizes", "16", "--latent-size", "3", "--batch-size", "100")
@@ -302,6 +303,24 @@ def test_a_run_of_a_preset_that_is_no_more_is_resumed_too(called, stopped, tmp_p
     (tmp_path / "run/config.json").write_text(json.dumps(config | {"preset": "forgotten"}))
     assert called("train", "--resume", "run", "--stop-after", 1)[0] == 0
     assert_same_end(tmp_path / "run", stopped / "run")
+
+
+@pytest.mark.parametrize("command", ["train --resume", "evaluate", "sample", "reconstruct", "encode", "plot"])
+def test_a_run_of_another_version_is_refused_by_every_command_that_reads_one(called, stopped, tmp_path, command):
+    shutil.copytree(stopped / "run", tmp_path / "run")
+    file = tmp_path / "run/config.json"
+    content = json.loads(file.read_text())
+    for version, advice in ((None, "train anew, or use"), (SCHEMA_VERSION + 1, "update vae_jax")):
+        file.write_text(json.dumps(content | {"schema_version": version}))
+        before = everything(tmp_path)
+        code, errors = called(*command.split(), "run")
+        assert code == 2
+        got = version or "none, as from before there were any"
+        expected = (
+            f"must have schema_version {SCHEMA_VERSION}, which this version of vae_jax reads, got {got}: {advice}"
+        )
+        assert re.search(f"^vae-jax: error: .*run/config.json {expected}", errors[-1])
+        assert everything(tmp_path) == before
 
 
 def test_images_from_files_are_trained_on_and_refused_when_they_change(called, tmp_path):

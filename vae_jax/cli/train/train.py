@@ -162,8 +162,9 @@ class TrainCommand:
         with contextlib.ExitStack() as watched:
             should_stop = watched.enter_context(stop_requests())
             run = Run(experiment, images, folder, mesh)
-            # Damaged checkpoints are to be told of, not begun anew over.
-            state = run.resume(warn) if self.resume is not None and _is_saved(folder) else run.start()
+            # Damaged checkpoints are reported; they are no reason to begin anew.
+            with refusals_are_misuse():
+                state = run.resume(warn) if self.resume is not None and _is_saved(folder) else run.start()
             done = len(folder.rows())
             show = watched.enter_context(shown_training(experiment.training.num_epochs, done))
             write = watched.enter_context(event_writer(folder.path / "events", done)) if self.tensorboard else None

@@ -22,11 +22,11 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vae_jax.vae.data.error_reasons import reason
+from vae_jax.vae.runs.schema_version import SCHEMA_VERSION, check_schema_version
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
-_FORMAT = 1
 _STATE = "state"
 _MANIFEST = "manifest.json"
 
@@ -52,7 +52,7 @@ def write(folder: Path, step: int, arrays: Mapping[str, np.ndarray], score: floa
     leaves = {path: {"type": _type(array), "sha256": _digest(array)} for path, array in arrays.items()}
     _load(folder / _STATE, leaves, arrays)
     manifest = {
-        "format": _FORMAT,
+        "schema_version": SCHEMA_VERSION,
         "step": step,
         "score": score,
         "leaves": leaves,
@@ -132,6 +132,7 @@ def read_manifest(folder: Path, step: int) -> dict[str, Any]:
 
     Raises:
         Damage: it is missing, or not as it was written.
+        OtherSchema: another version of the library wrote it.
     """
     path = folder / _MANIFEST
     if _MANIFEST not in _files(folder):
@@ -146,8 +147,10 @@ def read_manifest(folder: Path, step: int) -> dict[str, Any]:
         raise Damage(f"{path} is no manifest: {reason(error)}") from error
     if not whole:
         raise Damage(f"{path} has another SHA-256 than it says")
-    if (manifest.get("format"), manifest.get("step")) != (_FORMAT, step):
-        raise Damage(f"{path} is of another step or format")
+    # Before the step is read: what a manifest of another version means is not known.
+    check_schema_version(manifest, path)
+    if manifest.get("step") != step:
+        raise Damage(f"{path} is of another step")
     return manifest
 
 

@@ -71,6 +71,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: it cannot be written; earlier checkpoints are kept.
+            OtherSchema: the folder holds a checkpoint of another version of the library, which is kept.
             TypeError: a leaf of `state` is not an array.
             ValueError: `step` is negative, or this is not process 0.
         """
@@ -111,6 +112,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: there is none, or it has other leaves, shapes or dtypes than `like`.
+            OtherSchema: the folder holds a checkpoint of another version of the library.
             TypeError: a leaf of `like` is not an array.
         """
         return self._restore(self._found(), like, on_damage)
