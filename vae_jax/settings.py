@@ -93,13 +93,13 @@ class AppliesWith:
         """The first other setting, of all settings' values by name, that leaves the setting without effect."""
         return next((name for name, needed in self.needed.items() if values[name] not in needed), None)
 
-    def advice(self, name: str) -> str:
+    def values(self, name: str) -> str:
         """The values of one of the other settings that give the setting an effect."""
         needed = self.needed[name]
-        return f"{name} {needed if isinstance(needed, OtherThan) else _either(needed)}"
+        return str(needed) if isinstance(needed, OtherThan) else _either(needed)
 
     def __str__(self) -> str:
-        return ", and ".join(map(self.advice, self.needed))
+        return ", and ".join(f"{name} {self.values(name)}" for name in self.needed)
 
 
 def documented(settings: type[Settings]) -> type[Settings]:
@@ -178,7 +178,7 @@ def check_settings_are_used(settings: Any, *, before: Any = None, named: Callabl
             if other is not None:
                 raise ValueError(
                     f"{named(name)} must be left out with {named(other)} {given[other]}, where it has no effect, got "
-                    f"{given[name]}: leave it out, or choose {condition.advice(other)}"
+                    f"{given[name]}: leave it out, or choose {named(other)} {condition.values(other)}"
                 )
 
 

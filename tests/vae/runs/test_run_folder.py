@@ -109,6 +109,15 @@ def test_a_folder_without_a_run_is_refused(folder, content, said):
         folder.read_config()
 
 
+@pytest.mark.parametrize("facts", [None, [], {"checksum": "0", "shape": [2]}])
+def test_a_run_without_the_facts_of_its_images_is_refused(folder, facts):
+    rewrite(folder, lambda content: content.update(images=facts))
+    with pytest.raises(NoRun, match=r"config\.json must have the facts of the images, got .*: train anew"):
+        folder.image_facts()
+    rewrite(folder, lambda content: content.update(images={"checksum": "0", "shape": [2], "num_train": 3}))
+    assert folder.image_facts()["num_train"] == 3
+
+
 def test_a_row_that_was_cut_short_is_left_out_and_another_damage_refused(folder):
     folder.append_row({"epoch": 1, "elbo": [1.0, float("nan")]})
     folder.append_row({"epoch": 2, "elbo": [2.0, 3.0]})

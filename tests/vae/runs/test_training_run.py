@@ -13,10 +13,12 @@ import pytest
 from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
 from vae_jax.vae.data.image_data import Split, split_images
 from vae_jax.vae.data.visible_images import visible_images
-from vae_jax.vae.runs import step_pacing as pace
+from vae_jax.vae.runs import step_pacing
 from vae_jax.vae.runs.checkpoints import CheckpointError, Checkpoints
+from vae_jax.vae.runs.divergence_watch import Diverged
 from vae_jax.vae.runs.run_folder import RunFolder
-from vae_jax.vae.runs.training_run import Diverged, Run, best_row
+from vae_jax.vae.runs.training_metrics import best_row
+from vae_jax.vae.runs.training_run import Run
 from vae_jax.vae.training.many_seeds import seed_mesh
 from vae_jax.vae.training.training_loop import abstract_state
 from vae_jax.vae.training.training_schedules import beta_at
@@ -64,9 +66,9 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def single_steps(monkeypatch):
-    """A look after every step."""
-    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LOOKS", 0)
-    monkeypatch.setattr(pace, "FIRST_STEPS", 1)
+    """A check after every step."""
+    monkeypatch.setattr(step_pacing, "SECONDS_BETWEEN_CHECKS", 0)
+    monkeypatch.setattr(step_pacing, "FIRST_STEPS", 1)
 
 
 def refuse(line):

@@ -8,9 +8,14 @@ from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.config.presets import PRESETS
 
 
+def flag_of(name: str) -> str:
+    """The flag of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
 def flags(experiment: Experiment) -> dict[str, Any]:
     """Every setting of an experiment by the name of its flag."""
-    return {f"--{name.replace('_', '-')}": value for name, value in values_of(experiment).items()}
+    return {flag_of(name): value for name, value in values_of(experiment).items()}
 
 
 def train_command_line(preset: str, experiment: Experiment) -> str:
@@ -24,7 +29,7 @@ def train_command_line(preset: str, experiment: Experiment) -> str:
 
 
 def check_resumable(before: Experiment, now: Experiment) -> None:
-    """Refuses a change to a run that is gone on with, except more epochs where no schedule depends on their number.
+    """Refuses a change to a run that is resumed, except more epochs where no schedule depends on their number.
 
     Raises:
         ValueError: naming the first flag that differs.

@@ -31,7 +31,7 @@ _WITH_MOMENTS = ("adam", "adamw", "adamax")
 @dataclass(frozen=True)
 @documented
 class DataConfig:
-    """Which images, and what the model sees of them."""
+    """The images, and the form in which the model sees them."""
 
     data: str = "mnist"
     """mnist, fashion_mnist, kmnist, digits, or the path of a folder of IDX files, an .npz or an .npy."""
@@ -91,13 +91,13 @@ class ObjectiveConfig:
     objective: Literal["elbo", "geometric_js", "dual_geometric_js", "iwae"] = "elbo"
     """elbo, iwae, or a geometric Jensen-Shannon divergence (or its dual) in the place of the KL: not a bound."""
     kl: Annotated[Literal["closed_form", "sampled"], AppliesWith(objective=("elbo",))] = "closed_form"
-    """How the KL to the prior is computed."""
+    """Computation of the KL to the prior: in closed form, or from the samples."""
     estimator: str = "pathwise"
     """pathwise, sticking_the_landing, score_function or score_function+leave_one_out."""
     iwae_gradient: Annotated[Literal["plain", "doubly_reparameterized", "vimco"], AppliesWith(objective=("iwae",))] = (
         "plain"
     )
-    """How the importance-weighted bound is differentiated."""
+    """Gradient of the importance-weighted bound."""
     num_samples: Annotated[int, AT_LEAST_1] = 1
     """Samples of q(z|x) an example: k of the importance-weighted bound."""
     beta: Annotated[float, FINITE_AND_NOT_NEGATIVE, AppliesWith(objective=_WITH_DIVERGENCE)] = 1.0

@@ -52,7 +52,7 @@ def _decided(
 
 
 def batch_pixels(images: UInt8[Array, "B X"], binarization: Binarization, key: PRNGKey) -> Float[Array, "B X"]:
-    """What the model sees of prepared images: from 0 to 1, binarized afresh if the rule is stochastic."""
+    """Prepared images as the model sees them: from 0 to 1, binarized afresh if the rule is stochastic."""
     if binarization == "stochastic":
         return stochastically_binarized(images, key)
     return images.astype(jnp.float32) / WHITE

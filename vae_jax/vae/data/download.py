@@ -48,7 +48,7 @@ def fetch_files(
         files: what must be there.
         folder: where the files go.
         by_hand: where files may have been put by hand.
-        on_progress: is told the share of the bytes that are there.
+        on_progress: called with the share of the bytes that are there.
 
     Raises:
         DatasetUnavailable: no network, a file that is not the expected one, or a folder that cannot be written to.

@@ -34,7 +34,7 @@ class Split(NamedTuple):
     """Images and what they show."""
 
     images: UInt8[np.ndarray, "N ..."]
-    """From 0, a black background, to 255."""
+    """Pixels from 0, a black background, to 255."""
     labels: Int32[np.ndarray, " N"] | None
     """Classes from 0, or None where there are none."""
 
@@ -44,19 +44,19 @@ class ImageData:
     """Images of one shape with values from 0 (a black background) to 255, in three disjoint splits."""
 
     name: str
-    """What `load_images` was asked for."""
+    """The name or path that `load_images` was given."""
     train: Split
     validation: Split
     """Empty where none are held out."""
     test: Split
     num_classes: int | None
-    """How many classes the labels are of; None without labels."""
+    """Number of classes; None without labels."""
     source: str
-    """Where the images are from, in one line."""
+    """Origin of the images, in one line."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image: (height, width), (height, width, 3) in colour, or (pixels,) where there are no rows."""
+        """Shape of one image: (height, width), (height, width, 3) in colour, or (pixels,) where there are no rows."""
         return self.train.images.shape[1:]
 
     @cached_property
@@ -85,8 +85,8 @@ def split_images(
     remaining training images.
 
     Args:
-        name: what the images were asked for by.
-        source: where they are from.
+        name: the name or path that the images were asked for by.
+        source: their origin.
         splits: "train" and, where the source has them, "validation" and "test".
         num_classes: by default one more than the largest label.
         num_validation: how many training images validation takes. None is the source's own validation split or, if it

@@ -37,7 +37,7 @@ def read_numpy_file(path: Path) -> dict[str, Split]:
     for split, names in ARRAY_NAMES.items():
         for images_name, labels_name in names:
             if images_name in arrays:
-                images = images_of(arrays[images_name], f"{images_name} of {path}")
+                images = uint8_images(arrays[images_name], f"{images_name} of {path}")
                 labels = arrays.get(labels_name)
                 labels = None if labels is None else _labels_of(labels, f"{labels_name} of {path}")
                 splits[split] = Split(images, labels)
@@ -106,7 +106,7 @@ def _known_names(names: Sequence[str], path: Path) -> list[str]:
     return [name for pairs in ARRAY_NAMES.values() for pair in pairs for name in pair if name in names]
 
 
-def images_of(array: np.ndarray, what: str) -> UInt8[np.ndarray, "N ..."]:
+def uint8_images(array: np.ndarray, what: str) -> UInt8[np.ndarray, "N ..."]:
     """An array [N, H, W], [N, H, W, 1 or 3] or flat [N, X] as images of uint8 from 0 to 255.
 
     One channel is left out of the shape, and flat images become square where X is a square. Booleans become 0 and 255.

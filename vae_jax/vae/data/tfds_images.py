@@ -31,8 +31,8 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
-class Prepared(NamedTuple):
-    """What a prepared dataset holds."""
+class PreparedDataset(NamedTuple):
+    """The content of a dataset that TFDS has prepared."""
 
     source: str
     splits: dict[str, Split]
@@ -79,7 +79,7 @@ class _WithoutTensorFlow:
         pass
 
 
-def prepare(name: str, data_dir: Path, on_progress: Progress | None = None) -> None:
+def prepare_dataset(name: str, data_dir: Path, on_progress: Progress | None = None) -> None:
     """Downloads a dataset of `BUILDERS` and writes it as TFDS would, unless that has been done.
 
     The files come from `data_dir`/downloads/manual if they are there. `tfds.builder(name, data_dir=data_dir)` reads the
@@ -120,10 +120,10 @@ def prepare(name: str, data_dir: Path, on_progress: Progress | None = None) -> N
                 ) from error
 
 
-def read_prepared(name: str, data_dir: Path, on_progress: Progress | None = None) -> Prepared | None:
+def read_prepared_dataset(name: str, data_dir: Path, on_progress: Progress | None = None) -> PreparedDataset | None:
     """The images of a dataset that is prepared in `data_dir`, by us or by TFDS; None if there is none of that name.
 
-    It must have images of uint8 and one size under "image", and may have classes under "label".
+    The dataset must have images of uint8 and one size under "image", and may have classes under "label".
 
     Raises:
         DatasetMisuse: a dataset of something else, or in a format that only TensorFlow reads.
@@ -159,7 +159,7 @@ def read_prepared(name: str, data_dir: Path, on_progress: Progress | None = None
             for split in ("train", "validation", "test")
             if split in sources
         }
-    return Prepared(f"TFDS {builder.info.full_name}", splits, None if label is None else label.num_classes)
+    return PreparedDataset(f"TFDS {builder.info.full_name}", splits, None if label is None else label.num_classes)
 
 
 def _check_features(features: Any, where: str) -> Any:
@@ -203,7 +203,7 @@ def _damaged(folder: Path, error: Exception) -> DatasetUnavailable:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars and the remarks of TFDS."""
+    """Silences the progress bars and the remarks of TFDS."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.utils import tqdm_utils
 

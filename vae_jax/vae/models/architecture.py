@@ -1,4 +1,4 @@
-"""A model without its parameters: how they are initialised, and the model that they are bound to."""
+"""A model without its parameters: it initialises them, and binds them to the model."""
 
 from dataclasses import dataclass
 from functools import lru_cache

@@ -39,7 +39,7 @@ class Damage(Exception):
     """A file is not as it was saved."""
 
 
-def write(folder: Path, step: int, arrays: Mapping[str, np.ndarray], score: float | None) -> None:
+def write_checkpoint(folder: Path, step: int, arrays: Mapping[str, np.ndarray], score: float | None) -> None:
     """Makes a checkpoint, synced, with its manifest last."""
     folder.mkdir()
     # Orbax refuses arrays without elements; their shapes are in the manifest.
@@ -63,7 +63,7 @@ def write(folder: Path, step: int, arrays: Mapping[str, np.ndarray], score: floa
     sync(folder)
 
 
-def read(folder: Path, manifest: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def read_checkpoint(folder: Path, manifest: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The leaves by path of a checkpoint that holds those expected.
 
     Raises:
@@ -76,7 +76,7 @@ def read(folder: Path, manifest: Mapping[str, Any], expected: Mapping[str, Any])
 
 
 def _load(state: Path, leaves: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What Orbax reads, verified leaf by leaf."""
+    """The arrays that Orbax reads, verified leaf by leaf."""
     try:
         with _checkpointer() as checkpointer:
             arrays = checkpointer.restore(state) if state.exists() else {}
@@ -199,7 +199,7 @@ def _type(array: Any) -> str:
     return f"{np.dtype(array.dtype).name}[{','.join(map(str, array.shape))}]"
 
 
-def native(path: str, leaf: Any) -> np.ndarray:
+def native_array(path: str, leaf: Any) -> np.ndarray:
     """A leaf as an array that can be stored.
 
     Raises:

@@ -22,12 +22,12 @@ from vae_jax.vae.runs.checkpoint_files import (
     CheckpointError,
     Damage,
     leaves_of,
-    native,
-    read,
+    native_array,
+    read_checkpoint,
     read_manifest,
     require_space,
     sync,
-    write,
+    write_checkpoint,
 )
 
 _NAME = re.compile(r"([0-9]+)(?:\.([0-9]+))?")
@@ -35,7 +35,7 @@ _HIDDEN = ".partial-"
 
 
 class Restored(NamedTuple):
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     step: int
     state: PyTree
@@ -47,8 +47,8 @@ class Checkpoints:
     """The checkpoints in a folder. Only saving changes it, and makes it where it is absent.
 
     Args:
-        folder: where they are; one process at a time may save there.
-        num_kept: how many of the latest are kept, beside the best by score.
+        folder: their folder; one process at a time may save there.
+        num_kept: how many of the latest are kept, besides the best by score.
     """
 
     def __init__(self, folder: Path, *, num_kept: int = 2):
@@ -79,7 +79,7 @@ class Checkpoints:
             raise ValueError(f"step must be at least 0, got {step}: count steps from the start of the run")
         if jax.process_index():  # Orbax would write a NumPy array nowhere, and not say so.
             raise ValueError(f"save must be called in process 0, got process {jax.process_index()}: save there alone")
-        arrays = {path: native(path, leaf) for path, leaf in jax.device_get(leaves_of(state, "state")).items()}
+        arrays = {path: native_array(path, leaf) for path, leaf in jax.device_get(leaves_of(state, "state")).items()}
         finite_score = score if score is not None and math.isfinite(score) else None
         generation = max((found.generation + 1 for found in self._found() if found.step == step), default=0)
         final = self._folder / (f"{step}.{generation}" if generation else f"{step}")
@@ -90,7 +90,7 @@ class Checkpoints:
                 sync(self._folder.parent)
             self._sweep()
             require_space(self._folder, sum(array.nbytes for array in arrays.values()))
-            write(partial, step, arrays, finite_score)
+            write_checkpoint(partial, step, arrays, finite_score)
             partial.rename(final)
             sync(self._folder)
         except Exception as error:  # Orbax raises anything.
@@ -108,7 +108,7 @@ class Checkpoints:
 
         Args:
             like: arrays or `jax.ShapeDtypeStruct`s of the structure, shapes and dtypes that the state must have.
-            on_damage: is told of each damaged checkpoint passed over, in one line, and which one is used instead.
+            on_damage: called with a line for each damaged checkpoint that is passed over, and the one used instead.
 
         Raises:
             CheckpointError: there is none, or it has other leaves, shapes or dtypes than `like`.
@@ -207,7 +207,7 @@ def _find(path: Path, step: int, generation: int) -> _Found:
 def _read(found: _Found, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if found.manifest is None:
         raise Damage(found.damage)
-    return read(found.path, found.manifest, expected)
+    return read_checkpoint(found.path, found.manifest, expected)
 
 
 def _merit(found: _Found) -> tuple[int, float, int]:

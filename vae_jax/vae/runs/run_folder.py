@@ -60,6 +60,18 @@ class RunFolder:
         """
         return experiment_from(self.read_config().get("experiment", {}), self.path)
 
+    def image_facts(self) -> dict[str, Any]:
+        """The images that the run is trained on, by their name, source, checksum, shape and numbers.
+
+        Raises:
+            NoRun: as `read_config`, or there is nothing about images.
+            OtherSchema: as `read_config`.
+        """
+        facts = self.read_config().get("images")
+        if not isinstance(facts, dict) or not {"checksum", "shape", "num_train"} <= set(facts):
+            raise NoRun(f"{self.path / 'config.json'} must have the facts of the images, got {facts}: train anew")
+        return facts
+
     def summary_path(self, split: str) -> Path:
         """The scores of a split: summary.json for the test images, else summary_validation.json and so on."""
         return self.path / ("summary.json" if split == "test" else f"summary_{split}.json")

@@ -24,8 +24,8 @@ def check_experiment(experiment: Experiment, shape: tuple[int, ...] | None = Non
     check_settings(experiment)
     check_settings_agree(experiment)
     _check_estimator(experiment.objective)
-    if experiment.model.network == "convolutional" and shape is not None:
-        _check_strides(experiment.model, shape)
+    if shape is not None:
+        check_image_shape(experiment.model, shape)
 
 
 def _check_estimator(config: ObjectiveConfig) -> None:
@@ -47,7 +47,14 @@ def _check_takes_gaussians(name: str, num_samples: int) -> None:
         raise ValueError(f"estimator {name}: {error}") from error
 
 
-def _check_strides(model: ModelConfig, shape: tuple[int, ...]) -> None:
+def check_image_shape(model: ModelConfig, shape: tuple[int, ...]) -> None:
+    """Refuses images that a convolutional network cannot see, or cannot halve so often.
+
+    Raises:
+        ValueError: one line that names the shape or the setting.
+    """
+    if model.network != "convolutional":
+        return
     volume, num_strides = as_volume(shape), len(model.hidden_sizes)
     if 1 in halved(volume, num_strides - 1):
         raise ValueError(

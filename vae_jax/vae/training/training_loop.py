@@ -2,7 +2,7 @@
 
 The key of everything random in a run is folded from the run's: a step's from its number, a permutation's from its
 epoch's. What a step does is the same however the steps are grouped into calls, so that a run may stop after any of them
-and go on.
+and be resumed.
 """
 
 import math
@@ -31,11 +31,11 @@ from vae_jax.vae.training.training_schedules import alpha_at, beta_at
 
 
 class Learned(NamedTuple):
-    """What is trained."""
+    """Everything that is trained."""
 
     model: Params
     alpha_logit: Scalar | None
-    """Of a trainable skew; else None."""
+    """Logit of a trainable skew; else None."""
 
 
 class Failure(NamedTuple):
@@ -54,8 +54,13 @@ class TrainState(NamedTuple):
     step: Int[Array, "..."]
     """Steps done."""
     sums: BatchTerms
-    """Of the epoch so far, each batch weighted by its images."""
+    """Sums over the images of the epoch so far."""
     failure: Failure
+
+
+def steps_done(state: TrainState) -> int:
+    """The number of steps that a state has seen; with several seeds, each has seen as many."""
+    return int(np.ravel(jax.device_get(state.step))[0])
 
 
 class RunKeys(NamedTuple):

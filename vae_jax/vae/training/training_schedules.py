@@ -65,7 +65,7 @@ def learning_rate_schedule(config: TrainingConfig, steps_per_epoch: int) -> opta
     """The learning rate as a function of the step.
 
     cosine ends at 0 and exponential at a hundredth, after `num_epochs`. Stage i = 0 to 7 of stages takes 3^i epochs at
-    10^(-i/7) of the rate; the last one goes on.
+    10^(-i/7) of the rate; the last one continues.
 
     Reference: Burda, Grosse & Salakhutdinov (2016), for stages.
     """
