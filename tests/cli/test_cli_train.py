@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -85,8 +86,7 @@ def assert_same_end(path, other):
     found, expected = last_state(path), last_state(other)
     assert found.step == expected.step
     assert found.score == expected.score
-    for one, two in zip(jax.tree.leaves(found.state), jax.tree.leaves(expected.state), strict=True):
-        np.testing.assert_array_equal(one, two)
+    chex.assert_trees_all_equal(found.state, expected.state, strict=True)
     assert lasting(path) == lasting(other)
 
 

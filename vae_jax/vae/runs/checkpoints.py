@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import numpy as np
 from jaxtyping import PyTree
@@ -153,6 +154,7 @@ class Checkpoints:
             for line in damage:
                 on_damage(f"{line}; step {found.step} ({found.path}) is used instead")
             state = jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in expected])
+            chex.assert_trees_all_equal_shapes_and_dtypes(state, like)
             return Restored(found.step, state, found.score)
         found_instead = "; ".join(damage) or "there is none"
         raise CheckpointError(f"no checkpoint in {self._folder} can be restored: {found_instead}: start the run afresh")

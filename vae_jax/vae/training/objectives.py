@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -77,6 +78,7 @@ def batch_terms(
     """
     of_image = partial(IMAGE_TERMS[config.objective], config, model, alpha=weights.alpha)
     terms = jax.vmap(of_image)(model.encode(x), x, jax.random.split(key, len(x)))
+    chex.assert_shape((terms.bound, terms.reconstruction, terms.kl), (len(x),))
     mean = partial(weighted_mean, weights=image_weights)
     penalties = jax.vmap(mean, in_axes=1)(terms.penalties)
     # Free bits are of the batch: a latent that is idle for one image may be used for another. Without any, a sampled

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,6 +166,7 @@ def _make_step(experiment: Experiment, num_images: int, shape: tuple[int, ...]) 
         slots = state.step % steps_per_epoch * config.batch_size + jnp.arange(config.batch_size)
         counted = (slots < num_images).astype(jnp.float32)
         x = batch_pixels(pixels[order[slots]], experiment.data.binarization, binarization_key)
+        chex.assert_shape(x, (config.batch_size, math.prod(shape)))
 
         def loss(learned: Learned) -> tuple[Scalar, BatchTerms]:
             terms = batch_terms(
@@ -182,6 +184,7 @@ def _make_step(experiment: Experiment, num_images: int, shape: tuple[int, ...]) 
         learned: Any = state.learned
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, learned)
         learned = optax.apply_updates(learned, updates)
+        chex.assert_trees_all_equal_shapes_and_dtypes(learned, state.learned)
         sums = jax.tree.map(lambda total, mean: total + counted.sum() * mean, state.sums, terms)
         return TrainState(learned, optimizer_state, state.step + 1, sums, _noted(state.failure, terms, state.step))
 
