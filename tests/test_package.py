@@ -134,9 +134,7 @@ def test_a_package_is_not_imported_through_its_face_from_within():
         faces = {module_of(parent / "__init__.py") for parent in file.parents if parent.parts}
         for module, name in imported(file):
             is_module = f"{module}.{name}" in modules()
-            assert module not in faces or is_module, (
-                f"{file} imports {name} from its own package {module}"
-            )
+            assert module not in faces or is_module, f"{file} imports {name} from its own package {module}"
 
 
 def test_a_file_name_stands_for_one_thing():

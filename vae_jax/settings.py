@@ -1,14 +1,30 @@
 """The rules of a setting, declared once with its type: its range, and the other settings without which it does nothing.
 
-A setting is a field of a dataclass, such as `batch_size: Annotated[int, AT_LEAST_1] = 64`. Checks and messages are
-derived from the annotation. Importing this file does not import JAX.
+A setting is a field of a dataclass, followed by its docstring:
+
+    @dataclass(frozen=True)
+    @documented
+    class Ascent:
+        num_steps: Annotated[int, AT_LEAST_1] = 100
+        '''Steps of the optimizer.'''
+        momentum: Annotated[float, DECAY, AppliesWith(optimizer=("sgd",))] = 0.0
+        '''Decay of the velocity.'''
+
+Checks, messages, the help of a command and tables for documentation are derived from that. Importing this file does not
+import JAX.
 """
 
+import ast
+import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -50,32 +66,164 @@ DECAY = Range(0.0, 1.0, open_most=True)
 SEED = Range(0, 2**32 - 1)
 
 
+@dataclass(frozen=True)
+class OtherThan:
+    """Every value of a setting but one."""
+
+    value: Any
+
+    def __contains__(self, value: Any) -> bool:
+        return value != self.value
+
+    def __str__(self) -> str:
+        return f"other than {self.value}"
+
+
+class AppliesWith:
+    """The values of other settings with which a setting has an effect; without one of them it does nothing.
+
+    `AppliesWith(schedule=("linear", "cyclical"), num_validation=OtherThan(0))` takes the values of each other setting
+    by its name. The other settings may be in another part of the same nested dataclass.
+    """
+
+    def __init__(self, **needed: tuple[Any, ...] | OtherThan) -> None:
+        self.needed = needed
+
+    def unmet(self, values: Mapping[str, Any]) -> str | None:
+        """The first other setting, of all settings' values by name, that leaves the setting without effect."""
+        return next((name for name, needed in self.needed.items() if values[name] not in needed), None)
+
+    def values(self, name: str) -> str:
+        """The values of one of the other settings that give the setting an effect."""
+        needed = self.needed[name]
+        return str(needed) if isinstance(needed, OtherThan) else _either(needed)
+
+    def __str__(self) -> str:
+        return ", and ".join(f"{name} {self.values(name)}" for name in self.needed)
+
+
+def documented(settings: type[Settings]) -> type[Settings]:
+    """Gives each field of a class its docstring as help; decorates a class that is about to become a dataclass.
+
+    The help is `metadata["help"]` of a field, where tyro finds it. It states the condition of an `AppliesWith` too.
+    """
+    conditions = rules_of(settings, AppliesWith)
+    for name, text in _docstrings(settings.__module__).get(settings.__name__, {}).items():
+        conditional = "".join(f" Applies with {condition}." for condition in conditions.get(name, []))
+        metadata = {"help": text + conditional, "docstring": text}
+        setattr(settings, name, field(default=getattr(settings, name, MISSING), metadata=metadata))
+    return settings
+
+
+@lru_cache
+def _docstrings(module_name: str) -> dict[str, dict[str, str]]:
+    """The string that follows each annotated field, by the names of a module's classes and their fields."""
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module_name]))
+    except OSError:  # No source is there, as in a frozen program: it runs without help texts.
+        return {}
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return {node.name: dict(_documented_fields(node)) for node in classes}
+
+
+def _documented_fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for statement, following in zip(node.body, node.body[1:], strict=False):
+        match statement, following:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, " ".join(text.split())
+
+
 def check_settings(settings: Any, *, named: Callable[[str], str] = str) -> None:
     """Refuses values of another type than declared, outside the choices, or outside the range.
 
     Args:
-        settings: a dataclass. Fields that are dataclasses themselves are not looked into.
+        settings: a dataclass; the dataclasses among its fields are checked too.
         named: a field's name to what messages call it, such as its flag.
 
     Raises:
         ValueError: one line that names the setting, what it must be and what it was.
     """
-    hints = get_type_hints(type(settings), include_extras=True)
-    for name in (field.name for field in fields(settings)):
-        value, (hint, rules) = getattr(settings, name), _unwrapped(hints[name])
+    for name, hint in _hints(type(settings)).items():
+        value, (hint, rules) = getattr(settings, name), _unwrapped(hint)
         if not _fits(value, hint):
-            raise ValueError(f"{named(name)} must be {_expected(hint)}, got {value!r}: use one of these")
+            advice = "use one of these" if get_origin(hint) is Literal else "give a value of that type"
+            raise ValueError(f"{named(name)} must be {described_type(hint)}, got {value!r}: {advice}")
         numbers = value if isinstance(value, tuple) else (value,)
         for allowed in (rule for rule in rules if isinstance(rule, Range)):
             if not all(number is None or number in allowed for number in numbers):
                 raise ValueError(f"{named(name)} must be {allowed}, got {value}: choose another number")
+        if is_dataclass(hint):
+            check_settings(value, named=named)
+
+
+def check_settings_are_used(settings: Any, *, before: Any = None, named: Callable[[str], str] = str) -> None:
+    """Refuses a setting that was given and has no effect.
+
+    Args:
+        settings: a dataclass, whose fields may be dataclasses, as it was changed.
+        before: the same before it was changed, by default with all defaults. A setting that is as it was there, or as
+            it is by default, was not given.
+        named: a field's name to what messages call it, such as its flag.
+
+    Raises:
+        ValueError: one line that names the setting, the other that leaves it without effect and what to do.
+    """
+    default = type(settings)()
+    given, earlier, usual = (values_of(each) for each in (settings, default if before is None else before, default))
+    for name, conditions in rules_of(type(settings), AppliesWith).items():
+        if given[name] in (earlier[name], usual[name]):
+            continue
+        for condition in conditions:
+            other = condition.unmet(given)
+            if other is not None:
+                raise ValueError(
+                    f"{named(name)} must be left out with {named(other)} {given[other]}, where it has no effect, got "
+                    f"{given[name]}: leave it out, or choose {named(other)} {condition.values(other)}"
+                )
+
+
+def values_of(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass, and of the dataclasses among them in their place, by name."""
+    values: dict[str, Any] = {}
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        values |= values_of(value) if is_dataclass(value) else {each.name: value}
+    return values
+
+
+class Declaration(NamedTuple):
+    """The type of a setting, the rules that it is annotated with, and its docstring."""
+
+    type: Any
+    rules: tuple[Any, ...]
+    help: str
+
+
+def declarations(settings: type) -> dict[str, Declaration]:
+    """The declaration of each field of a class, and of the dataclasses among them in their place, by name."""
+    found: dict[str, Declaration] = {}
+    for name, annotated in _hints(settings).items():
+        hint, rules = _unwrapped(annotated)
+        if isinstance(hint, type) and is_dataclass(hint):
+            found |= declarations(hint)
+        else:
+            metadata = settings.__dataclass_fields__[name].metadata if is_dataclass(settings) else {}
+            found[name] = Declaration(hint, rules, metadata.get("docstring", ""))
+    return found
 
 
 def rules_of(settings: type, kind: type) -> dict[str, list[Any]]:
-    """The rules of one kind that each field of a dataclass is annotated with, by the field's name."""
-    hints = get_type_hints(settings, include_extras=True)
-    found = {name: [rule for rule in _unwrapped(hint)[1] if isinstance(rule, kind)] for name, hint in hints.items()}
+    """The rules of one kind that each field of a class is annotated with, by the name of those that have any."""
+    found = {
+        name: [rule for rule in declared.rules if isinstance(rule, kind)]
+        for name, declared in declarations(settings).items()
+    }
     return {name: rules for name, rules in found.items() if rules}
+
+
+@lru_cache
+def _hints(settings: type) -> dict[str, Any]:
+    return get_type_hints(settings, include_extras=True)
 
 
 def _unwrapped(hint: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -96,11 +244,17 @@ def _fits(value: Any, hint: Any) -> bool:
             return isinstance(value, tuple) and all(_fits(element, get_args(hint)[0]) for element in value)
     if hint in (int, float):
         return isinstance(value, int | hint) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    return hint is Any or isinstance(value, hint)
 
 
-def _expected(hint: Any) -> str:
+def described_type(hint: Any) -> str:
+    """The values of a type, as a message names them: the choices of a Literal, else the type itself."""
     if get_origin(hint) is Literal:
-        *others, last = get_args(hint)
-        return f"{', '.join(others)} or {last}"
+        return _either(get_args(hint))
     return hint.__name__ if isinstance(hint, type) and get_origin(hint) is None else str(hint)
+
+
+def _either(values: tuple[Any, ...]) -> str:
+    """The values with an "or" before the last."""
+    *others, last = values
+    return f"{', '.join(map(str, others))}{' or ' if others else ''}{last}"

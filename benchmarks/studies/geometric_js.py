@@ -31,7 +31,7 @@ from vae_jax.vae.data.visible_images import training_images, visible_images
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.training.image_scores import make_score
 from vae_jax.vae.training.many_seeds import place_by_seed, seed_keys, seed_mesh
-from vae_jax.vae.training.training_loop import init_state, make_train, num_batches
+from vae_jax.vae.training.training_loop import init_state, make_train
 
 PRESET = PRESETS["gaussian-20-5"]
 OBJECTIVES = {
@@ -92,12 +92,12 @@ def _means_by_epoch(experiment: Experiment, images: ImageData, sizes: Sizes) -> 
     keys = place_by_seed(seed_keys(jax.random.key(experiment.seed), experiment.num_seeds), mesh)
     state = place_by_seed(init_state(experiment, pixels, images.shape, keys), mesh)
     train = make_train(experiment, pixels, images.shape, mesh=mesh)
-    architecture = Architecture(experiment.model, images.shape, experiment.training.precision)
+    architecture = Architecture.of(experiment, images.shape)
     visible = visible_images(experiment, images.test, "test")
     score = make_score(architecture, visible, num_seeds=experiment.num_seeds, mesh=mesh)
     means = {}
     for epoch in range(1, max(sizes.epochs) + 1):
-        state = train(keys, state, num_batches(len(pixels), experiment.training.batch_size))
+        state = train(keys, state, experiment.training.steps_per_epoch(len(pixels)))
         if epoch in sizes.epochs:
             scores = jax.device_get(score(keys, state.learned.model))
             means[epoch] = {term: np.asarray(getattr(scores, term), float).mean(-1) for term in TERMS}

@@ -17,7 +17,7 @@ from vae_jax.vae.models.vae import Params
 from vae_jax.vae.results.image_likelihood import image_log_evidence
 from vae_jax.vae.training.image_scores import make_score
 from vae_jax.vae.training.many_seeds import place_by_seed, seed_keys, seed_mesh
-from vae_jax.vae.training.training_loop import init_state, make_train, num_batches
+from vae_jax.vae.training.training_loop import init_state, make_train
 
 PRODUCT_ROWS = (250, 1_000, 2_500)
 """Numbers of samples in a product: candidates, of which the fastest counts."""
@@ -47,12 +47,12 @@ def quality_task(work: Work, *, batch_size: int, precision: Precision, seed: int
     experiment = experiment_of(batch_size, precision)
     key = jax.random.key(seed)
     train = make_train(experiment, work.pixels, work.shape)
-    score = make_score(Architecture(experiment.model, work.shape, precision), work.binary_test_pixels)
+    score = make_score(Architecture.of(experiment, work.shape), work.binary_test_pixels)
 
     def run() -> Mapping[str, Any]:
         state = init_state(experiment, work.pixels, work.shape, key)
         for _ in range(num_epochs):
-            state = train(key, state, num_batches(len(work.pixels), batch_size))
+            state = train(key, state, experiment.training.steps_per_epoch(len(work.pixels)))
         return {"elbo": float(score(jax.random.fold_in(key, 0), state.learned.model).elbo.mean())}
 
     return run

@@ -365,7 +365,7 @@ REFUSED = {
     "run --data missing": "data must be .*, got 'missing', which does not exist",
     "seeds --split validation": "--split must have at least 2 images, got validation with 0",
     "damaged": "damaged/config.json must be JSON",
-    "another": "another must hold a run of this version",
+    "another": "another/config.json must have schema_version 1, .*, got none",
 }
 
 

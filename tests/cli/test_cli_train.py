@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from vae_jax.cli.stop_signals import stop_requests
 from vae_jax.vae.config.presets import PRESETS
 from vae_jax.vae.runs.checkpoints import Checkpoints
 from vae_jax.vae.runs.run_folder import RunFolder
+from vae_jax.vae.runs.schema_version import SCHEMA_VERSION
 from vae_jax.vae.training.training_loop import abstract_state
 
 SMALL = ("--data", "digits", "--hidden-sizes", "16", "--latent-size", "3", "--batch-size", "100")
@@ -84,8 +86,7 @@ def assert_same_end(path, other):
     found, expected = last_state(path), last_state(other)
     assert found.step == expected.step
     assert found.score == expected.score
-    for one, two in zip(jax.tree.leaves(found.state), jax.tree.leaves(expected.state), strict=True):
-        np.testing.assert_array_equal(one, two)
+    chex.assert_trees_all_equal(found.state, expected.state, strict=True)
     assert lasting(path) == lasting(other)
 
 
@@ -148,7 +149,7 @@ def test_the_saved_command_line_repeats_the_run_which_may_be_stopped_and_resumed
     assert stopped.returncode == 0, stopped.stderr
     assert "stopped after 1 epoch" in stopped.stdout
     assert not (folder / "again/summary.json").exists()
-    (hint,) = re.findall("vae-jax (train --resume .*) goes on", stopped.stdout)
+    (hint,) = re.findall("vae-jax (train --resume .*) continues it", stopped.stdout)
     resumed = run(*shlex.split(hint), cwd=folder)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_end(folder / "again", folder / "run")
@@ -235,19 +236,20 @@ REFUSED = {
     "train --another 1": "Unrecognized options: --another, 1: vae-jax train --help lists those that there are",
     "train --stop-after 1 iwae-1l": "a preset must come right after the word train, got iwae-1l later: write",
     "train iwae-1l --resume {runs}/run": "a preset must be left out of a run that is resumed, got iwae-1l: leave it",
-    "train --alpha 0.3": "alpha must be left out with objective elbo, where it has no effect, got 0.3: leave it",
-    "train --iwae-gradient vimco": "iwae_gradient must be left out with objective elbo, .* or choose objective iwae",
-    "train --top-latent-size 3": "top_latent_size must be left out with network mlp, .* or choose network hierarchical",
-    "train iwae-1l --optimizer sgd --adam-b1 0.5": "adam_b1 must be left out with optimizer sgd, where .*, got 0.5",
+    "train --alpha 0.3": "--alpha must be left out with --objective elbo, where it has no effect, got 0.3: leave it",
+    "train --iwae-gradient vimco": "--iwae-gradient must be left out with --objective elbo, .* choose --objective iwae",
+    "train --top-latent-size 3": "--top-latent-size must be left out with --network mlp, .* --network hierarchical",
+    "train iwae-1l --optimizer sgd --adam-b1 0.5": "--adam-b1 must be left out with --optimizer sgd, .*, got 0.5",
     "train --out {runs}/run": "--out must be a folder without a run, got .*/run: name another, or use --resume",
     "train --out {runs}/unsaved": "--out must be .*, got .*/unsaved with the metrics of one that saved no checkpoint",
     "train --out file/below": "--out must be a folder that can be written to, got file/below",
     "train --stop-after 0": "--stop-after must be at least 1, got 0",
-    "train --seed -1": "seed must be from 0 to .*, got -1",
+    "train --seconds-between-checkpoints nan": "--seconds-between-checkpoints must be at least 0, got nan",
+    "train --seed -1": "--seed must be from 0 to .*, got -1",
     "train --binarization none": "binarization must be .*, got none",
     "train gaussian-20-5 --binarization fixed": "binarization must be none .*, got fixed",
-    "train --num-epochs 0": "num_epochs must be at least 1, got 0",
-    "train --learning-rate nan": "learning_rate must be .*, got nan",
+    "train --num-epochs 0": "--num-epochs must be at least 1, got 0",
+    "train --learning-rate nan": "--learning-rate must be .*, got nan",
     "train --optimizer another": "--optimizer",
     "train --data missing": "data must be .*, got 'missing', which does not exist",
     "train --num-validation 1": "--num-validation must be 0 or at least 2, got 1: an error needs two images",
@@ -302,6 +304,24 @@ def test_a_run_of_a_preset_that_is_no_more_is_resumed_too(called, stopped, tmp_p
     (tmp_path / "run/config.json").write_text(json.dumps(config | {"preset": "forgotten"}))
     assert called("train", "--resume", "run", "--stop-after", 1)[0] == 0
     assert_same_end(tmp_path / "run", stopped / "run")
+
+
+@pytest.mark.parametrize("command", ["train --resume", "evaluate", "sample", "reconstruct", "encode", "plot"])
+def test_a_run_of_another_version_is_refused_by_every_command_that_reads_one(called, stopped, tmp_path, command):
+    shutil.copytree(stopped / "run", tmp_path / "run")
+    file = tmp_path / "run/config.json"
+    content = json.loads(file.read_text())
+    for version, advice in ((None, "train anew, or use"), (SCHEMA_VERSION + 1, "update vae_jax")):
+        file.write_text(json.dumps(content | {"schema_version": version}))
+        before = everything(tmp_path)
+        code, errors = called(*command.split(), "run")
+        assert code == 2
+        got = version or "none, as from before there were any"
+        expected = (
+            f"must have schema_version {SCHEMA_VERSION}, which this version of vae_jax reads, got {got}: {advice}"
+        )
+        assert re.search(f"^vae-jax: error: .*run/config.json {expected}", errors[-1])
+        assert everything(tmp_path) == before
 
 
 def test_images_from_files_are_trained_on_and_refused_when_they_change(called, tmp_path):
@@ -365,7 +385,7 @@ def test_a_run_that_is_told_to_stop_is_saved_and_says_how_to_go_on(number, tmp_p
     output, errors = process.communicate(timeout=60)
     assert time.monotonic() - begin < 10
     assert process.returncode == 130, errors
-    assert errors.splitlines()[-1] == "vae-jax: stopped and saved: vae-jax train --resume run goes on"
+    assert errors.splitlines()[-1] == "vae-jax: stopped and saved: vae-jax train --resume run continues it"
     assert output == ""
     rows = lasting(tmp_path / "run")
     assert last_state(tmp_path / "run").step // 14 == len(rows) >= 1
@@ -426,13 +446,18 @@ def test_help_of_every_command_needs_no_jax(tmp_path):
         assert f"'{module}'" not in loaded
 
 
-def test_help_of_training_names_the_presets(capsys):
+def test_help_of_training_names_the_presets_and_says_when_settings_apply(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         parse(["train", "--help"])
     text = capsys.readouterr().out
     assert text.startswith("usage: vae-jax train [-h] [TRAIN OPTIONS] [PRESET]\n")
     for name in PRESETS:
         assert f" {name}: " in text
+    assert max(map(len, text.splitlines())) <= 80
+    shown = " ".join(re.sub(r"[│─╭╮╰╯]", " ", text).split())
+    ramp = "Share of the training, or of a cycle, in which beta grows. Applies with objective elbo, geometric_js or "
+    assert f"--beta-ramp FLOAT {ramp}dual_geometric_js, and beta_schedule linear or cyclical. (default: 0.5)" in shown
 
 
 def test_every_preset_is_a_default_of_its_own(tmp_path):

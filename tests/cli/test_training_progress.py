@@ -3,7 +3,7 @@ import re
 import pytest
 
 from vae_jax.cli.train.training_progress import present_terms, shown_training
-from vae_jax.vae.runs.training_run import Report
+from vae_jax.vae.runs.training_metrics import Report
 
 ROW = {
     "train_elbo": [-103.0, -105.0], "train_reconstruction": -80.0, "train_kl": 24.0, "validation_elbo": -104.5,

@@ -94,11 +94,11 @@ def _measured(
     from vae_jax.vae.data.visible_images import training_images
     from vae_jax.vae.results.gradient_noise import noise_by_layer, training_loss
     from vae_jax.vae.training.experiment_checks import check_experiment
-    from vae_jax.vae.training.training_loop import current_weights, num_batches
+    from vae_jax.vae.training.training_loop import current_weights
 
     experiment = trained.experiment
     pixels = jax.device_put(training_images(experiment, images.train))
-    steps_per_epoch = num_batches(len(pixels), experiment.training.batch_size)
+    steps_per_epoch = experiment.training.steps_per_epoch(len(pixels))
     weights = current_weights(experiment, trained.learned, trained.step, steps_per_epoch)
     rows = []
     for estimator in settings["estimators"]:

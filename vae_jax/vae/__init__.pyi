@@ -4,6 +4,7 @@ from .config.experiment import ModelConfig as ModelConfig
 from .config.experiment import ObjectiveConfig as ObjectiveConfig
 from .config.experiment import TrainingConfig as TrainingConfig
 from .config.presets import PRESETS as PRESETS
+from .config.settings_table import settings_table as settings_table
 from .data.datasets import load_images as load_images
 from .data.image_data import ImageData as ImageData
 from .models.architecture import Architecture as Architecture
@@ -17,8 +18,15 @@ from .results.gradient_noise import noise_by_layer as noise_by_layer
 from .results.gradient_noise import training_loss as training_loss
 from .results.image_likelihood import image_log_evidence as image_log_evidence
 from .results.trained_model import load_trained as load_trained
+from .runs.checkpoint_files import CheckpointError as CheckpointError
+from .runs.divergence_watch import Diverged as Diverged
+from .runs.run_folder import NoRun as NoRun
 from .runs.run_folder import RunFolder as RunFolder
+from .runs.schema_version import OtherSchema as OtherSchema
+from .runs.training_metrics import Report as Report
 from .runs.training_run import Run as Run
+from .runs.training_run import TrainingOutcome as TrainingOutcome
+from .training.experiment_checks import check_experiment as check_experiment
 from .training.image_scores import make_score as make_score
 from .training.objectives import batch_terms as batch_terms
 from .training.training_loop import init_state as init_state

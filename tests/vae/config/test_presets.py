@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 from monte_carlo import assert_unbiased
+from vae_jax.settings import AppliesWith, check_settings_are_used, declarations, rules_of
 from vae_jax.vae.config.experiment import Binarization, Experiment, Likelihood, ModelConfig
 from vae_jax.vae.config.presets import DEFAULT_PRESET, PRESETS
-from vae_jax.vae.config.unused_settings import NEEDS, check_settings_are_used, settings
+from vae_jax.vae.config.setting_conflicts import check_binarization
+from vae_jax.vae.config.settings_table import settings_table
 from vae_jax.vae.data.binarization import batch_pixels, prepared, stochastically_binarized
 from vae_jax.vae.models.architecture import Architecture
-from vae_jax.vae.training.experiment_checks import check_binarization, check_experiment
+from vae_jax.vae.training.experiment_checks import check_experiment
 from vae_jax.vae.training.objectives import DivergenceWeights, batch_terms
 
 KEY = jax.random.key(0)
@@ -144,8 +146,8 @@ HIERARCHICAL = {"model": {"network": "hierarchical"}}
 LEAVE_ONE_OUT = "score_function+leave_one_out"
 
 MISUSES = [
-    ({"experiment": {"seed": -1}}, "seed must be from 0 to 2^32 - 1, got -1"),
-    ({"experiment": {"seed": 2**32}}, "seed must be from 0 to 2^32 - 1, got 4294967296"),
+    ({"experiment": {"seed": -1}}, "seed must be from 0 to 4,294,967,295, got -1"),
+    ({"experiment": {"seed": 2**32}}, "seed must be from 0 to 4,294,967,295, got 4294967296"),
     ({"experiment": {"seed": True}}, "seed must be int, got True"),
     ({"experiment": {"num_seeds": 0}}, "num_seeds must be at least 1, got 0"),
     ({"data": {"binarization": "otsu"}}, "binarization must be none, threshold, stochastic or fixed, got 'otsu'"),
@@ -315,15 +317,44 @@ ALWAYS_USED = {
     "network", "latent_size", "hidden_sizes", "activation", "encoder", "posterior_scale", "initializer", "output_bias",
     "likelihood", "objective", "estimator", "num_samples", "free_bits",
     "num_epochs", "batch_size", "learning_rate", "learning_rate_schedule", "optimizer", "gradient_clip", "precision",
+    "seed", "num_seeds",
 }  # fmt: skip
 """Or refused by `check_experiment` where they are not."""
 
 
-def test_of_every_setting_it_is_known_when_it_has_an_effect():
-    assert set(NEEDS) | ALWAYS_USED == set(settings(Experiment()))
-    assert not set(NEEDS) & ALWAYS_USED
+def test_every_setting_has_a_condition_or_always_an_effect():
+    conditional = set(rules_of(Experiment, AppliesWith))
+    assert conditional | ALWAYS_USED == set(declarations(Experiment))
+    assert not conditional & ALWAYS_USED
     tested = {name for fields, _ in USED for section in fields.values() for name in section}
-    assert set(NEEDS) <= tested
+    assert conditional <= tested
+
+
+def test_every_condition_is_about_a_setting_and_its_values():
+    types = {name: declared.type for name, declared in declarations(Experiment).items()}
+    for condition in itertools.chain(*rules_of(Experiment, AppliesWith).values()):
+        for name, needed in condition.needed.items():
+            if isinstance(needed, tuple):
+                assert set(needed) < set(get_args(types[name]))
+            else:
+                assert name in types
+
+
+def test_every_setting_is_in_the_table_with_its_help():
+    header, rule, *rows = settings_table(Experiment).splitlines()
+    assert header == "| Setting | Default | Range | Applies with | Help |"
+    assert rule == "| --- | --- | --- | --- | --- |"
+    assert [row.split("`")[1] for row in rows] == list(declarations(Experiment))
+    assert all(re.search(r"\w.* \|$", row.rsplit(" | ", 1)[1]) for row in rows)
+    ramp = (
+        "| `beta_ramp` | `0.5` | in (0, 1] | objective elbo, geometric_js or dual_geometric_js, and beta_schedule "
+        "linear or cyclical | Share of the training, or of a cycle, in which beta grows. |"
+    )
+    assert ramp in rows
+    sizes = "| `hidden_sizes` | `256` | at least 1 |  | Widths of the encoder from the image up; "
+    assert any(row.startswith(sizes) for row in rows)
+    assert any("KL to" in row and "| closed_form or sampled | objective elbo |" in row for row in rows)
+    assert any(r"q(z\|x)" in row for row in rows)
 
 
 @pytest.mark.parametrize(("fields", "change"), USED, ids=map(str, USED))
@@ -337,7 +368,7 @@ def test_a_setting_that_was_given_and_has_no_effect_is_refused(fields, change):
     with pytest.raises(ValueError, match=message):
         check_settings_are_used(idle)
     # What a preset brings along was not given.
-    check_settings_are_used(idle, beside=changed(fields))
+    check_settings_are_used(idle, before=changed(fields))
 
 
 def test_every_preset_uses_what_it_sets():

@@ -247,7 +247,7 @@ DOWNLOAD = """
 import sys
 from tensorflow_datasets.core.download.checksums import UrlInfo
 from tensorflow_datasets.image_classification.mnist import MNIST
-from vae_jax.vae.data import load_images
+from vae_jax.vae.data.datasets import load_images
 url, folder, *files = sys.argv[1:]
 MNIST.URL, MNIST.url_infos = url, {url + name: UrlInfo(10**6, "0", name) for name in files}
 load_images("mnist", data_dir=folder, on_progress=lambda *report: print(report, flush=True))

@@ -4,6 +4,7 @@ import itertools
 import math
 from functools import lru_cache, partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -318,14 +319,13 @@ def test_compiled_and_over_seeds_it_is_what_it_is_eagerly(architecture):
 
     keys = jax.random.split(KEY, 2)
     params = jax.jit(jax.vmap(architecture.init))(keys)
-    compiled = jax.jit(jax.vmap(outputs))
+    chex.clear_trace_counter()
+    compiled = jax.jit(jax.vmap(chex.assert_max_traces(outputs, n=1)))
     together = compiled(params)
     for seed in range(2):
-        own = jax.tree.map(lambda leaf, seed=seed: leaf[seed], params)
-        for one, other in zip(jax.tree.leaves(outputs(own)), jax.tree.leaves(together), strict=True):
-            np.testing.assert_allclose(one, other[seed], rtol=1e-5, atol=1e-6)
+        own, other = jax.tree.map(lambda leaf, seed=seed: leaf[seed], (params, together))
+        chex.assert_trees_all_close(outputs(own), other, rtol=1e-5, atol=1e-6)
     compiled(jax.tree.map(lambda leaf: 2 * leaf, params))
-    assert compiled._cache_size() == 1
 
 
 def test_binding_leaves_the_parameters_as_they_are():
@@ -334,7 +334,7 @@ def test_binding_leaves_the_parameters_as_they_are():
     first, second = SMALL.bind(params), SMALL.bind(jax.tree.map(jnp.zeros_like, params))
     assert not second.decode(jnp.ones(3)).any()
     assert first.decode(jnp.ones(3)).any()
-    jax.tree.map(np.testing.assert_array_equal, before, params)
+    chex.assert_trees_all_equal(before, params)
 
 
 def test_the_last_bias_starts_at_the_logit_of_the_mean_image():

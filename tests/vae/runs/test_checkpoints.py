@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import random
@@ -18,6 +19,7 @@ import pytest
 
 from vae_jax.vae.runs import checkpoint_files, checkpoints
 from vae_jax.vae.runs.checkpoints import CheckpointError, Checkpoints
+from vae_jax.vae.runs.schema_version import SCHEMA_VERSION, OtherSchema
 
 
 class Moments(NamedTuple):
@@ -296,6 +298,23 @@ def test_a_checkpoint_of_another_step(pair):
     shutil.rmtree(pair / "2")
     shutil.copytree(pair / "1", pair / "2")
     assert_passed_over(pair, "another step")
+
+
+@pytest.mark.parametrize("found", [None, SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
+def test_a_checkpoint_of_another_schema_version_is_neither_read_nor_removed(pair, found):
+    path = pair / "1" / "manifest.json"
+    manifest = json.loads(path.read_text()) | {"schema_version": found}
+    del manifest["sha256"]
+    if found is None:
+        del manifest["schema_version"]
+    path.write_bytes(checkpoint_files._render(manifest))
+    before = {path: path.read_bytes() for path in files_below(pair)}
+    stored = Checkpoints(pair)
+    said = f"manifest.json must have schema_version {SCHEMA_VERSION}, .*, got {'none' if found is None else found}"
+    for use in (stored.steps, lambda: restored(stored), lambda: stored.save(3, state_at(3), score=None)):
+        with pytest.raises(OtherSchema, match=said):
+            use()
+    assert {path: path.read_bytes() for path in files_below(pair)} == before
 
 
 @pytest.mark.parametrize(

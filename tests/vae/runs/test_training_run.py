@@ -4,7 +4,9 @@ import math
 import shutil
 from collections import namedtuple
 from dataclasses import replace
+from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +15,13 @@ import pytest
 from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
 from vae_jax.vae.data.image_data import Split, split_images
 from vae_jax.vae.data.visible_images import visible_images
-from vae_jax.vae.runs import step_pacing as pace
+from vae_jax.vae.runs import step_pacing
 from vae_jax.vae.runs.checkpoints import CheckpointError, Checkpoints
+from vae_jax.vae.runs.divergence_watch import Diverged
 from vae_jax.vae.runs.run_folder import RunFolder
-from vae_jax.vae.runs.training_run import Diverged, Run, best_row
+from vae_jax.vae.runs.training_metrics import best_row
+from vae_jax.vae.runs.training_run import Run
+from vae_jax.vae.training import image_scores, training_loop
 from vae_jax.vae.training.many_seeds import seed_mesh
 from vae_jax.vae.training.training_loop import abstract_state
 from vae_jax.vae.training.training_schedules import beta_at
@@ -64,9 +69,9 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def single_steps(monkeypatch):
-    """A look after every step."""
-    monkeypatch.setattr(pace, "SECONDS_BETWEEN_LOOKS", 0)
-    monkeypatch.setattr(pace, "FIRST_STEPS", 1)
+    """A check after every step."""
+    monkeypatch.setattr(step_pacing, "SECONDS_BETWEEN_CHECKS", 0)
+    monkeypatch.setattr(step_pacing, "FIRST_STEPS", 1)
 
 
 def refuse(line):
@@ -85,9 +90,7 @@ def best(run):
     return run.checkpoints.restore_best(like(run), on_damage=refuse)
 
 
-def same_bits(first, second):
-    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
-    return all(one.dtype == other.dtype and np.array_equal(one, other) for one, other in pairs)
+assert_same = partial(chex.assert_trees_all_equal, strict=True)
 
 
 def lasting(rows):
@@ -101,7 +104,7 @@ def assert_same_run(run, whole):
     for restore in (latest, best):
         found, expected = restore(run), restore(whole)
         assert (found.step, found.score) == (expected.step, expected.score)
-        assert same_bits(found.state, expected.state)
+        assert_same(found.state, expected.state)
     assert lasting(run.folder.rows()) == lasting(whole.folder.rows())
 
 
@@ -133,6 +136,16 @@ def test_the_training_metrics_are_means_over_all_images(whole):
     state = latest(whole).state
     assert whole.folder.rows()[3]["train_elbo"] == pytest.approx(float(state.sums.elbo) / 210, rel=1e-6)
     assert -12 < whole.folder.rows()[3]["train_elbo"] < -8
+
+
+def test_a_run_traces_its_training_and_its_scores_once_though_it_is_resumed(tmp_path, monkeypatch):
+    chex.clear_trace_counter()
+    make_step, score_image = training_loop._make_step, image_scores._score_image
+    monkeypatch.setattr(training_loop, "_make_step", lambda *given: chex.assert_max_traces(make_step(*given), n=1))
+    monkeypatch.setattr(image_scores, "_score_image", chex.assert_max_traces(score_image, n=1))
+    run = run_in(tmp_path / "run")
+    run.train(run.start(), stop_after=2)
+    assert run.train(run.resume(refuse)).finished
 
 
 @pytest.mark.parametrize("stops", [(1,), (2,), (1, 2, 3)])
@@ -320,7 +333,7 @@ def test_a_term_that_is_not_finite_stops_the_run_and_is_named(whole, tmp_path):
         run.train(state, seconds_between_checkpoints=0.0)
     assert (run.folder.path / "metrics.csv").exists()
     state = run.resume(refuse)
-    assert same_bits(state, before.state)
+    assert_same(state, before.state)
     state.learned.model["encoder"]["loc_head"]["bias"] = jnp.full(2, 1e30)
     with pytest.raises(Diverged, match=r"the (reconstruction|kl) was -?(inf|nan) by step 5 \(epoch 2, batch 1 of 4\)"):
         run.train(state, seconds_between_checkpoints=0.0)
@@ -400,10 +413,10 @@ def test_the_best_state_is_kept_though_it_is_saved_later(still, tmp_path):
     whole, _ = still
     run = elsewhere(whole, tmp_path)
     run.train(run.start(), seconds_between_checkpoints=math.inf)
-    assert same_bits(best(run).state, best(whole).state)
+    assert_same(best(run).state, best(whole).state)
     alone = elsewhere(whole, tmp_path / "alone")
     alone.train(alone.start(), stop_after=1)
-    assert same_bits(best(run).state, latest(alone).state)
+    assert_same(best(run).state, latest(alone).state)
 
 
 SKEWED = Experiment(

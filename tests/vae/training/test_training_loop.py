@@ -1,9 +1,8 @@
-import logging
 import math
-import re
 from dataclasses import replace
 from functools import lru_cache
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +13,10 @@ from scipy.special import expit
 from vae_jax import distributions
 from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
 from vae_jax.vae.data.binarization import stochastically_binarized
+from vae_jax.vae.training import training_loop
 from vae_jax.vae.training.many_seeds import place_by_seed, seed_keys, seed_mesh
 from vae_jax.vae.training.optimizers import make_optimizer
-from vae_jax.vae.training.training_loop import abstract_state, init_state, make_train, num_batches, run_keys
+from vae_jax.vae.training.training_loop import abstract_state, init_state, make_train, run_keys
 
 SHAPE, BATCH = (3, 4), 128
 GENERATOR = np.random.default_rng(0)
@@ -54,11 +54,6 @@ def trained(experiment, *calls, seed=0, train=None):
     for num_steps in calls:
         state = (train or trainer(experiment))(key, state, num_steps)
     return state
-
-
-def assert_same_bits(first, second):
-    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
 def assert_different(*trees):
@@ -128,23 +123,28 @@ def test_two_epochs_are_those_of_a_plain_loop_over_unpadded_batches():
         state = trainer(EXPERIMENT)(key, state, 1)
         assert int(state.step) == step + 1
         np.testing.assert_allclose(np.stack(state.sums), total, rtol=2e-5)
-        jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-3, atol=2e-5), state.learned.model, params)
+        chex.assert_trees_all_close(state.learned.model, params, rtol=1e-3, atol=2e-5)
     assert int(state.failure.step) == -1
 
 
 def test_how_steps_are_grouped_into_calls_changes_no_bit():
-    assert_same_bits(trained(EXPERIMENT, 3, 3), trained(EXPERIMENT, 1, 1, 1, 2, 1))
+    chex.assert_trees_all_equal(trained(EXPERIMENT, 3, 3), trained(EXPERIMENT, 1, 1, 1, 2, 1))
 
 
-def test_any_number_of_steps_is_one_program_and_the_same_key_the_same_run(caplog):
+@pytest.fixture
+def traced_once(monkeypatch):
+    """Steps that fail where they are traced a second time."""
+    chex.clear_trace_counter()
+    make_step = training_loop._make_step
+    monkeypatch.setattr(training_loop, "_make_step", lambda *given: chex.assert_max_traces(make_step(*given), n=1))
+
+
+@pytest.mark.usefixtures("traced_once")
+def test_any_number_of_steps_is_one_program_and_the_same_key_the_same_run():
     train = make_train(EXPERIMENT, IMAGES, SHAPE)
     key, state = start(EXPERIMENT)
-    with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        for num_steps in (1, 2, 3):
-            state = train(key, state, num_steps)
-    programs = [record for record in caplog.records if re.search("Compiling .*advance", record.message)]
-    assert len(programs) == 1
-    assert_same_bits(state, trained(EXPERIMENT, 1, 2, 3))
+    state = train(key, train(key, train(key, state, 1), 2), 3)
+    chex.assert_trees_all_equal(state, trained(EXPERIMENT, 1, 2, 3))
     assert_different(state.learned, trained(EXPERIMENT, 3, 3, seed=1).learned)
 
 
@@ -182,7 +182,7 @@ def test_every_epoch_sees_every_image_once_in_an_order_of_its_own():
 
 def test_a_batch_larger_than_the_data_set_holds_every_image_once():
     whole = replace(IDLE, training=replace(IDLE.training, batch_size=300))
-    assert num_batches(257, 300) == 1
+    assert whole.training.steps_per_epoch(257) == 1
     state = trained(whole, 1)
     np.testing.assert_allclose(float(state.sums.kl), kl_of_images(whole).sum(), rtol=1e-6)
 
@@ -191,15 +191,11 @@ def test_a_batch_larger_than_the_data_set_holds_every_image_once():
     ("num_images", "batch_size", "expected"), [(257, 128, 3), (256, 128, 2), (1, 128, 1), (128, 1, 128)]
 )
 def test_the_last_images_make_a_batch_of_their_own(num_images, batch_size, expected):
-    assert num_batches(num_images, batch_size) == expected
+    assert TrainingConfig(batch_size=batch_size).steps_per_epoch(num_images) == expected
 
 
 def of_seed(tree, seed):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[seed], tree)
-
-
-def close(first, second):
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5), first, second)
 
 
 @pytest.mark.parametrize(("num_seeds", "num_devices"), [(4, 4), (3, 1)])
@@ -217,14 +213,14 @@ def test_seeds_trained_at_once_are_runs_of_their_own_on_any_number_of_devices(nu
         alone = init_state(EXPERIMENT, IMAGES, SHAPE, key)
         for _ in range(2):
             alone = trainer(EXPERIMENT)(key, alone, STEPS)
-        close(of_seed(state, seed), alone)
+        chex.assert_trees_all_close(of_seed(state, seed), alone, rtol=1e-4, atol=1e-5)
     assert_different(*(of_seed(state.learned, seed) for seed in range(num_seeds)))
 
 
 def test_one_seed_is_the_first_of_several():
     many = seed_keys(jax.random.key(3), 4)
     one = seed_keys(jax.random.key(3), 1)
-    assert_same_bits(jax.random.key_data(one), jax.random.key_data(many[0]))
+    chex.assert_trees_all_equal(jax.random.key_data(one), jax.random.key_data(many[0]))
     assert_different(*jax.random.key_data(many))
 
 
@@ -236,9 +232,8 @@ def test_the_keys_of_a_run_differ():
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_the_abstract_state_is_that_of_the_run(num_seeds):
     experiment = replace(EXPERIMENT, num_seeds=num_seeds)
-    expected = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), start(experiment)[1])
-    found = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), abstract_state(experiment, len(IMAGES), SHAPE))
-    assert found == expected
+    found = abstract_state(experiment, len(IMAGES), SHAPE)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found, start(experiment)[1])
 
 
 def elbos(experiment):

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,15 @@ from vae_jax.vae.config.experiment import Experiment, ObjectiveConfig, TrainingC
 from vae_jax.vae.training.training_schedules import alpha_at, beta_at, depends_on_num_epochs, learning_rate_schedule
 
 
-def betas(steps, num_steps, **config):
+def scheduled(schedule, steps, num_steps, **config):
+    """The values of a schedule at steps."""
     config = ObjectiveConfig(**config)
-    values = jax.jit(jax.vmap(lambda step: beta_at(config, step, num_steps)))(jnp.asarray(steps, jnp.int32))
+    values = jax.jit(jax.vmap(lambda step: schedule(config, step, num_steps)))(jnp.asarray(steps, jnp.int32))
     assert values.dtype == jnp.float32
     return values
+
+
+betas, alphas = partial(scheduled, beta_at), partial(scheduled, alpha_at)
 
 
 def test_a_constant_beta():
@@ -62,13 +67,6 @@ def test_a_step_may_be_a_number():
     config = ObjectiveConfig(beta_schedule="linear", beta_ramp=1.0)
     assert beta_at(config, 3, 6) == 0.5
     assert beta_at(config, jnp.int32(3), 6) == 0.5
-
-
-def alphas(steps, num_steps, **config):
-    config = ObjectiveConfig(**config)
-    values = jax.jit(jax.vmap(lambda step: alpha_at(config, step, num_steps)))(jnp.asarray(steps, jnp.int32))
-    assert values.dtype == jnp.float32
-    return values
 
 
 def test_alphas():

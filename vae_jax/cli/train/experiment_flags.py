@@ -1,26 +1,21 @@
 """Experiments on the command line: presets, changes to them, and what a resumed run may change."""
 
 import shlex
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from typing import Any
 
+from vae_jax.settings import values_of
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.config.presets import PRESETS
 
 
+def flag_of(name: str) -> str:
+    """The flag of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
 def flags(experiment: Experiment) -> dict[str, Any]:
-    """Every field of an experiment by the name of its flag."""
-    return dict(_flags(experiment))
-
-
-def _flags(section: Any) -> Iterator[tuple[str, Any]]:
-    for field in fields(section):
-        value = getattr(section, field.name)
-        if is_dataclass(value):
-            yield from _flags(value)
-        else:
-            yield f"--{field.name.replace('_', '-')}", value
+    """Every setting of an experiment by the name of its flag."""
+    return {flag_of(name): value for name, value in values_of(experiment).items()}
 
 
 def train_command_line(preset: str, experiment: Experiment) -> str:
@@ -34,7 +29,7 @@ def train_command_line(preset: str, experiment: Experiment) -> str:
 
 
 def check_resumable(before: Experiment, now: Experiment) -> None:
-    """Refuses a change to a run that is gone on with, except more epochs where no schedule depends on their number.
+    """Refuses a change to a run that is resumed, except more epochs where no schedule depends on their number.
 
     Raises:
         ValueError: naming the first flag that differs.

@@ -1,4 +1,4 @@
-"""The presets in words."""
+"""One-line descriptions of the presets."""
 
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.config.presets import PRESETS
@@ -10,7 +10,7 @@ def described_presets() -> str:
 
 
 def described(experiment: Experiment) -> str:
-    """What tells an experiment from others."""
+    """The settings that set an experiment apart."""
     model, objective = experiment.model, experiment.objective
     upper = f" and {model.top_latent_size}" if model.network == "hierarchical" else ""
     samples = f" of {objective.num_samples} samples" if objective.num_samples > 1 else ""

@@ -10,20 +10,22 @@ import tyro
 
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.opened_runs import loaded_images, warn
-from vae_jax.cli.options import check_seed
+from vae_jax.cli.options import Debug
 from vae_jax.cli.stop_signals import Stopped, stop_requests
-from vae_jax.cli.train.experiment_flags import check_resumable, train_command_line
+from vae_jax.cli.train.experiment_flags import check_resumable, flag_of, train_command_line
 from vae_jax.cli.train.preset_help import described_presets
 from vae_jax.cli.train.tensorboard import check_tensorboard, event_writer
 from vae_jax.runtime import environment, start_jax
+from vae_jax.settings import AT_LEAST_0, AT_LEAST_1, check_settings, check_settings_are_used
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.config.presets import DEFAULT_PRESET, PRESETS
-from vae_jax.vae.config.unused_settings import check_settings_are_used
+from vae_jax.vae.config.setting_conflicts import check_settings_agree
 from vae_jax.vae.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from vae_jax.vae.data.image_data import ImageData
-    from vae_jax.vae.runs.training_run import Outcome, Report
+    from vae_jax.vae.runs.training_metrics import Report
+    from vae_jax.vae.runs.training_run import TrainingOutcome
 
 DEFAULT_OUT = Path("vae-jax-train")
 PRESETS_HELP = f"Right after the word train; by default {DEFAULT_PRESET}. One of\n{described_presets()}"
@@ -32,58 +34,56 @@ PRESETS_HELP = f"Right after the word train; by default {DEFAULT_PRESET}. One of
 @dataclass(frozen=True)
 class TrainCommand:
     """Trains a VAE and scores it on the test images.
-
-    The folder --out gets config.json, metrics.jsonl, metrics.csv, checkpoints/, figures/ and summary.json. Right after
-    the word train comes the name of a preset, whose every field is a flag. Ctrl-C saves the run; --resume goes on.
+    - A preset is named right after the word train; flags change its settings.
+    - The folder --out gets config.json, metrics.jsonl, metrics.csv, summary.json,
+      checkpoints/ and figures/.
+    - Ctrl-C saves the run, and --resume continues it.
     """
 
     experiment: Experiment = field(default_factory=Experiment)
-    """The preset, as changed."""
+    """The settings of the preset, and changes to them."""
     preset: tyro.conf.Suppress[str] = DEFAULT_PRESET
-    """What it started from."""
+    """The preset that the experiment started from."""
     misplaced: Annotated[
         tyro.conf.Positional[str], tyro.conf.arg(metavar="[PRESET]", help=PRESETS_HELP, help_behavior_hint="")
     ] = ""
     """A preset, or any other word, that comes later than right after the command."""
     resume: Path | None = None
-    """Folder of a run to go on with, as it is configured there. --num-epochs may be raised."""
-    stop_after: int | None = None
-    """Epochs, counted from the start of the run, after which it is saved and left to be resumed."""
-    seconds_between_checkpoints: float = 10.0
-    """The most that a kill can cost."""
+    """Folder of a run to continue, with its own settings. Only --num-epochs may be raised."""
+    stop_after: Annotated[int | None, AT_LEAST_1] = None
+    """Epochs, counted from the start of the run, after which it is saved and can be resumed."""
+    seconds_between_checkpoints: Annotated[float, AT_LEAST_0] = 10.0
+    """Seconds of training that a kill can cost at most."""
     tensorboard: bool = False
     """Write events for TensorBoard too; needs the extra tensorboard."""
     out: Path | None = None
     """Folder for the run. By default vae-jax-train."""
-    debug: bool = False
-    """Show the traceback of an error."""
+    debug: Debug = False
 
     def run(self) -> None:
         """Trains, scores, draws.
 
         Raises:
-            Misuse: arguments that no run can be had for.
+            Misuse: arguments that exclude each other, or that no experiment can have.
             Stopped: asked to, by the user or the system; the run is saved.
         """
         folder = RunFolder(self.resume or self.out or DEFAULT_OUT)
         experiment = self.experiment
         self._check(folder)
-        check_seed(experiment.seed)
+        self._check_experiment()
         start_jax("float32", num_cpu_devices=None if experiment.num_seeds > 1 else 1)
-        from vae_jax.vae.training.experiment_checks import check_experiment
+        from vae_jax.vae.training.experiment_checks import check_experiment, check_image_shape
 
         with refusals_are_misuse():
             check_experiment(experiment)
-            if self.resume is None:
-                check_settings_are_used(experiment, beside=PRESETS[self.preset])
         images = loaded_images(experiment.data)
         check_sizes(images)
         with refusals_are_misuse():
-            check_experiment(experiment, images.shape)
+            check_image_shape(experiment.model, images.shape)
         self._configure(folder, images)
         outcome = self._train(folder, images)
         if not outcome.finished:
-            print(f"stopped after {len(outcome.rows)} epochs: {_going_on(folder)}")
+            print(f"stopped after {len(outcome.rows)} epochs: {_continuing(folder)}")
             return
         self._conclude(folder, images)
 
@@ -95,33 +95,40 @@ class TrainCommand:
                 f"a preset must come right after the word train, got {self.misplaced} later: write vae-jax train "
                 "PRESET and then the flags"
             )
-        if self.stop_after is not None and self.stop_after < 1:
-            raise Misuse(f"--stop-after must be at least 1, got {self.stop_after}: leave it out to train to the end")
         if self.resume is None and folder.is_run:
             _check_is_unused(folder)
         if self.tensorboard:
             check_tensorboard()
         if self.resume is not None and self.out is not None:
-            raise Misuse(f"--out must be left out of a run that is resumed, got {self.out}: it goes on in its folder")
+            raise Misuse(f"--out must be left out of a run that is resumed, got {self.out}: it continues in its folder")
         if self.resume is not None:
             with refusals_are_misuse():
                 check_resumable(folder.experiment(), self.experiment)
 
+    def _check_experiment(self) -> None:
+        """Refuses settings by all rules that need no JAX, which takes seconds to start."""
+        with refusals_are_misuse():
+            check_settings(self, named=flag_of)
+            check_settings_agree(self.experiment)
+            if self.resume is None:
+                check_settings_are_used(self.experiment, before=PRESETS[self.preset], named=flag_of)
+
     def _configure(self, folder: RunFolder, images: "ImageData") -> None:
-        """Writes what the run is, or sees that it is the same that it was."""
+        """Writes the configuration of the run, or checks that a resumed run has the same images."""
         facts = {
             "name": images.name, "source": images.source, "checksum": images.checksum, "shape": images.shape,
             "num_train": len(images.train.images), "num_validation": len(images.validation.images),
             "num_test": len(images.test.images), "num_classes": images.num_classes,
         }  # fmt: skip
         if self.resume is not None:
-            before = folder.read_config()
-            if before["images"]["checksum"] != facts["checksum"]:
+            with refusals_are_misuse():
+                before = folder.image_facts()
+            if before["checksum"] != facts["checksum"]:
                 raise Misuse(
-                    f"the images must be those that the run began with ({before['images']['source']}), got others from "
+                    f"the images must be those that the run began with ({before['source']}), got others from "
                     f"{images.source}: restore them, or train anew"
                 )
-            facts = before["images"]
+            facts = before
         experiment = self._located()
         about = {
             "command": "train",
@@ -145,7 +152,7 @@ class TrainCommand:
         data_dir = None if config.data_dir is None else str(Path(config.data_dir).expanduser().resolve())
         return replace(self.experiment, data=replace(config, data=located(config.data, data_dir), data_dir=data_dir))
 
-    def _train(self, folder: RunFolder, images: "ImageData") -> "Outcome":
+    def _train(self, folder: RunFolder, images: "ImageData") -> "TrainingOutcome":
         from vae_jax.cli.train.training_progress import shown_training
         from vae_jax.vae.runs.training_run import Run
         from vae_jax.vae.training.many_seeds import seed_mesh
@@ -155,8 +162,9 @@ class TrainCommand:
         with contextlib.ExitStack() as watched:
             should_stop = watched.enter_context(stop_requests())
             run = Run(experiment, images, folder, mesh)
-            # Damaged checkpoints are to be told of, not begun anew over.
-            state = run.resume(warn) if self.resume is not None and _is_saved(folder) else run.start()
+            # Damaged checkpoints are reported; they are no reason to begin anew.
+            with refusals_are_misuse():
+                state = run.resume(warn) if self.resume is not None and _is_saved(folder) else run.start()
             done = len(folder.rows())
             show = watched.enter_context(shown_training(experiment.training.num_epochs, done))
             write = watched.enter_context(event_writer(folder.path / "events", done)) if self.tensorboard else None
@@ -174,7 +182,7 @@ class TrainCommand:
                 seconds_between_checkpoints=self.seconds_between_checkpoints,
             )
         if should_stop() and not outcome.finished:
-            raise Stopped(f"stopped and saved: {_going_on(folder)}")
+            raise Stopped(f"stopped and saved: {_continuing(folder)}")
         return outcome
 
     def _conclude(self, folder: RunFolder, images: "ImageData") -> None:
@@ -214,12 +222,12 @@ def _check_is_unused(folder: RunFolder) -> None:
         )
 
 
-def _going_on(folder: RunFolder) -> str:
-    return f"vae-jax train --resume {shlex.quote(str(folder.path))} goes on"
+def _continuing(folder: RunFolder) -> str:
+    return f"vae-jax train --resume {shlex.quote(str(folder.path))} continues it"
 
 
 def check_sizes(images: "ImageData") -> None:
-    """Refuses images of which no error of a score can be had.
+    """Refuses too few images for the standard error of a score.
 
     Raises:
         Misuse: too few for validation or test.

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from vae_jax.vae.runs.training_run import Report
+    from vae_jax.vae.runs.training_metrics import Report
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def present_terms(report: "Report", active_units: float | None) -> str:
 
 
 def _nats(value: float) -> str:
-    """In at most seven letters where it is above -100,000, so that 80 columns hold all the terms."""
+    """A number in at most seven letters where it is above -100,000, so that 80 columns hold all the terms."""
     return f"{value:.2f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
@@ -81,5 +81,5 @@ def _print_row(console: Console, report: "Report") -> None:
 
 
 def _mean(value: Any) -> Any:
-    """Over the seeds, where there are several."""
+    """The mean over the seeds, where there are several."""
     return sum(value) / len(value) if isinstance(value, list) else value

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 ALIGNMENT = 64
-"""Of their first byte. NumPy's own arrays start at a multiple of 16, and `jax.device_put` has to copy those."""
+"""Bytes that an array's address is a multiple of. NumPy aligns to 16, and `jax.device_put` has to copy that."""
 
 
 def aligned_empty(shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:

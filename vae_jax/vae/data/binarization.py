@@ -12,11 +12,9 @@ from jaxtyping import Array, Bool, Float, UInt8
 from vae_jax.typing import PRNGKey
 from vae_jax.vae.config.experiment import Binarization
 from vae_jax.vae.data.aligned_memory import aligned_empty
+from vae_jax.vae.data.image_data import chunks
 
 WHITE = 255
-
-_CHUNK = 4096
-"""Images decided at once."""
 
 
 def prepared(
@@ -48,14 +46,13 @@ def _decided(
 ) -> UInt8[np.ndarray, "N X"]:
     """Images of 0 and 255, with no more memory than they take."""
     decided = aligned_empty(flat.shape)
-    for start in range(0, len(flat), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
+    for chunk in chunks(len(flat)):
         np.multiply(is_white(flat[chunk]), np.uint8(WHITE), out=decided[chunk])
     return decided
 
 
 def batch_pixels(images: UInt8[Array, "B X"], binarization: Binarization, key: PRNGKey) -> Float[Array, "B X"]:
-    """What the model sees of prepared images: from 0 to 1, binarized afresh if the rule is stochastic."""
+    """Prepared images as the model sees them: from 0 to 1, binarized afresh if the rule is stochastic."""
     if binarization == "stochastic":
         return stochastically_binarized(images, key)
     return images.astype(jnp.float32) / WHITE

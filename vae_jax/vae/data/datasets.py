@@ -9,7 +9,7 @@ import numpy as np
 from vae_jax.vae.data.idx_files import read_idx_folder
 from vae_jax.vae.data.image_data import DatasetMisuse, DatasetUnavailable, ImageData, Progress, Split, split_images
 from vae_jax.vae.data.numpy_files import read_numpy_file
-from vae_jax.vae.data.tfds_images import BUILDERS, default_data_dir, prepare, read_prepared
+from vae_jax.vae.data.tfds_images import BUILDERS, default_data_dir, prepare_dataset, read_prepared_dataset
 
 __all__ = ["DatasetMisuse", "DatasetUnavailable", "ImageData", "Progress", "Split", "load_images"]
 
@@ -34,7 +34,7 @@ def load_images(
             Files put into its subfolder downloads/manual by hand need no network.
         num_validation: how many of the last training images are for validation. By default the source's own validation
             split or, if it has none, a twelfth of the training images; 0 holds out none.
-        on_progress: is told what is being done and the share of it that is.
+        on_progress: called with what is being done and the share of it that is done.
 
     Raises:
         DatasetMisuse: `data` or `num_validation` names what is not there or is not images. One line.
@@ -45,10 +45,10 @@ def load_images(
     folder = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
     if data == "digits":
         return split_images(data, "scikit-learn digits", {"train": load_digits()}, num_validation=num_validation)
-    prepared = read_prepared(data, folder, on_progress) if _may_be_prepared(data, folder) else None
+    prepared = read_prepared_dataset(data, folder, on_progress) if _may_be_prepared(data, folder) else None
     if prepared is None and data in BUILDERS:
-        prepare(data, folder, on_progress)
-        prepared = read_prepared(data, folder, on_progress)
+        prepare_dataset(data, folder, on_progress)
+        prepared = read_prepared_dataset(data, folder, on_progress)
     if prepared is not None:
         source, splits, num_classes = prepared
         return split_images(data, source, splits, num_classes=num_classes, num_validation=num_validation)

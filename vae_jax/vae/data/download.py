@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from vae_jax.vae.data.error_reasons import reason
 from vae_jax.vae.data.image_data import DatasetUnavailable, Progress
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _BLOCK = 2**16
 
 
 class RemoteFile(NamedTuple):
-    """A file, and what it must be."""
+    """A file and its contents as they must be."""
 
     url: str
     num_bytes: int
@@ -47,7 +48,7 @@ def fetch_files(
         files: what must be there.
         folder: where the files go.
         by_hand: where files may have been put by hand.
-        on_progress: is told the share of the bytes that are there.
+        on_progress: called with the share of the bytes that are there.
 
     Raises:
         DatasetUnavailable: no network, a file that is not the expected one, or a folder that cannot be written to.
@@ -80,7 +81,7 @@ def fetch_files(
 
 
 class _Failed(Exception):
-    """Why a file could not be downloaded."""
+    """A file could not be downloaded, for the reason given."""
 
 
 def _download(file: RemoteFile, count: Callable[[int], None]) -> bytes:
@@ -96,7 +97,7 @@ def _download(file: RemoteFile, count: Callable[[int], None]) -> bytes:
                 if len(content) > file.num_bytes:
                     break
     except requests.RequestException as error:
-        raise _Failed(_reason(error)) from error
+        raise _Failed(_innermost_reason(error)) from error
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != file.sha256:
         raise _Failed(
@@ -106,7 +107,7 @@ def _download(file: RemoteFile, count: Callable[[int], None]) -> bytes:
 
 
 def _answer(url: str) -> "requests.Response":
-    """What a server answers within the time limit.
+    """The answer of a server within the time limit.
 
     It is asked in a thread: a socket's limit is for each address of a host anew, and none holds for finding them.
     """
@@ -130,7 +131,7 @@ def _answer(url: str) -> "requests.Response":
     return answer
 
 
-def _reason(error: "requests.RequestException") -> str:
+def _innermost_reason(error: "requests.RequestException") -> str:
     """The innermost reason, without the layers of libraries around it."""
     if error.response is not None:
         return f"the server answered {error.response.status_code} ({error.response.reason})"
@@ -139,7 +140,7 @@ def _reason(error: "requests.RequestException") -> str:
         inner = within
     if isinstance(inner, TimeoutError):
         return f"no answer within {TIMEOUT:g} s"
-    return getattr(inner, "strerror", None) or " ".join(str(inner).split()) or type(inner).__name__
+    return getattr(inner, "strerror", None) or reason(inner)
 
 
 def _sha256(path: Path) -> str | None:

@@ -19,7 +19,7 @@ IDX_FILES = {
 """Names of the files of images and of labels."""
 
 LARGEST_RATIO = 1032
-"""What a byte of a gzip file can unpack to at most."""
+"""Most bytes that one byte of a gzip file can unpack to."""
 
 
 def read_idx_folder(folder: Path) -> dict[str, Split]:

@@ -1,7 +1,7 @@
 """Images as arrays, split for training, validation and test."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
@@ -10,22 +10,31 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 Progress: TypeAlias = Callable[[str, float | None], None]
-"""Called with what is being done and the share of it that is, from 0 to 1, or None where that is not known."""
+"""Called with what is being done and the share of it that is done, from 0 to 1, or None where that is not known."""
+
+IMAGES_IN_CHUNK = 4096
+"""Images that are converted at once: all of them in float64 would take eight times their memory."""
+
+
+def chunks(num_images: int) -> Iterator[slice]:
+    """Slices of images that are converted one after another."""
+    for start in range(0, num_images, IMAGES_IN_CHUNK):
+        yield slice(start, min(start + IMAGES_IN_CHUNK, num_images))
 
 
 class DatasetMisuse(ValueError):
-    """What the caller named is not a dataset, or not one of images. One line."""
+    """The caller named no dataset, or not one of images. One line."""
 
 
 class DatasetUnavailable(RuntimeError):
-    """A dataset cannot be had through no fault of the caller's: no network, a damaged file, a full disk. One line."""
+    """A dataset is out of reach through no fault of the caller's: no network, a damaged file, a full disk. One line."""
 
 
 class Split(NamedTuple):
     """Images and what they show."""
 
     images: UInt8[np.ndarray, "N ..."]
-    """From 0, a black background, to 255."""
+    """Pixels from 0, a black background, to 255."""
     labels: Int32[np.ndarray, " N"] | None
     """Classes from 0, or None where there are none."""
 
@@ -35,19 +44,19 @@ class ImageData:
     """Images of one shape with values from 0 (a black background) to 255, in three disjoint splits."""
 
     name: str
-    """What `load_images` was asked for."""
+    """The name or path that `load_images` was given."""
     train: Split
     validation: Split
     """Empty where none are held out."""
     test: Split
     num_classes: int | None
-    """How many classes the labels are of; None without labels."""
+    """Number of classes; None without labels."""
     source: str
-    """Where the images are from, in one line."""
+    """Origin of the images, in one line."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image: (height, width), (height, width, 3) in colour, or (pixels,) where there are no rows."""
+        """Shape of one image: (height, width), (height, width, 3) in colour, or (pixels,) where there are no rows."""
         return self.train.images.shape[1:]
 
     @cached_property
@@ -76,8 +85,8 @@ def split_images(
     remaining training images.
 
     Args:
-        name: what the images were asked for by.
-        source: where they are from.
+        name: the name or path that the images were asked for by.
+        source: their origin.
         splits: "train" and, where the source has them, "validation" and "test".
         num_classes: by default one more than the largest label.
         num_validation: how many training images validation takes. None is the source's own validation split or, if it
@@ -119,7 +128,7 @@ def _check_splits(source: str, splits: Mapping[str, Split]) -> None:
         if labels is not None and len(labels) != len(images):
             raise DatasetMisuse(
                 f"{source} must hold a label an image, got {len(labels)} labels and {len(images)} images in {name}: "
-                "leave the labels out or mend them"
+                "leave the labels out or fix them"
             )
 
 

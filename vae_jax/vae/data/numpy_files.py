@@ -10,7 +10,8 @@ from jaxtyping import Int32, UInt8
 from numpy.lib import format as npy
 
 from vae_jax.vae.data.aligned_memory import aligned_empty, read_into
-from vae_jax.vae.data.image_data import DatasetMisuse, DatasetUnavailable, Split
+from vae_jax.vae.data.error_reasons import reason
+from vae_jax.vae.data.image_data import DatasetMisuse, DatasetUnavailable, Split, chunks
 
 ARRAY_NAMES = {
     "train": (("train_images", "train_labels"), ("x_train", "y_train"), ("images", "labels")),
@@ -22,9 +23,6 @@ ARRAY_NAMES = {
 _MAGIC = {".npz": b"PK", ".npy": b"\x93NUMPY"}
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-
-_CHUNK = 4096
-"""Images converted at once: a copy in float64 of all would take eight times their memory."""
 
 
 def read_numpy_file(path: Path) -> dict[str, Split]:
@@ -39,7 +37,7 @@ def read_numpy_file(path: Path) -> dict[str, Split]:
     for split, names in ARRAY_NAMES.items():
         for images_name, labels_name in names:
             if images_name in arrays:
-                images = images_of(arrays[images_name], f"{images_name} of {path}")
+                images = uint8_images(arrays[images_name], f"{images_name} of {path}")
                 labels = arrays.get(labels_name)
                 labels = None if labels is None else _labels_of(labels, f"{labels_name} of {path}")
                 splits[split] = Split(images, labels)
@@ -73,8 +71,7 @@ def _read_arrays(path: Path) -> Mapping[str, np.ndarray]:
             raise DatasetMisuse(
                 f"{path} must hold arrays of numbers, got Python objects, which are never loaded: save plain arrays"
             ) from error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DatasetUnavailable(f"{path} is damaged ({reason}): fetch it again") from error
+        raise DatasetUnavailable(f"{path} is damaged ({reason(error)}): fetch it again") from error
 
 
 def _read_member(archive: Any, name: str) -> np.ndarray:
@@ -109,7 +106,7 @@ def _known_names(names: Sequence[str], path: Path) -> list[str]:
     return [name for pairs in ARRAY_NAMES.values() for pair in pairs for name in pair if name in names]
 
 
-def images_of(array: np.ndarray, what: str) -> UInt8[np.ndarray, "N ..."]:
+def uint8_images(array: np.ndarray, what: str) -> UInt8[np.ndarray, "N ..."]:
     """An array [N, H, W], [N, H, W, 1 or 3] or flat [N, X] as images of uint8 from 0 to 255.
 
     One channel is left out of the shape, and flat images become square where X is a square. Booleans become 0 and 255.
@@ -131,10 +128,9 @@ def images_of(array: np.ndarray, what: str) -> UInt8[np.ndarray, "N ..."]:
     if images.dtype == np.uint8:
         return images
     converted = aligned_empty(images.shape)
-    for start in range(0, len(images), _CHUNK):
-        chunk = images[start : start + _CHUNK]
-        scaled = _scaled_floats(chunk, what) if kind == "f" else chunk * 255 if kind == "b" else chunk
-        converted[start : start + _CHUNK] = scaled
+    for chunk in chunks(len(images)):
+        part = images[chunk]
+        converted[chunk] = _scaled_floats(part, what) if kind == "f" else part * 255 if kind == "b" else part
     return converted
 
 

@@ -11,14 +11,19 @@ import numpy as np
 
 from vae_jax.vae.data.aligned_memory import aligned_empty
 from vae_jax.vae.data.download import RemoteFile, fetch_files
+from vae_jax.vae.data.error_reasons import reason
 from vae_jax.vae.data.idx_files import IDX_FILES, read_idx
-from vae_jax.vae.data.image_data import DatasetMisuse, DatasetUnavailable, Progress, Split
+from vae_jax.vae.data.image_data import (
+    IMAGES_IN_CHUNK,
+    DatasetMisuse,
+    DatasetUnavailable,
+    Progress,
+    Split,
+    chunks,
+)
 
 BUILDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 """The datasets that are downloaded and prepared here, and the classes of their builders in TFDS."""
-
-_CHUNK = 2048
-"""Examples read between two reports of progress."""
 
 
 def default_data_dir() -> Path:
@@ -26,8 +31,8 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
-class Prepared(NamedTuple):
-    """What a prepared dataset holds."""
+class PreparedDataset(NamedTuple):
+    """The content of a dataset that TFDS has prepared."""
 
     source: str
     splits: dict[str, Split]
@@ -62,7 +67,7 @@ class _WithoutTensorFlow:
 
         images, labels = read_idx(images_file, 3), read_idx(labels_file, 1)
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-            if self.on_progress is not None and index % _CHUNK == 0:
+            if self.on_progress is not None and index % IMAGES_IN_CHUNK == 0:
                 self.on_progress(f"preparing {self.name}", index / len(images))
             yield index, {"image": Image.fromarray(image), "label": int(label)}
 
@@ -74,14 +79,14 @@ class _WithoutTensorFlow:
         pass
 
 
-def prepare(name: str, data_dir: Path, on_progress: Progress | None = None) -> None:
+def prepare_dataset(name: str, data_dir: Path, on_progress: Progress | None = None) -> None:
     """Downloads a dataset of `BUILDERS` and writes it as TFDS would, unless that has been done.
 
     The files come from `data_dir`/downloads/manual if they are there. `tfds.builder(name, data_dir=data_dir)` reads the
     result.
 
     Raises:
-        DatasetUnavailable: the files cannot be had, or `data_dir` cannot be written to.
+        DatasetUnavailable: the files are out of reach, or `data_dir` cannot be written to.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import skip_registration
@@ -110,15 +115,15 @@ def prepare(name: str, data_dir: Path, on_progress: Progress | None = None) -> N
             # Another process may have prepared it in the meantime.
             if not builder.data_path.exists():
                 raise DatasetUnavailable(
-                    f"{name} could not be prepared in {data_dir} ({_reason(error)}): make room there or name another "
+                    f"{name} could not be prepared in {data_dir} ({reason(error)}): make room there or name another "
                     "data_dir"
                 ) from error
 
 
-def read_prepared(name: str, data_dir: Path, on_progress: Progress | None = None) -> Prepared | None:
+def read_prepared_dataset(name: str, data_dir: Path, on_progress: Progress | None = None) -> PreparedDataset | None:
     """The images of a dataset that is prepared in `data_dir`, by us or by TFDS; None if there is none of that name.
 
-    It must have images of uint8 and one size under "image", and may have classes under "label".
+    The dataset must have images of uint8 and one size under "image", and may have classes under "label".
 
     Raises:
         DatasetMisuse: a dataset of something else, or in a format that only TensorFlow reads.
@@ -154,7 +159,7 @@ def read_prepared(name: str, data_dir: Path, on_progress: Progress | None = None
             for split in ("train", "validation", "test")
             if split in sources
         }
-    return Prepared(f"TFDS {builder.info.full_name}", splits, None if label is None else label.num_classes)
+    return PreparedDataset(f"TFDS {builder.info.full_name}", splits, None if label is None else label.num_classes)
 
 
 def _check_features(features: Any, where: str) -> Any:
@@ -176,14 +181,14 @@ def _read_split(builder: Any, source: Any, *, has_labels: bool, on_progress: Pro
     shape = builder.info.features["image"].shape
     images = aligned_empty((len(source), *shape))
     labels = np.empty(len(source), np.int32) if has_labels else None
-    for start in range(0, len(source), _CHUNK):
+    for chunk in chunks(len(source)):
         if on_progress is not None:
-            on_progress(f"reading {builder.name}", start / len(source))
+            on_progress(f"reading {builder.name}", chunk.start / len(source))
         try:
-            examples = source.__getitems__(range(start, min(start + _CHUNK, len(source))))
+            examples = source.__getitems__(range(chunk.start, chunk.stop))
         except Exception as error:
             raise _damaged(Path(builder.data_dir), error) from error
-        for index, example in enumerate(examples, start):
+        for index, example in enumerate(examples, chunk.start):
             images[index] = example["image"]
             if labels is not None:
                 labels[index] = example["label"]
@@ -192,17 +197,13 @@ def _read_split(builder: Any, source: Any, *, has_labels: bool, on_progress: Pro
 
 def _damaged(folder: Path, error: Exception) -> DatasetUnavailable:
     return DatasetUnavailable(
-        f"{folder} is damaged or cannot be read ({_reason(error)}): delete that folder and run again"
+        f"{folder} is damaged or cannot be read ({reason(error)}): delete that folder and run again"
     )
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars and the remarks of TFDS."""
+    """Silences the progress bars and the remarks of TFDS."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.utils import tqdm_utils
 

@@ -1,4 +1,4 @@
-"""A model without its parameters: how they are initialised, and the model that they are bound to."""
+"""A model without its parameters: it initialises them, and binds them to the model."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vae_jax.typing import PRNGKey
-from vae_jax.vae.config.experiment import ModelConfig, Precision
+from vae_jax.vae.config.experiment import Experiment, ModelConfig, Precision
 from vae_jax.vae.models.vae import VAE, HierarchicalVAE, Params
 
 
@@ -21,6 +21,11 @@ class Architecture:
     config: ModelConfig
     shape: tuple[int, ...]
     precision: Precision = "float32"
+
+    @classmethod
+    def of(cls, experiment: Experiment, shape: tuple[int, ...]) -> "Architecture":
+        """The architecture that an experiment sets, for images of one shape."""
+        return cls(experiment.model, shape, experiment.training.precision)
 
     def init(self, key: PRNGKey, mean_image: Float[Array, " X"] | None = None) -> Params:
         """Initial parameters.

@@ -22,7 +22,7 @@ Pixels = Float[Array, " X"]
 Outputs = Float[Array, "X *levels"]
 
 Observed = Num[Array, "..."]
-"""Pixels [X]. Those of another shape or type are refused in words."""
+"""Pixels [X]. Other shapes and types are refused with a message."""
 
 NUM_LEVELS = 256
 
@@ -191,7 +191,7 @@ def _softplus(logits: Outputs) -> Outputs:
 
 
 LEAST_SLOPE = 1e-20
-"""Under a smaller logit the continuous Bernoulli is uniform."""
+"""Smallest logit, in modulus, that samples of a continuous Bernoulli are drawn with: below it they are uniform."""
 
 NEAR = 0.5
 """Logits nearer to zero than this are evaluated by series, which lose no digits there."""
@@ -203,7 +203,7 @@ MEAN_SERIES = tuple(number / math.factorial(2 * n) for n, number in enumerate(BE
 """Coefficients of l, l^3, ... in the mean of the density proportional to exp(l x) on 0 to 1, less 1/2."""
 
 LOG_SERIES = tuple(coefficient / (2 * n) for n, coefficient in enumerate(MEAN_SERIES, 1))
-"""Of l^2, l^4, ... in the log of its integral, less l / 2."""
+"""Coefficients of l^2, l^4, ... in the log of its integral, less l / 2."""
 
 
 @jax.custom_jvp

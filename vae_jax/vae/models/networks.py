@@ -26,8 +26,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-class Layers(NamedTuple):
-    """How layers are made: their products' precision, their initial values and what stands between them."""
+class LayerRecipe(NamedTuple):
+    """A recipe for layers: the precision of products, the initial values and the activation between them."""
 
     precision: Precision
     initializer: str
@@ -51,13 +51,13 @@ class Layers(NamedTuple):
         )  # fmt: skip
 
 
-def layers_of(config: ModelConfig, precision: Precision) -> Layers:
-    """How the layers of a model are made."""
-    return Layers(precision, config.initializer, ACTIVATIONS[config.activation])
+def layer_recipe(config: ModelConfig, precision: Precision) -> LayerRecipe:
+    """The recipe for the layers of a model."""
+    return LayerRecipe(precision, config.initializer, ACTIVATIONS[config.activation])
 
 
 def initializers(name: str, fan_in: int) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
-    """Of a layer's weights and biases."""
+    """The initializers of a layer's weights and biases."""
     if name == "uniform_fan_in":
         uniform = uniform_within(1 / math.sqrt(fan_in))
         return uniform, uniform
@@ -75,7 +75,7 @@ def uniform_within(bound: float) -> nn.initializers.Initializer:
 
 
 def float32_product(x: Array, kernel: Array, dimensions: Any, **_: Any) -> Array:
-    """x @ kernel in float32, which is not what accelerators do unless told; for `lax.dot_general` in a layer."""
+    """x @ kernel in float32, where accelerators use fewer digits unless asked; for `lax.dot_general` in a layer."""
     return lax.dot_general(x, kernel, dimensions, precision=lax.Precision.HIGHEST)
 
 
@@ -127,10 +127,10 @@ def _rounded_product(x: Array, kernel: Array, dimensions: Any) -> Array:
 class MLP(nnx.Module):
     """Fully connected layers with an activation after each."""
 
-    def __init__(self, num_inputs: int, sizes: Sequence[int], layers: Layers, rngs: nnx.Rngs) -> None:
+    def __init__(self, num_inputs: int, sizes: Sequence[int], recipe: LayerRecipe, rngs: nnx.Rngs) -> None:
         widths = (num_inputs, *sizes)
-        self.layers = nnx.List([layers.dense(*pair, rngs) for pair in itertools.pairwise(widths)])
-        self.activation = layers.activation
+        self.layers = nnx.List([recipe.dense(*pair, rngs) for pair in itertools.pairwise(widths)])
+        self.activation = recipe.activation
         self.num_outputs = widths[-1]
 
     def __call__(self, x: Float[Array, "*B X"]) -> Float[Array, "*B H"]:
@@ -142,11 +142,11 @@ class MLP(nnx.Module):
 class Convolutions(nnx.Module):
     """Convolutions of stride 2 over an image, with an activation after each."""
 
-    def __init__(self, shape: Sequence[int], sizes: Sequence[int], layers: Layers, rngs: nnx.Rngs) -> None:
+    def __init__(self, shape: Sequence[int], sizes: Sequence[int], recipe: LayerRecipe, rngs: nnx.Rngs) -> None:
         self.shape = as_volume(shape)
         channels = (self.shape[-1], *sizes)
-        self.layers = nnx.List([layers.convolution(nnx.Conv, *pair, rngs) for pair in itertools.pairwise(channels)])
-        self.activation = layers.activation
+        self.layers = nnx.List([recipe.convolution(nnx.Conv, *pair, rngs) for pair in itertools.pairwise(channels)])
+        self.activation = recipe.activation
         self.num_outputs = math.prod(halved(self.shape, len(sizes))) * channels[-1]
 
     def __call__(self, x: Float[Array, "*B X"]) -> Float[Array, "*B H"]:
@@ -160,18 +160,18 @@ class TransposedConvolutions(nnx.Module):
     """The mirror of `Convolutions`, to an image of any size, with no activation after the last."""
 
     def __init__(
-        self, num_inputs: int, shape: Sequence[int], sizes: Sequence[int], outputs_per_pixel: int, layers: Layers,
+        self, num_inputs: int, shape: Sequence[int], sizes: Sequence[int], outputs_per_pixel: int, recipe: LayerRecipe,
         rngs: nnx.Rngs,
     ) -> None:  # fmt: skip
         self.shape = as_volume(shape)
         self.seed_shape = (*halved(self.shape, len(sizes)), sizes[-1])
         self.outputs_per_pixel = outputs_per_pixel
-        self.inner = layers.dense(num_inputs, math.prod(self.seed_shape), rngs)
+        self.inner = recipe.dense(num_inputs, math.prod(self.seed_shape), rngs)
         channels = (*reversed(sizes), self.shape[-1] * outputs_per_pixel)
         self.layers = nnx.List(
-            [layers.convolution(nnx.ConvTranspose, *pair, rngs) for pair in itertools.pairwise(channels)]
+            [recipe.convolution(nnx.ConvTranspose, *pair, rngs) for pair in itertools.pairwise(channels)]
         )
-        self.activation = layers.activation
+        self.activation = recipe.activation
 
     def __call__(self, z: Float[Array, "*B D"]) -> Float[Array, "*B X"]:
         batch = z.shape[:-1]
@@ -186,9 +186,11 @@ class TransposedConvolutions(nnx.Module):
 class MirroredMLP(nnx.Module):
     """The decoder of an MLP: its widths in reverse, then a layer to the outputs."""
 
-    def __init__(self, num_inputs: int, sizes: Sequence[int], num_outputs: int, layers: Layers, rngs: nnx.Rngs) -> None:
-        self.trunk = MLP(num_inputs, tuple(reversed(sizes)), layers, rngs)
-        self.head = layers.dense(self.trunk.num_outputs, num_outputs, rngs)
+    def __init__(
+        self, num_inputs: int, sizes: Sequence[int], num_outputs: int, recipe: LayerRecipe, rngs: nnx.Rngs
+    ) -> None:
+        self.trunk = MLP(num_inputs, tuple(reversed(sizes)), recipe, rngs)
+        self.head = recipe.dense(self.trunk.num_outputs, num_outputs, rngs)
 
     def __call__(self, z: Float[Array, "*B D"]) -> Float[Array, "*B X"]:
         return self.head(self.trunk(z))
@@ -198,12 +200,12 @@ class GaussianEncoder(nnx.Module):
     """An input to a diagonal Gaussian: one trunk with two heads, or a trunk for each."""
 
     def __init__(
-        self, make_trunk: Callable[[], Any], latent_size: int, config: ModelConfig, layers: Layers, rngs: nnx.Rngs
+        self, make_trunk: Callable[[], Any], latent_size: int, config: ModelConfig, recipe: LayerRecipe, rngs: nnx.Rngs
     ) -> None:
         self.trunk = make_trunk()
         self.scale_trunk = make_trunk() if config.encoder == "separate" else None
-        self.loc_head = layers.dense(self.trunk.num_outputs, latent_size, rngs)
-        self.scale_head = layers.dense(self.trunk.num_outputs, latent_size, rngs)
+        self.loc_head = recipe.dense(self.trunk.num_outputs, latent_size, rngs)
+        self.scale_head = recipe.dense(self.trunk.num_outputs, latent_size, rngs)
         self.log_scale = LOG_SCALES[config.posterior_scale]
 
     def __call__(self, x: Float[Array, "*B X"]) -> DiagonalGaussian:
@@ -216,7 +218,7 @@ LOG_SCALES: dict[str, Callable[[Array], Array]] = {
     "log_variance": lambda log_variance: log_variance / 2,
     "sigmoid": nn.log_sigmoid,
 }
-"""What the encoder's second head gives, to the log of the scale."""
+"""Functions from the output of the encoder's second head to the log of the scale."""
 
 
 def as_volume(shape: Sequence[int]) -> tuple[int, int, int]:

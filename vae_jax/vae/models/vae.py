@@ -32,7 +32,7 @@ from vae_jax.vae.models.networks import (
     GaussianEncoder,
     MirroredMLP,
     TransposedConvolutions,
-    layers_of,
+    layer_recipe,
 )
 
 Params: TypeAlias = dict[str, Any]
@@ -45,7 +45,7 @@ class VAE(nnx.Module):
     has_closed_form_kl = True
 
     def __init__(self, config: ModelConfig, shape: Sequence[int], precision: Precision, rngs: nnx.Rngs) -> None:
-        layers = layers_of(config, precision)
+        recipe = layer_recipe(config, precision)
         num_pixels = math.prod(shape)
         self.likelihood_name = config.likelihood
         self.likelihood_scale = config.likelihood_scale
@@ -54,12 +54,12 @@ class VAE(nnx.Module):
         outputs_per_pixel = LIKELIHOODS[config.likelihood].outputs_per_pixel
         sizes = config.hidden_sizes
         if config.network == "convolutional":
-            make_trunk = partial(Convolutions, shape, sizes, layers, rngs)
-            self.decoder = TransposedConvolutions(config.latent_size, shape, sizes, outputs_per_pixel, layers, rngs)
+            make_trunk = partial(Convolutions, shape, sizes, recipe, rngs)
+            self.decoder = TransposedConvolutions(config.latent_size, shape, sizes, outputs_per_pixel, recipe, rngs)
         else:
-            make_trunk = partial(MLP, num_pixels, sizes, layers, rngs)
-            self.decoder = MirroredMLP(config.latent_size, sizes, num_pixels * outputs_per_pixel, layers, rngs)
-        self.encoder = GaussianEncoder(make_trunk, config.latent_size, config, layers, rngs)
+            make_trunk = partial(MLP, num_pixels, sizes, recipe, rngs)
+            self.decoder = MirroredMLP(config.latent_size, sizes, num_pixels * outputs_per_pixel, recipe, rngs)
+        self.encoder = GaussianEncoder(make_trunk, config.latent_size, config, recipe, rngs)
 
     @property
     def likelihood(self) -> PixelLikelihood:
@@ -78,7 +78,7 @@ class VAE(nnx.Module):
         return dist.Normal(code.loc, jnp.exp(code.log_scale)).to_event(1)
 
     def decode(self, z: Any) -> Outputs:
-        """What parametrises p(x|z) for one sample."""
+        """Parameters of p(x|z) for one sample."""
         outputs = self.decoder(z)
         outputs_per_pixel = self.likelihood.outputs_per_pixel
         return outputs if outputs_per_pixel == 1 else outputs.reshape(-1, outputs_per_pixel)
@@ -123,18 +123,18 @@ class HierarchicalVAE(VAE):
 
     def __init__(self, config: ModelConfig, shape: Sequence[int], precision: Precision, rngs: nnx.Rngs) -> None:
         super().__init__(config, shape, precision, rngs)
-        layers = layers_of(config, precision)
+        recipe = layer_recipe(config, precision)
         sizes, lower, upper = config.top_hidden_sizes, config.latent_size, config.top_latent_size
-        self.upper_encoder = GaussianEncoder(partial(MLP, lower, sizes, layers, rngs), upper, config, layers, rngs)
+        self.upper_encoder = GaussianEncoder(partial(MLP, lower, sizes, recipe, rngs), upper, config, recipe, rngs)
         mirrored = tuple(reversed(sizes))
-        self.lower_prior = GaussianEncoder(partial(MLP, upper, mirrored, layers, rngs), lower, config, layers, rngs)
+        self.lower_prior = GaussianEncoder(partial(MLP, upper, mirrored, recipe, rngs), lower, config, recipe, rngs)
 
     def posterior(self, code: DiagonalGaussian) -> Distributions:
         """q(lower|x) q(upper|lower) of one image from its code."""
         return TwoLayerPosterior(code, self.upper_encoder)
 
     def decode(self, z: TwoLayers) -> Outputs:
-        """What parametrises p(x|lower) for one sample."""
+        """Parameters of p(x|lower) for one sample."""
         return super().decode(z.lower)
 
     def log_prior(self, z: TwoLayers) -> Scalar:

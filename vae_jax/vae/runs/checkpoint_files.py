@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import stat
-import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from vae_jax.vae.data.error_reasons import reason
+from vae_jax.vae.runs.schema_version import SCHEMA_VERSION, check_schema_version
+
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 
-_FORMAT = 1
 _STATE = "state"
 _MANIFEST = "manifest.json"
 
@@ -38,7 +39,7 @@ class Damage(Exception):
     """A file is not as it was saved."""
 
 
-def write(folder: Path, step: int, arrays: Mapping[str, np.ndarray], score: float | None) -> None:
+def write_checkpoint(folder: Path, step: int, arrays: Mapping[str, np.ndarray], score: float | None) -> None:
     """Makes a checkpoint, synced, with its manifest last."""
     folder.mkdir()
     # Orbax refuses arrays without elements; their shapes are in the manifest.
@@ -51,7 +52,7 @@ def write(folder: Path, step: int, arrays: Mapping[str, np.ndarray], score: floa
     leaves = {path: {"type": _type(array), "sha256": _digest(array)} for path, array in arrays.items()}
     _load(folder / _STATE, leaves, arrays)
     manifest = {
-        "format": _FORMAT,
+        "schema_version": SCHEMA_VERSION,
         "step": step,
         "score": score,
         "leaves": leaves,
@@ -62,7 +63,7 @@ def write(folder: Path, step: int, arrays: Mapping[str, np.ndarray], score: floa
     sync(folder)
 
 
-def read(folder: Path, manifest: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def read_checkpoint(folder: Path, manifest: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The leaves by path of a checkpoint that holds those expected.
 
     Raises:
@@ -75,12 +76,12 @@ def read(folder: Path, manifest: Mapping[str, Any], expected: Mapping[str, Any])
 
 
 def _load(state: Path, leaves: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What Orbax reads, verified leaf by leaf."""
+    """The arrays that Orbax reads, verified leaf by leaf."""
     try:
         with _checkpointer() as checkpointer:
             arrays = checkpointer.restore(state) if state.exists() else {}
     except Exception as error:  # Orbax raises anything.
-        raise Damage(f"{state} cannot be read: {one_line(error)}") from error
+        raise Damage(f"{state} cannot be read: {reason(error)}") from error
     arrays |= {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in like.items() if 0 in leaf.shape}
     for path, leaf in leaves.items():
         if path not in arrays or _type(arrays[path]) != leaf["type"] or _digest(arrays[path]) != leaf["sha256"]:
@@ -131,6 +132,7 @@ def read_manifest(folder: Path, step: int) -> dict[str, Any]:
 
     Raises:
         Damage: it is missing, or not as it was written.
+        OtherSchema: another version of the library wrote it.
     """
     path = folder / _MANIFEST
     if _MANIFEST not in _files(folder):
@@ -142,11 +144,13 @@ def read_manifest(folder: Path, step: int) -> dict[str, Any]:
         # Byte for byte, so that no flipped bit passes as another spelling of the same JSON.
         whole = _render(manifest) == written
     except (ValueError, TypeError, KeyError) as error:
-        raise Damage(f"{path} is no manifest: {one_line(error)}") from error
+        raise Damage(f"{path} is no manifest: {reason(error)}") from error
     if not whole:
         raise Damage(f"{path} has another SHA-256 than it says")
-    if (manifest.get("format"), manifest.get("step")) != (_FORMAT, step):
-        raise Damage(f"{path} is of another step or format")
+    # Before the step is read: what a manifest of another version means is not known.
+    check_schema_version(manifest, path)
+    if manifest.get("step") != step:
+        raise Damage(f"{path} is of another step")
     return manifest
 
 
@@ -195,7 +199,7 @@ def _type(array: Any) -> str:
     return f"{np.dtype(array.dtype).name}[{','.join(map(str, array.shape))}]"
 
 
-def native(path: str, leaf: Any) -> np.ndarray:
+def native_array(path: str, leaf: Any) -> np.ndarray:
     """A leaf as an array that can be stored.
 
     Raises:
@@ -231,8 +235,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def one_line(error: Exception) -> str:
-    """An error in one line."""
-    return textwrap.shorten(str(error) or type(error).__name__, 240)

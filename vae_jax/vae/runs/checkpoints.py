@@ -11,34 +11,32 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import chex
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from vae_jax.vae.data.error_reasons import reason
 from vae_jax.vae.runs.checkpoint_files import (
     CheckpointError,
     Damage,
     leaves_of,
-    native,
-    one_line,
-    read,
+    native_array,
+    read_checkpoint,
     read_manifest,
     require_space,
     sync,
-    write,
+    write_checkpoint,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _NAME = re.compile(r"([0-9]+)(?:\.([0-9]+))?")
 _HIDDEN = ".partial-"
 
 
 class Restored(NamedTuple):
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     step: int
     state: PyTree
@@ -50,8 +48,8 @@ class Checkpoints:
     """The checkpoints in a folder. Only saving changes it, and makes it where it is absent.
 
     Args:
-        folder: where they are; one process at a time may save there.
-        num_kept: how many of the latest are kept, beside the best by score.
+        folder: their folder; one process at a time may save there.
+        num_kept: how many of the latest are kept, besides the best by score.
     """
 
     def __init__(self, folder: Path, *, num_kept: int = 2):
@@ -74,6 +72,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: it cannot be written; earlier checkpoints are kept.
+            OtherSchema: the folder holds a checkpoint of another version of the library, which is kept.
             TypeError: a leaf of `state` is not an array.
             ValueError: `step` is negative, or this is not process 0.
         """
@@ -81,7 +80,7 @@ class Checkpoints:
             raise ValueError(f"step must be at least 0, got {step}: count steps from the start of the run")
         if jax.process_index():  # Orbax would write a NumPy array nowhere, and not say so.
             raise ValueError(f"save must be called in process 0, got process {jax.process_index()}: save there alone")
-        arrays = {path: native(path, leaf) for path, leaf in jax.device_get(leaves_of(state, "state")).items()}
+        arrays = {path: native_array(path, leaf) for path, leaf in jax.device_get(leaves_of(state, "state")).items()}
         finite_score = score if score is not None and math.isfinite(score) else None
         generation = max((found.generation + 1 for found in self._found() if found.step == step), default=0)
         final = self._folder / (f"{step}.{generation}" if generation else f"{step}")
@@ -92,12 +91,12 @@ class Checkpoints:
                 sync(self._folder.parent)
             self._sweep()
             require_space(self._folder, sum(array.nbytes for array in arrays.values()))
-            write(partial, step, arrays, finite_score)
+            write_checkpoint(partial, step, arrays, finite_score)
             partial.rename(final)
             sync(self._folder)
         except Exception as error:  # Orbax raises anything.
             raise CheckpointError(
-                f"checkpoint of step {step} cannot be saved as {final}: {one_line(error)}; earlier ones are "
+                f"checkpoint of step {step} cannot be saved as {final}: {reason(error)}; earlier ones are "
                 "kept: see that the folder can be written to and the disk has room, then resume"
             ) from error
         finally:
@@ -110,10 +109,11 @@ class Checkpoints:
 
         Args:
             like: arrays or `jax.ShapeDtypeStruct`s of the structure, shapes and dtypes that the state must have.
-            on_damage: is told of each damaged checkpoint passed over, in one line, and which one is used instead.
+            on_damage: called with a line for each damaged checkpoint that is passed over, and the one used instead.
 
         Raises:
             CheckpointError: there is none, or it has other leaves, shapes or dtypes than `like`.
+            OtherSchema: the folder holds a checkpoint of another version of the library.
             TypeError: a leaf of `like` is not an array.
         """
         return self._restore(self._found(), like, on_damage)
@@ -136,7 +136,7 @@ class Checkpoints:
         except FileNotFoundError:
             names = []
         except OSError as error:
-            raise CheckpointError(f"checkpoints in {self._folder} cannot be read: {one_line(error)}") from error
+            raise CheckpointError(f"checkpoints in {self._folder} cannot be read: {reason(error)}") from error
         matches = [match for match in map(_NAME.fullmatch, names) if match]
         found = [_find(self._folder / match[0], int(match[1]), int(match[2] or 0)) for match in matches]
         return sorted(found, key=lambda each: (each.step, each.generation), reverse=True)
@@ -154,6 +154,7 @@ class Checkpoints:
             for line in damage:
                 on_damage(f"{line}; step {found.step} ({found.path}) is used instead")
             state = jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in expected])
+            chex.assert_trees_all_equal_shapes_and_dtypes(state, like)
             return Restored(found.step, state, found.score)
         found_instead = "; ".join(damage) or "there is none"
         raise CheckpointError(f"no checkpoint in {self._folder} can be restored: {found_instead}: start the run afresh")
@@ -208,7 +209,7 @@ def _find(path: Path, step: int, generation: int) -> _Found:
 def _read(found: _Found, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if found.manifest is None:
         raise Damage(found.damage)
-    return read(found.path, found.manifest, expected)
+    return read_checkpoint(found.path, found.manifest, expected)
 
 
 def _merit(found: _Found) -> tuple[int, float, int]:

@@ -3,12 +3,15 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from vae_jax.files import json_ready, replacing, write_csv, write_json
+from vae_jax.settings import check_settings
 from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
+from vae_jax.vae.data.error_reasons import reason
+from vae_jax.vae.runs.schema_version import SCHEMA_VERSION, check_schema_version
 
 EpochRow: TypeAlias = dict[str, Any]
 """The metrics of an epoch by name. With several seeds a metric of each is a list."""
@@ -32,25 +35,42 @@ class RunFolder:
         return (self.path / "config.json").exists()
 
     def write_config(self, experiment: Experiment, more: Mapping[str, Any]) -> None:
-        """Writes config.json: the experiment, and whatever else tells what the run is."""
+        """Writes config.json: the schema version, the experiment and more facts about the run."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "config.json", {**more, "experiment": asdict(experiment)})
+        content = {"schema_version": SCHEMA_VERSION, **more, "experiment": asdict(experiment)}
+        write_json(self.path / "config.json", content)
 
     def read_config(self) -> dict[str, Any]:
-        """What config.json holds.
+        """The content of config.json, through which every reader of a run goes first.
 
         Raises:
             NoRun: there is none, or it is damaged.
+            OtherSchema: another version of the library wrote it.
         """
-        return self._read_json("config.json")
+        content = self._read_json("config.json")
+        check_schema_version(content, self.path / "config.json")
+        return content
 
     def experiment(self) -> Experiment:
         """The configured experiment.
 
         Raises:
-            NoRun: as `read_config`, or the configuration is of another version.
+            NoRun: as `read_config`, or a setting is not as it may be.
+            OtherSchema: as `read_config`.
         """
         return experiment_from(self.read_config().get("experiment", {}), self.path)
+
+    def image_facts(self) -> dict[str, Any]:
+        """The images that the run is trained on, by their name, source, checksum, shape and numbers.
+
+        Raises:
+            NoRun: as `read_config`, or there is nothing about images.
+            OtherSchema: as `read_config`.
+        """
+        facts = self.read_config().get("images")
+        if not isinstance(facts, dict) or not {"checksum", "shape", "num_train"} <= set(facts):
+            raise NoRun(f"{self.path / 'config.json'} must have the facts of the images, got {facts}: train anew")
+        return facts
 
     def summary_path(self, split: str) -> Path:
         """The scores of a split: summary.json for the test images, else summary_validation.json and so on."""
@@ -100,11 +120,14 @@ class RunFolder:
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads((self.path / name).read_text())
+            content = json.loads((self.path / name).read_text())
         except FileNotFoundError:
             raise NoRun(f"{self.path} must be the folder of a run, got one without {name}: train it first") from None
         except (OSError, ValueError) as error:
             raise NoRun(f"{self.path / name} must be JSON, got {error}: the run cannot be used without it") from error
+        if not isinstance(content, dict):
+            raise NoRun(f"{self.path / name} must be a JSON object, got {content!r}: the run cannot be used without it")
+        return content
 
 
 def _by_seed(row: EpochRow) -> list[EpochRow]:
@@ -120,16 +143,21 @@ def experiment_from(content: Mapping[str, Any], where: object) -> Experiment:
     """An experiment from its JSON form.
 
     Raises:
-        NoRun: fields that are missing or unknown.
+        NoRun: a setting is missing, unknown or not as it may be.
     """
     sections = {"data": DataConfig, "model": ModelConfig, "objective": ObjectiveConfig, "training": TrainingConfig}
     try:
-        parts = {name: _section(kind, content[name]) for name, kind in sections.items()}
-        return Experiment(**{**content, **parts})
-    except (KeyError, TypeError) as error:
-        raise NoRun(f"{where} must hold a run of this version, got another: {error}") from error
+        parts = {name: _dataclass_from(kind, content[name]) for name, kind in sections.items()}
+        experiment = _dataclass_from(Experiment, {**content, **parts})
+        check_settings(experiment)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise NoRun(f"{where} must hold the settings of a run, got others: {reason(error)}: train anew") from error
+    return experiment
 
 
-def _section(kind: Any, content: Mapping[str, Any]) -> Any:
+def _dataclass_from(kind: Any, content: Mapping[str, Any]) -> Any:
+    missing = {each.name for each in fields(kind)} - set(content)
+    if missing:
+        raise TypeError(f"no {', '.join(sorted(missing))}")
     # JSON has no tuples.
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})

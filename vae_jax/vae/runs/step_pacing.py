@@ -1,16 +1,16 @@
-"""How fast a run is, and how many steps it does before it looks up."""
+"""The speed of a run, and the number of steps between two checks on it."""
 
 import time
 
-SECONDS_BETWEEN_LOOKS = 1.0
-"""How long the device works before the run looks up: for a wish to stop, a term that is not finite, a report."""
+SECONDS_BETWEEN_CHECKS = 1.0
+"""Seconds that the device works between two checks: for a wish to stop, for terms that are not finite, for a report."""
 
 FIRST_STEPS = 16
 """Steps before the speed is known."""
 
 
 class Pace:
-    """How fast steps are, and how many fill the time between two looks."""
+    """Measures the speed of steps, and counts how many fill the time between two checks."""
 
     def __init__(self, steps_per_epoch: int) -> None:
         self.steps_per_epoch = steps_per_epoch
@@ -21,7 +21,7 @@ class Pace:
 
     @property
     def steps_per_second(self) -> float:
-        """In the epoch so far, compilation left out."""
+        """Speed in the epoch so far, compilation left out."""
         return self._epoch_steps / self._epoch_seconds if self._epoch_seconds else self._last_speed
 
     def num_steps(self, batch: int) -> int:
@@ -32,7 +32,7 @@ class Pace:
         if not self._is_compiled:
             return 1
         remaining = self.steps_per_epoch - batch
-        wanted = int(self._last_speed * SECONDS_BETWEEN_LOOKS) or min(FIRST_STEPS, remaining)
+        wanted = int(self._last_speed * SECONDS_BETWEEN_CHECKS) or min(FIRST_STEPS, remaining)
         # The whole rest rather than most of it and a short call more.
         return remaining if wanted > 0.7 * remaining else wanted
 
@@ -45,5 +45,5 @@ class Pace:
         self._is_compiled = True
 
     def seconds_of_epoch(self) -> float:
-        """Since the epoch began, or since the run was resumed in it."""
+        """Seconds since the epoch began, or since the run was resumed in it."""
         return time.perf_counter() - self._epoch_begin

@@ -1,8 +1,9 @@
-"""What training maximises: each objective of one image, and their mean over a batch (nats an image)."""
+"""Objectives that training maximises: each for one image, and their mean over a batch (nats an image)."""
 
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -21,7 +22,7 @@ from vae_jax.vae.models.vae import VAE
 
 IWAE_GRADIENTS = {"plain": plain, "doubly_reparameterized": doubly_reparameterized, "vimco": vimco}
 
-JENSEN_SHANNON = {
+JENSEN_SHANNON_DIVERGENCES = {
     "geometric_js": geometric_jensen_shannon_standard_normal,
     "dual_geometric_js": dual_geometric_jensen_shannon_standard_normal,
 }
@@ -31,7 +32,7 @@ class BatchTerms(NamedTuple):
     """Weighted means over the images of a batch (nats an image)."""
 
     objective: Float[Array, "..."]
-    """What is maximised."""
+    """The objective, which is maximised."""
     elbo: Float[Array, "..."]
     """The true evidence lower bound, whatever is maximised."""
     reconstruction: Float[Array, "..."]
@@ -41,7 +42,7 @@ class BatchTerms(NamedTuple):
 
 
 class ImageTerms(NamedTuple):
-    """Of one image. Its objective is `bound` minus beta times the sum of `penalties`."""
+    """The terms of one image. Its objective is `bound` minus beta times the sum of `penalties`."""
 
     bound: Scalar
     penalties: Float[Array, " P"]
@@ -50,7 +51,7 @@ class ImageTerms(NamedTuple):
 
 
 class DivergenceWeights(NamedTuple):
-    """What an objective's schedules give at a step."""
+    """Weight and skew of the divergence at a step, from the schedules of an objective."""
 
     beta: Scalar
     alpha: Scalar
@@ -65,18 +66,19 @@ def batch_terms(
     image_weights: Float[Array, " B"],
     weights: DivergenceWeights,
 ) -> BatchTerms:
-    """The objective of a batch and the ELBO beside it.
+    """The objective of a batch, and the ELBO whatever the objective.
 
     Args:
-        config: which objective.
+        config: the objective, its schedules and its estimator.
         model: with its parameters.
         x: the images, from 0 to 1.
         key: consumed; each image has a split of its own.
         image_weights: 1 for an image that counts and 0 for one that fills the batch up.
-        weights: of the divergence.
+        weights: weight and skew of the divergence.
     """
     of_image = partial(IMAGE_TERMS[config.objective], config, model, alpha=weights.alpha)
     terms = jax.vmap(of_image)(model.encode(x), x, jax.random.split(key, len(x)))
+    chex.assert_shape((terms.bound, terms.reconstruction, terms.kl), (len(x),))
     mean = partial(weighted_mean, weights=image_weights)
     penalties = jax.vmap(mean, in_axes=1)(terms.penalties)
     # Free bits are of the batch: a latent that is idle for one image may be used for another. Without any, a sampled
@@ -115,7 +117,7 @@ def _jensen_shannon(
 ) -> ImageTerms:
     """A geometric Jensen-Shannon divergence in the place of the KL. It bounds nothing."""
     middle_alpha = alpha if config.alpha_convention == "nielsen" else 1 - alpha
-    divergence = JENSEN_SHANNON[config.objective](*code, alpha=alpha, middle_alpha=middle_alpha)
+    divergence = JENSEN_SHANNON_DIVERGENCES[config.objective](*code, alpha=alpha, middle_alpha=middle_alpha)
     kl = model.kl_by_latent(code, key).sum()
     terms = _terms(config, model, code, x, key, divergence=lambda _: kl)
     return ImageTerms(terms.reconstruction, divergence[None], terms.reconstruction, terms.divergence)

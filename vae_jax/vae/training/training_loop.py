@@ -2,7 +2,7 @@
 
 The key of everything random in a run is folded from the run's: a step's from its number, a permutation's from its
 epoch's. What a step does is the same however the steps are grouped into calls, so that a run may stop after any of them
-and go on.
+and be resumed.
 """
 
 import math
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,11 +32,11 @@ from vae_jax.vae.training.training_schedules import alpha_at, beta_at
 
 
 class Learned(NamedTuple):
-    """What is trained."""
+    """Everything that is trained."""
 
     model: Params
     alpha_logit: Scalar | None
-    """Of a trainable skew; else None."""
+    """Logit of a trainable skew; else None."""
 
 
 class Failure(NamedTuple):
@@ -54,8 +55,13 @@ class TrainState(NamedTuple):
     step: Int[Array, "..."]
     """Steps done."""
     sums: BatchTerms
-    """Of the epoch so far, each batch weighted by its images."""
+    """Sums over the images of the epoch so far."""
     failure: Failure
+
+
+def steps_done(state: TrainState) -> int:
+    """The number of steps that a state has seen; with several seeds, each has seen as many."""
+    return int(np.ravel(jax.device_get(state.step))[0])
 
 
 class RunKeys(NamedTuple):
@@ -101,8 +107,8 @@ def abstract_state(experiment: Experiment, num_images: int, shape: tuple[int, ..
 def _make_init(
     experiment: Experiment, num_images: int, shape: tuple[int, ...]
 ) -> Callable[[PRNGKey, Array], TrainState]:
-    architecture = Architecture(experiment.model, shape, experiment.training.precision)
-    optimizer = make_optimizer(experiment.training, num_batches(num_images, experiment.training.batch_size))
+    architecture = Architecture.of(experiment, shape)
+    optimizer = make_optimizer(experiment.training, experiment.training.steps_per_epoch(num_images))
 
     def init(key: PRNGKey, mean_image: Array) -> TrainState:
         learned: Any = Learned(
@@ -130,7 +136,7 @@ def make_train(
         mesh: devices that seeds are sharded over; see `seed_mesh`.
     """
     step = _make_step(experiment, len(images), shape)
-    steps_per_epoch = num_batches(len(images), experiment.training.batch_size)
+    steps_per_epoch = experiment.training.steps_per_epoch(len(images))
     num_slots = steps_per_epoch * experiment.training.batch_size
 
     def advance(pixels: UInt8[Array, "N X"], key: PRNGKey, state: TrainState, num_steps: Int[Array, ""]) -> TrainState:
@@ -149,15 +155,10 @@ def make_train(
     return lambda key, state, num_steps: advance(pixels, key, state, jnp.asarray(num_steps))
 
 
-def num_batches(num_images: int, batch_size: int) -> int:
-    """Steps of an epoch; the last may have fewer images."""
-    return -(-num_images // batch_size)
-
-
 def _make_step(experiment: Experiment, num_images: int, shape: tuple[int, ...]) -> Callable[..., TrainState]:
     config = experiment.training
-    architecture = Architecture(experiment.model, shape, config.precision)
-    steps_per_epoch = num_batches(num_images, config.batch_size)
+    architecture = Architecture.of(experiment, shape)
+    steps_per_epoch = config.steps_per_epoch(num_images)
     optimizer = make_optimizer(config, steps_per_epoch)
 
     def step(pixels: Array, order: Array, noise_key: PRNGKey, state: TrainState) -> TrainState:
@@ -165,6 +166,7 @@ def _make_step(experiment: Experiment, num_images: int, shape: tuple[int, ...]) 
         slots = state.step % steps_per_epoch * config.batch_size + jnp.arange(config.batch_size)
         counted = (slots < num_images).astype(jnp.float32)
         x = batch_pixels(pixels[order[slots]], experiment.data.binarization, binarization_key)
+        chex.assert_shape(x, (config.batch_size, math.prod(shape)))
 
         def loss(learned: Learned) -> tuple[Scalar, BatchTerms]:
             terms = batch_terms(
@@ -182,6 +184,7 @@ def _make_step(experiment: Experiment, num_images: int, shape: tuple[int, ...]) 
         learned: Any = state.learned
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, learned)
         learned = optax.apply_updates(learned, updates)
+        chex.assert_trees_all_equal_shapes_and_dtypes(learned, state.learned)
         sums = jax.tree.map(lambda total, mean: total + counted.sum() * mean, state.sums, terms)
         return TrainState(learned, optimizer_state, state.step + 1, sums, _noted(state.failure, terms, state.step))
 

@@ -4,11 +4,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from vae_jax.settings import check_settings
 from vae_jax.typing import Scalar
 from vae_jax.vae.config.experiment import Experiment, ObjectiveConfig, TrainingConfig
 
 NUM_STAGES = 8
-"""Of the learning rate schedule `stages`."""
+"""Stages of the learning rate schedule `stages`."""
 
 
 def beta_at(config: ObjectiveConfig, step: Int[Array, ""] | int, num_steps: int) -> Scalar:
@@ -17,17 +18,16 @@ def beta_at(config: ObjectiveConfig, step: Int[Array, ""] | int, num_steps: int)
     Args:
         config: `beta`, `beta_schedule`, `beta_ramp` and `beta_cycles` are read.
         step: counted from 0. Past the last, linear stays at beta and cyclical begins another cycle.
-        num_steps: of the whole training.
+        num_steps: steps of the whole training.
 
     Raises:
-        ValueError: `beta_ramp` is not in (0, 1], or `beta_cycles` is not positive, or too many to count in 32 bits.
+        ValueError: a setting is out of its range, or `beta_cycles` are too many to count in 32 bits.
 
     Reference: Fu et al. (2019), for cyclical.
     """
+    check_settings(config)
     if config.beta_schedule == "constant":
         return jnp.full((), config.beta, jnp.float32)
-    if not 0 < config.beta_ramp <= 1:
-        raise ValueError(f"beta_ramp must be in (0, 1], got {config.beta_ramp}: a constant beta has no ramp")
     ramp = config.beta_ramp * num_steps
     position = jnp.asarray(step)
     if config.beta_schedule == "cyclical":
@@ -37,8 +37,6 @@ def beta_at(config: ObjectiveConfig, step: Int[Array, ""] | int, num_steps: int)
 
 def _place_in_cycle(step: Int[Array, ""], num_cycles: int, num_steps: int) -> Int[Array, ""]:
     """The step's place in its cycle, from 0 to num_steps: exact though a cycle need not be whole steps long."""
-    if num_cycles < 1:
-        raise ValueError(f"beta_cycles must be at least 1, got {num_cycles}: a linear beta has no cycles")
     if num_cycles * num_steps >= 2**31:
         raise ValueError(f"beta_cycles times {num_steps} steps must be below 2^31, got {num_cycles} cycles: take fewer")
     return step % num_steps * num_cycles % num_steps
@@ -50,17 +48,14 @@ def alpha_at(config: ObjectiveConfig, step: Int[Array, ""] | int, num_steps: int
     Args:
         config: `alpha`, `alpha_schedule` and `alpha_end` are read.
         step: counted from 0; `alpha_end` is reached at `num_steps` and kept.
-        num_steps: of the whole training.
+        num_steps: steps of the whole training.
 
     Raises:
-        ValueError: an alpha is not in [0, 1].
+        ValueError: a setting is out of its range.
     """
-    if not 0 <= config.alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {config.alpha}: 0 is q and 1 is the prior")
+    check_settings(config)
     if config.alpha_schedule != "linear":
         return jnp.full((), config.alpha, jnp.float32)
-    if not 0 <= config.alpha_end <= 1:
-        raise ValueError(f"alpha_end must be in [0, 1], got {config.alpha_end}: 0 is q and 1 is the prior")
     done = jnp.minimum(1, jnp.asarray(step).astype(jnp.float32) / num_steps)
     # In this form rounding leaves both ends exact and nothing outside [0, 1].
     return (1 - done) * config.alpha + done * config.alpha_end
@@ -70,7 +65,7 @@ def learning_rate_schedule(config: TrainingConfig, steps_per_epoch: int) -> opta
     """The learning rate as a function of the step.
 
     cosine ends at 0 and exponential at a hundredth, after `num_epochs`. Stage i = 0 to 7 of stages takes 3^i epochs at
-    10^(-i/7) of the rate; the last one goes on.
+    10^(-i/7) of the rate; the last one continues.
 
     Reference: Burda, Grosse & Salakhutdinov (2016), for stages.
     """

@@ -1,0 +1,140 @@
+"""The files of a run's folder: their schema version, and settings that are read back."""
+
+import json
+import re
+from dataclasses import asdict, replace
+
+import pytest
+
+from vae_jax.vae.config.experiment import Experiment, ModelConfig
+from vae_jax.vae.config.presets import PRESETS
+from vae_jax.vae.runs.run_folder import NoRun, RunFolder
+from vae_jax.vae.runs.schema_version import SCHEMA_VERSION, OtherSchema, check_schema_version
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config(Experiment(), {"preset": "none"})
+    return folder
+
+
+def rewrite(folder, change):
+    file = folder.path / "config.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_an_experiment_is_read_back_as_it_was_written(tmp_path, name):
+    folder = RunFolder(tmp_path)
+    folder.write_config(PRESETS[name], {"preset": name})
+    assert folder.experiment() == PRESETS[name]
+    assert folder.read_config()["preset"] == name
+    assert folder.read_config()["schema_version"] == SCHEMA_VERSION
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "none, as from before there were any: train anew, or use the version of vae_jax that wrote it"),
+        (SCHEMA_VERSION - 1, f"{SCHEMA_VERSION - 1}: train anew, or use the version of vae_jax that wrote it"),
+        (SCHEMA_VERSION + 1, f"{SCHEMA_VERSION + 1}: update vae_jax"),
+        ("1.0", "1.0: train anew, or use the version of vae_jax that wrote it"),
+        (True, "True: train anew, or use the version of vae_jax that wrote it"),
+    ],
+)
+def test_a_folder_of_another_version_is_refused_in_one_line(folder, found, said):
+    def change(content):
+        content["schema_version"] = found
+        if found is None:
+            del content["schema_version"]
+
+    rewrite(folder, change)
+    file = folder.path / "config.json"
+    expected = f"{file} must have schema_version {SCHEMA_VERSION}, which this version of vae_jax reads, got {said}"
+    for read in (folder.read_config, folder.experiment):
+        with pytest.raises(OtherSchema, match=f"^{re.escape(expected)}$"):
+            read()
+
+
+def test_the_version_that_is_written_is_read(tmp_path):
+    check_schema_version({"schema_version": SCHEMA_VERSION}, tmp_path)
+
+
+def set_in(section, **values):
+    return lambda content: content["experiment"][section].update(values)
+
+
+UNREADABLE = {
+    "no batch_size": lambda content: content["experiment"]["training"].pop("batch_size"),
+    "no seed": lambda content: content["experiment"].pop("seed"),
+    "'model'": lambda content: content["experiment"].pop("model"),
+    "unexpected keyword argument 'depth'": set_in("model", depth=3),
+    "latent_size must be int, got '3'": set_in("model", latent_size="3"),
+    "latent_size must be int, got 2.5": set_in("model", latent_size=2.5),
+    "latent_size must be at least 1, got 0": set_in("model", latent_size=0),
+    "network must be mlp, convolutional or hierarchical, got 'cnn'": set_in("model", network="cnn"),
+    "hidden_sizes must be tuple[int, ...], got 3": set_in("model", hidden_sizes=3),
+    "learning_rate must be float, got None": set_in("training", learning_rate=None),
+    "seed must be int, got True": lambda content: content["experiment"].update(seed=True),
+    "must hold the settings of a run": lambda content: content.update(experiment=[]),
+}
+
+
+@pytest.mark.parametrize("said", UNREADABLE)
+def test_settings_that_cannot_be_read_are_named(folder, said):
+    rewrite(folder, UNREADABLE[said])
+    with pytest.raises(NoRun, match=re.escape(said)) as refused:
+        folder.experiment()
+    assert str(folder.path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "got one without config.json: train"),
+        ("{", "must be JSON, got "),
+        ("[]", "must be a JSON object, got []"),
+    ],
+)
+def test_a_folder_without_a_run_is_refused(folder, content, said):
+    (folder.path / "config.json").unlink()
+    if content is not None:
+        (folder.path / "config.json").write_text(content)
+    assert folder.is_run == (content is not None)
+    with pytest.raises(NoRun, match=re.escape(said)):
+        folder.read_config()
+
+
+@pytest.mark.parametrize("facts", [None, [], {"checksum": "0", "shape": [2]}])
+def test_a_run_without_the_facts_of_its_images_is_refused(folder, facts):
+    rewrite(folder, lambda content: content.update(images=facts))
+    with pytest.raises(NoRun, match=r"config\.json must have the facts of the images, got .*: train anew"):
+        folder.image_facts()
+    rewrite(folder, lambda content: content.update(images={"checksum": "0", "shape": [2], "num_train": 3}))
+    assert folder.image_facts()["num_train"] == 3
+
+
+def test_a_row_that_was_cut_short_is_left_out_and_another_damage_refused(folder):
+    folder.append_row({"epoch": 1, "elbo": [1.0, float("nan")]})
+    folder.append_row({"epoch": 2, "elbo": [2.0, 3.0]})
+    file = folder.path / "metrics.jsonl"
+    assert folder.rows() == [{"epoch": 1, "elbo": [1.0, None]}, {"epoch": 2, "elbo": [2.0, 3.0]}]
+    file.write_text(file.read_text()[:-3])
+    assert [row["epoch"] for row in folder.rows()] == [1]
+    file.write_text("{\n" + file.read_text())
+    with pytest.raises(NoRun, match=r"metrics\.jsonl must be JSON lines, got .* in 1"):
+        folder.rows()
+
+
+def test_a_tuple_stays_one(tmp_path):
+    experiment = replace(Experiment(), model=ModelConfig(hidden_sizes=()))
+    folder = RunFolder(tmp_path)
+    folder.write_config(experiment, {})
+    assert folder.experiment().model.hidden_sizes == ()
+    assert json.loads((tmp_path / "config.json").read_text())["experiment"] == json.loads(
+        json.dumps(asdict(experiment))
+    )

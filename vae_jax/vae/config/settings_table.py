@@ -1,0 +1,31 @@
+"""Settings as documentation shows them. Plain data: nothing here imports JAX."""
+
+from typing import Any, Literal, get_origin
+
+from vae_jax.settings import AppliesWith, Declaration, Range, declarations, described_type, values_of
+
+COLUMNS = ("Setting", "Default", "Range", "Applies with", "Help")
+
+
+def settings_table(settings: type) -> str:
+    """All settings of a dataclass, nested ones included, as a table in Markdown.
+
+    Args:
+        settings: a dataclass that can be made without arguments, such as `Experiment`.
+    """
+    defaults = values_of(settings())
+    rows = [_row(name, defaults[name], declared) for name, declared in declarations(settings).items()]
+    return "".join(map(_line, [COLUMNS, ("---",) * len(COLUMNS), *rows]))
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    inner = " | ".join(cell.replace("|", "\\|") for cell in cells)
+    return f"| {inner} |\n"
+
+
+def _row(name: str, default: Any, declared: Declaration) -> tuple[str, ...]:
+    choices = [described_type(declared.type)] if get_origin(declared.type) is Literal else []
+    ranges = [str(rule) for rule in declared.rules if isinstance(rule, Range)]
+    conditions = [str(rule) for rule in declared.rules if isinstance(rule, AppliesWith)]
+    words = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f"`{name}`", f"`{words}`", ", ".join(ranges + choices), ", ".join(conditions), declared.help
