@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import tyro
 
-from vae_jax.cli.misuse import Misuse, refusals_are_misuse
+from vae_jax.cli.misuse import refusals_are_misuse
 from vae_jax.runtime import Dtype as DtypeName
 from vae_jax.settings import AT_LEAST_1, AT_LEAST_2, SEED, check_settings
 
@@ -68,19 +68,6 @@ class ImageOptions:
     split: Split = "test"
     data: Data = None
     data_dir: DataDir = None
-
-
-MAX_SEED = 2**32
-
-
-def check_seed(seed: int) -> None:
-    """Refuses a seed that JAX does not take.
-
-    Raises:
-        Misuse: it is out of range.
-    """
-    if not 0 <= seed < MAX_SEED:
-        raise Misuse(f"--seed must be from 0 to {MAX_SEED - 1}, got {seed}: change it")
 
 
 def flag_of(name: str) -> str:

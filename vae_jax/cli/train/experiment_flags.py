@@ -3,14 +3,10 @@
 import shlex
 from typing import Any
 
+from vae_jax.cli.options import flag_of
 from vae_jax.settings import values_of
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.config.presets import PRESETS
-
-
-def flag_of(name: str) -> str:
-    """The flag of a setting."""
-    return f"--{name.replace('_', '-')}"
 
 
 def flags(experiment: Experiment) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import tyro
 
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.opened_runs import loaded_images, warn
-from vae_jax.cli.options import Debug
+from vae_jax.cli.options import Debug, flag_of
 from vae_jax.cli.stop_signals import Stopped, stop_requests
-from vae_jax.cli.train.experiment_flags import check_resumable, flag_of, train_command_line
+from vae_jax.cli.train.experiment_flags import check_resumable, train_command_line
 from vae_jax.cli.train.preset_help import described_presets
 from vae_jax.cli.train.tensorboard import check_tensorboard, event_writer
 from vae_jax.runtime import environment, start_jax
