@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from vae_jax.cli.command_flags import flags_of
 from vae_jax.cli.commands import COMMANDS, commands_of
@@ -66,7 +66,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[Any, list[str]]:
 def _wrapped_output() -> Iterator[None]:
     """Breaks the lines of help that are too long for the terminal. tyro breaks those in boxes only."""
     terminal, width = sys.stdout, shutil.get_terminal_size().columns
-    text = _TerminalText(terminal)
+    text = _TerminalText()
     try:
         with contextlib.redirect_stdout(text):
             yield
@@ -76,11 +76,11 @@ def _wrapped_output() -> Iterator[None]:
 
 
 class _TerminalText(io.TextIOWrapper):
-    """Text for a terminal, whose colours and boxes tyro chooses by what the terminal is."""
+    """Text for standard output, whose colours and boxes tyro chooses by what standard output is."""
 
-    def __init__(self, terminal: TextIO) -> None:
-        super().__init__(io.BytesIO(), terminal.encoding, newline="", write_through=True)
-        self._terminal = terminal
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), sys.stdout.encoding, newline="", write_through=True)
+        self._terminal = sys.stdout
 
     def isatty(self) -> bool:
         return self._terminal.isatty()

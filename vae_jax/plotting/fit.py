@@ -17,7 +17,7 @@ MASSES = (0.9, 0.5)
 
 DASHED = (0, (4, 1.5))
 
-Vector = Float[np.ndarray, " G"]
+Grids = tuple[Float[np.ndarray, " G"], Float[np.ndarray, " H"]]
 Curve = tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]
 """Points, and a density there."""
 
@@ -33,7 +33,7 @@ class PairDensity(NamedTuple):
 
 def fitted_pair(
     ascent: ElboAscent,
-    grids: tuple[Vector, Vector],
+    grids: Grids,
     *,
     posterior: PairDensity,
     fitted: PairDensity,
@@ -71,7 +71,7 @@ def fitted_pair(
     return figure
 
 
-def _draw_joint(axes: Axes, grids: tuple[Vector, Vector], posterior: PairDensity, fitted: PairDensity) -> None:
+def _draw_joint(axes: Axes, grids: Grids, posterior: PairDensity, fitted: PairDensity) -> None:
     for density, colour, style in ((posterior.joint, REFERENCE, "solid"), (fitted.joint, FITTED, "dashed")):
         levels = [_level(density, mass) for mass in MASSES]
         axes.contour(*grids, density, levels=levels, colors=colour, linestyles=style, linewidths=1.1)
