@@ -139,8 +139,12 @@ def _by_seed(row: EpochRow) -> list[EpochRow]:
     ]
 
 
-def experiment_from(content: Mapping[str, Any], where: object) -> Experiment:
+def experiment_from(content: Any, where: object) -> Experiment:
     """An experiment from its JSON form.
+
+    Args:
+        content: what JSON holds, which may be anything.
+        where: for the message.
 
     Raises:
         NoRun: a setting is missing, unknown or not as it may be.

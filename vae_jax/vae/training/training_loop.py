@@ -116,7 +116,9 @@ def _make_init(
             _logit(experiment.objective.alpha) if experiment.objective.alpha_schedule == "trainable" else None,
         )
         zeros = BatchTerms(*(jnp.zeros(()),) * len(BatchTerms._fields))
-        return TrainState(learned, optimizer.init(learned), jnp.asarray(0), zeros, Failure(jnp.asarray(-1), zeros))
+        # No weak types, for a checkpoint gives none back: resuming would trace the loop again.
+        step, no_failure = jnp.zeros((), int), Failure(jnp.full((), -1, int), zeros)
+        return TrainState(learned, optimizer.init(learned), step, zeros, no_failure)
 
     return init if experiment.num_seeds == 1 else jax.vmap(init, in_axes=(0, None))
 
@@ -209,5 +211,5 @@ def current_weights(
 
 
 def _logit(share: float) -> Scalar:
-    inner = jnp.clip(jnp.asarray(share), 1e-3, 1 - 1e-3)
+    inner = jnp.clip(jnp.asarray(share, float), 1e-3, 1 - 1e-3)
     return jnp.log(inner) - jnp.log1p(-inner)
