@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.number_formats import duration
 from vae_jax.cli.opened_runs import images_of_run, opened_run, warn
-from vae_jax.cli.options import Checkpoint, Data, DataDir, Debug, RunPath, Seed, Split
+from vae_jax.cli.options import Checkpoint, Data, DataDir, Debug, RunPath, Seed, Split, check_options
 from vae_jax.cli.progress_bars import shown_steps
 from vae_jax.runtime import environment, start_jax
-from vae_jax.settings import AT_LEAST_0, AT_LEAST_2, check_settings
+from vae_jax.settings import AT_LEAST_0, AT_LEAST_2
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.runs.run_folder import RunFolder
 
@@ -52,8 +52,7 @@ class EvaluateCommand:
         Raises:
             Misuse: no run, a number out of its range, or images that cannot be scored.
         """
-        with refusals_are_misuse():
-            check_settings(self, named=lambda name: "--" + name.replace("_", "-"))
+        check_options(self)
         folder, experiment = opened_run(self.folder)
         start_jax("float32", num_cpu_devices=1)
         import jax
