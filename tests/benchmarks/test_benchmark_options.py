@@ -17,7 +17,8 @@ def test_help_keeps_paragraphs_and_lists_within_the_terminal(monkeypatch):
 
     assert max(map(len, lines)) <= 60
     assert {"A first line.", "    python -m command", "- another"} <= set(lines)
-    assert any(line.startswith("  terminal is wide, so") for line in lines)
+    (item,) = (number for number, line in enumerate(lines) if line.startswith("- an item"))
+    assert lines[item + 1].startswith("  so that it goes on")
 
 
 def test_a_quick_run_is_saved_only_on_request(tmp_path):
