@@ -17,7 +17,8 @@ def test_help_keeps_paragraphs_and_lists_within_the_terminal(monkeypatch):
 
     assert max(map(len, lines)) <= 60
     assert {"A first line.", "    python -m command", "- another"} <= set(lines)
-    assert any(line.startswith("  terminal is wide, so") for line in lines)
+    item = lines.index("- an item of a list that is longer than the terminal is")
+    assert lines[item + 1] == "  wide, so that it goes on in a line of its own, indented"
 
 
 def test_a_quick_run_is_saved_only_on_request(tmp_path):

@@ -14,16 +14,22 @@ def options_of(script, tmp_path, *arguments):
     return script.parser().parse_args(["--out", str(tmp_path), *arguments])
 
 
-def test_means_are_compared_with_the_exact_ones(capsys, monkeypatch):
-    options = exactness.parser().parse_args(["--only", "square inverse_cdf"])
-
-    assert exactness.main(options) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 2
-    assert printed[-1].startswith("3 cells, worst z ")
+def test_a_mean_beyond_the_limit_is_printed_and_fails(capsys, monkeypatch):
     monkeypatch.setattr(exactness, "LIMIT", 0.0)
-    assert exactness.main(options) == 1
-    assert capsys.readouterr().out.count("OFF: square inverse_cdf ") == 3
+    assert exactness.main(exactness.parser().parse_args(["--only", "square inverse_cdf"])) == 1
+
+    *cells, last = capsys.readouterr().out.splitlines()[1:]
+    assert len(cells) == 3
+    assert all(cell.startswith("OFF: square inverse_cdf ") for cell in cells)
+    assert all(float(cell.rpartition("z = ")[2]) < 5.5 for cell in cells)
+    assert last.startswith("3 cells, worst z ")
+
+
+def test_nothing_is_compared_after_the_limit(capsys):
+    assert exactness.main(exactness.parser().parse_args(["--limit", "-1"])) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "out of time: the rest was not run"
+    assert lines[2].startswith("0 cells, worst z 0.00 (), ")
 
 
 @pytest.mark.parametrize("section", ["null", "pass pathwise 10000 x 10"])
