@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class CompareCommand:
     """Compares two gradient estimators: the ratio of their variances, with a confidence interval, and of their costs.
 
-    Both draw from the same keys. Prints a table, and saves it with its figure as compare.json, compare.csv, ratios.png
-    (and .pdf) and config.json.
+    Both draw from the same keys. Prints a table, and saves it with its figure as compare.json, compare.csv, config.json
+    and ratios.png (and .pdf).
     """
 
     first: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FIRST")]
