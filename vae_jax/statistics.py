@@ -147,6 +147,11 @@ def summarize(
 
 
 @partial(jax.jit, static_argnames=("loss", "num_replicates", "chunk_size", "mesh"))
+def mean_se(values: Any, axis: int = -1) -> Any:
+    """Standard error of the mean of independent values along an axis, of an array of NumPy's or JAX's."""
+    return values.std(axis, ddof=1) / math.sqrt(values.shape[axis])
+
+
 def _stacked(
     loss: StochasticLoss,
     params: Parameters,
