@@ -288,7 +288,7 @@ def test_the_saved_command_line_repeats_a_comparison(compared):
     [
         (("pathwise", "pathwise"), "the estimators must be two, got pathwise twice"),
         (("pathwise", "another"), "estimators must be among pathwise, .*, got another"),
-        (("pathwise",), "Missing from vae-jax compare: .* by whose variance it is divided. .required."),
+        (("pathwise",), "Missing from vae-jax compare: .* by whose variance it is divided: vae-jax compare --help"),
         (("pathwise", "arm", "--problem", "square"), "arm: q must be .* got a Normal"),
     ],
 )
@@ -313,7 +313,7 @@ UNPARSED = {
     "variance --seed": "--seed must be a whole number, got none: vae-jax variance --help explains it",
     "plot run --checkpoint first": "--checkpoint must be one of best, latest, got first: vae-jax plot --help expl",
     "fit --problem square": "--problem must be poisson-gamma, got square: vae-jax fit --help explains it",
-    "sample": "Missing from vae-jax sample: RUN Folder of the training run.",
+    "sample": "Missing from vae-jax sample: RUN Folder of the training run: vae-jax sample --help explains it",
     "smaple digits": "the command must be one of variance, compare, .*, got smaple: vae-jax --help explains each",
     "--debug sample digits": "the command must be one of .*, got --debug: vae-jax --help explains each",
 }
@@ -327,7 +327,7 @@ def test_words_that_a_command_does_not_take_are_told_in_one_line_of_its_own_flag
     with pytest.raises(Misuse) as caught:
         parse(words.split())
     assert re.match(UNPARSED[words], str(caught.value))
-    assert len(str(caught.value)) < 240
+    assert len(str(caught.value)) < 200
     assert str(caught.value).isprintable()
 
 
@@ -336,7 +336,7 @@ def test_the_flags_of_a_command_are_those_that_its_help_shows(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     shown = re.findall(r"^(?:│ | *)(--[a-z][\w-]*)", capsys.readouterr().out, re.MULTILINE)
-    assert list(flags_of(COMMANDS[command])) == shown
+    assert sorted(flags_of(COMMANDS[command])) == sorted(shown)
 
 
 def test_help_fits_the_terminal(monkeypatch, capsys):

@@ -27,9 +27,9 @@ class CompareCommand:
     (and .pdf) and config.json.
     """
 
-    first: tyro.conf.Positional[str]
+    first: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FIRST")]
     """The estimator whose variance is divided."""
-    second: tyro.conf.Positional[str]
+    second: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SECOND")]
     """The estimator by whose variance it is divided."""
     target: Target = field(default_factory=Target)
     """The problem, and where its gradient is taken."""

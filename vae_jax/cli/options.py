@@ -4,7 +4,7 @@ A command names one as the type of a field, with its default: `seed: Seed = 0`. 
 range.
 """
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -12,7 +12,7 @@ import tyro
 
 from vae_jax.cli.misuse import refusals_are_misuse
 from vae_jax.runtime import Dtype as DtypeName
-from vae_jax.settings import AT_LEAST_1, AT_LEAST_2, SEED, check_settings
+from vae_jax.settings import AT_LEAST_1, AT_LEAST_2, SEED, check_settings, values_of
 
 
 def optional(metavar: str, help: str) -> Any:
@@ -83,10 +83,6 @@ def check_options(options: Any) -> None:
     """
     with refusals_are_misuse():
         check_settings(options, named=flag_of)
-    for field in fields(options):
-        nested = getattr(options, field.name)
-        if is_dataclass(nested):
-            check_options(nested)
 
 
 UNSAVED = ("out", "debug")
@@ -95,11 +91,5 @@ UNSAVED = ("out", "debug")
 
 def settings_of(options: Any) -> dict[str, Any]:
     """The fields of a command that its results depend on, those of nested options too, without those left unset."""
-    settings: dict[str, Any] = {}
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if is_dataclass(value):
-            settings |= settings_of(value)
-        elif field.name not in UNSAVED and value not in (None, ()):
-            settings[field.name] = value
-    return settings
+    values = values_of(options).items()
+    return {name: value for name, value in values if name not in UNSAVED and value not in (None, ())}

@@ -139,7 +139,9 @@ def _without_box(text: str) -> str:
     text = _without_colours(text)
     drawn = [line for line in text.splitlines() if line.startswith("│")] or text.splitlines()[1:]
     lines = [line.strip("│ ") for line in drawn]
-    return " ".join(line for line in lines if line and not re.fullmatch("[─-]+", line))
+    sentence = " ".join(line for line in lines if line and not re.fullmatch("[─-]+", line))
+    sentence = sentence.replace(" (required)", "")
+    return re.sub(r"\.? For full helptext, (?:run|see):? (.*--help)$", r": \1 explains it", sentence)
 
 
 def _without_colours(text: str) -> str:

@@ -78,7 +78,7 @@ BAD_ROWS = {
 
 MISUSES = {
     "": "Missing from vae-jax regress: FILE.csv .* --response STR .* --predictors",
-    "data.csv --predictors x": "Missing from vae-jax regress: --response STR Column of counts.",
+    "data.csv --predictors x": "Missing from vae-jax regress: --response STR Column of counts: vae-jax regress --help",
     "data.csv --response count --predictors": "--predictors must name columns of data.csv, got none",
     "data.csv --response count --predictors x x": "--predictors must be other columns than --response.* got x twice",
     "data.csv --response absent --predictors x": "data.csv must have a column 'absent'",
