@@ -146,6 +146,11 @@ def summarize(
     return _restored(statistics, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], replicates), reference)
 
 
+def mean_se(values: Any, axis: int = -1) -> Any:
+    """Standard error of the mean of independent values along an axis, of an array of NumPy's or JAX's."""
+    return values.std(axis, ddof=1) / math.sqrt(values.shape[axis])
+
+
 @partial(jax.jit, static_argnames=("loss", "num_replicates", "chunk_size", "mesh"))
 def _stacked(
     loss: StochasticLoss,

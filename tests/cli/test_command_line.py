@@ -133,7 +133,7 @@ MISUSES = {
     "--problem gamma --cost 2": "--cost applies to square, cosine, .*, got --problem gamma: use --params",
     "--cost 2": "--cost applies to square, cosine, .*, got --problem poisson-gamma: use --params",
     "--function log": "--function applies to gamma, got --problem poisson-gamma: leave it out",
-    "--problem square --params scale=-1": "scale must be positive, got -1.0",
+    "--problem square --params scale=-1": "scale must be positive and finite, got -1.0",
     "--problem square --params width=1": "--params must be of loc, scale, got 'width=1': write NAME=VALUE",
     "--problem square --params loc=one": "--params must be NAME=VALUE with numbers, got 'loc=one'",
     "--problem square --params loc=1,2": "--params must give one number here, got 'loc=1,2'",

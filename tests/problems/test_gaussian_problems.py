@@ -238,10 +238,10 @@ def test_sticking_the_landing_is_exact_at_any_shift_and_the_score_function_is_no
 
 
 MISUSES = [
-    ("noise_scale must be positive, got 0", lambda: LinearGaussian(noise_scale=0.0)),
+    ("noise_scale must be positive and finite, got 0", lambda: LinearGaussian(noise_scale=0.0)),
     ("x must be finite, got inf", lambda: LinearGaussian(x=math.inf)),
     ("params must be loc, scale, got loc", lambda: LINEAR.exact({"loc": 0.0}, "pathwise")),
-    ("scale must be positive, got -1", lambda: LINEAR.check_params({"loc": 0.0, "scale": -1.0})),
+    ("scale must be positive and finite, got -1", lambda: LINEAR.check_params({"loc": 0.0, "scale": -1.0})),
     ("loc must be finite, got nan", lambda: LINEAR.check_params({"loc": math.nan, "scale": 1.0})),
     ("needs at least 2 samples", lambda: LINEAR.exact(LINEAR.default_params, "score_function+leave_one_out")(1)),
     ("shift must be 1 numbers, got shape", lambda: ShiftedPosterior(shift=())),

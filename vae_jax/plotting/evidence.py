@@ -10,14 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from vae_jax.inference.diagnostics import HIGHEST_RELIABLE_SHAPE
 from vae_jax.inference.evidence import ESTIMATES
 from vae_jax.plotting.style import CONTRASTING_COLOURS, MARKERS, STYLE, StyledFigure
 
 LINEAR_NATS = 0.1
 """Differences smaller than this are on a linear scale."""
-
-HIGHEST_SHAPE = 0.7
-"""Pareto k that is still reliable, with many samples."""
 
 SPREAD = 0.15
 """Distance between estimators at one place."""
@@ -121,7 +119,7 @@ def _draw(
 
 
 def _finish(error: Axes, size: Axes, shape: Axes) -> None:
-    for axes, level in ((error, 0.0), (shape, HIGHEST_SHAPE)):
+    for axes, level in ((error, 0.0), (shape, HIGHEST_RELIABLE_SHAPE)):
         axes.axhline(level, color="black", linewidth=0.8, zorder=0, linestyle="-" if level == 0 else (0, (4, 2)))
     error.set_yscale("symlog", linthresh=LINEAR_NATS)
     error.set_ylabel("nats")

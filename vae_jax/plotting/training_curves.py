@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.special import stdtrit
 
 from vae_jax.plotting.style import CONTRASTING_COLOURS, STYLE, StyledFigure
+from vae_jax.statistics import mean_se
 
 QUANTITIES = {"elbo": "ELBO", "reconstruction": "reconstruction", "kl": "KL"}
 """Titles of the panels of `training_curves`."""
@@ -59,7 +60,7 @@ class Curve(NamedTuple):
         num_seeds = self.values.shape[1]
         if num_seeds <= 2:
             return np.stack([self.values.min(axis=1), self.values.max(axis=1)], axis=1)
-        half = stdtrit(num_seeds - 1, 0.975) * self.values.std(axis=1, ddof=1) / math.sqrt(num_seeds)
+        half = stdtrit(num_seeds - 1, 0.975) * mean_se(self.values, 1)
         return self.values.mean(axis=1)[:, None] + half[:, None] * np.array([-1, 1])
 
     @property

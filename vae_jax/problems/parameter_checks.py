@@ -29,7 +29,6 @@ def check_finite(values: Mapping[str, float | Sequence[float]]) -> None:
 
 def check_positive(values: Mapping[str, float]) -> None:
     """Raises ValueError for the first number that is not finite, or not positive."""
-    check_finite(values)
     for name, value in values.items():
-        if value <= 0:
-            raise ValueError(f"{name} must be positive, got {value}: raise it")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}: change it")

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.stats import norm
 
 from vae_jax.problems import Problem
+from vae_jax.statistics import mean_se
 from vae_jax.studies.study_plan import StudyPlan, plan_study
 from vae_jax.studies.variance_rows import VarianceRow, is_rounding
 from vae_jax.studies.variance_study import VarianceStudy, measure
@@ -61,7 +62,7 @@ def variance_ratio(
     if min(variances) == 0:
         return VarianceRatio(_quotient(*variances), math.nan, math.nan, math.nan)
     influences = [each**2 / variance for each, variance in zip(deviations, variances, strict=True)]
-    error = np.std(influences[0] - influences[1], ddof=1) / math.sqrt(len(first))
+    error = mean_se(influences[0] - influences[1])
     ratio = variances[0] / variances[1]
     reach = math.exp(norm.isf((1 - confidence) / 2) * error)
     correlation = (deviations[0] * deviations[1]).sum() / (len(first) - 1) / math.sqrt(variances[0] * variances[1])
@@ -189,7 +190,7 @@ def _row(study: VarianceStudy, above: VarianceRow, below: VarianceRow) -> Compar
         variance_ratio_upper=ratio.upper,
         exact_variance_ratio=exact,
         mean_difference=float(differences.mean()),
-        mean_difference_se=float(differences.std(ddof=1) / math.sqrt(len(differences))),
+        mean_difference_se=float(mean_se(differences)),
         correlation=ratio.correlation,
         evaluations_ratio=above.num_evaluations / below.num_evaluations,
         seconds_ratio=seconds_ratio,

@@ -54,7 +54,8 @@ def run(*arguments, cwd):
 @pytest.fixture
 def called(monkeypatch, capsys, tmp_path):
     """A command in this process, where JAX has started, as its exit code and the lines of standard error."""
-    monkeypatch.setattr("vae_jax.cli.train.train.start_jax", lambda *_, **__: None)
+    for module in ("train.train", "evaluate", "sample", "reconstruct", "encode", "plot"):
+        monkeypatch.setattr(f"vae_jax.cli.{module}.start_jax", lambda *_, **__: None)
     monkeypatch.setattr("vae_jax.cli.plot.save_figures", lambda *_, **__: None)
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
@@ -232,8 +233,8 @@ def test_a_folder_in_which_nothing_was_saved_is_trained_into_again(called, tmp_p
 
 
 REFUSED = {
-    "train another": "the preset must be one of bernoulli-256-50, .*, got another: choose of these",
-    "train --another 1": "Unrecognized options: --another, 1: vae-jax train --help lists those that there are",
+    "train another": "the preset must be one of bernoulli-256-50, .*, got another: use one of these",
+    "train --another 1": "Unrecognized options: --another, 1: vae-jax train --help lists the options",
     "train --stop-after 1 iwae-1l": "a preset must come right after the word train, got iwae-1l later: write",
     "train iwae-1l --resume {runs}/run": "a preset must be left out of a run that is resumed, got iwae-1l: leave it",
     "train --alpha 0.3": "--alpha must be left out with --objective elbo, where it has no effect, got 0.3: leave it",

@@ -111,7 +111,7 @@ def test_a_seed_of_several_is_a_model_of_its_own():
     second = both.of_seed(1)
     assert second.experiment == replace(both.experiment, num_seeds=1)
     chex.assert_trees_all_equal(second.params, ROUGH)
-    with pytest.raises(ValueError, match="from 0 to 1, got 2: choose of these"):
+    with pytest.raises(ValueError, match="from 0 to 1, got 2: use one of these"):
         both.of_seed(2)
     assert SimpleNamespace(**elbo_summary(scores, "test")).test_elbo_by_seed == pytest.approx(
         scores.elbo.mean(1).tolist(), rel=1e-5

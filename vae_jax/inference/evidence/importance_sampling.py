@@ -22,6 +22,7 @@ from vae_jax.inference.evidence.evidence_estimate import (
     with_weights,
 )
 from vae_jax.inference.log_density import as_partial
+from vae_jax.statistics import mean_se
 from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
 
 CHUNK_SIZE = 4096
@@ -161,7 +162,7 @@ def _bound(log_weights: Float[Array, "R K"]) -> EvidenceEstimate:
     effective_size = jax.vmap(effective_sample_size)(log_weights).mean()
     return EvidenceEstimate(
         log_evidence=values.mean(),
-        log_evidence_se=values.std(ddof=1) / jnp.sqrt(jnp.asarray(num_replicates, values.dtype)),
+        log_evidence_se=mean_se(values),
         effective_sample_size=effective_size,
         pareto_k=pareto_k_of(log_weights.ravel(), log_weights.size),
         num_samples=jnp.asarray(num_samples),

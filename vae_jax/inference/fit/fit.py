@@ -20,6 +20,7 @@ from vae_jax.inference.fit.families import Family
 from vae_jax.inference.fit.minibatches import Minibatched
 from vae_jax.inference.fit.stochastic_ascent import Step, ascend_all
 from vae_jax.inference.log_density import as_partial
+from vae_jax.statistics import mean_se
 from vae_jax.typing import Distributions, Estimator, Latents, LogDensity, Parameters, PRNGKey, Scalar
 
 ADAM = optax.adam(1e-2)
@@ -163,7 +164,7 @@ def fit(
     judge = partial(_log_weights, target, family=family, num_groups=num_groups)
     logs = np.array(judge(climbs.average, key_choice), np.float64)
     logs[~np.isfinite(logs).all(1)] = np.nan
-    restart_elbos, restart_ses = logs.mean(1), _elbo_se(logs)
+    restart_elbos, restart_ses = logs.mean(1), mean_se(logs)
     best = int(np.argmax(np.where(np.isfinite(restart_elbos), restart_elbos, -np.inf)))
     kept = jax.tree.map(lambda leaf: leaf[best], climbs)
     logs = np.asarray(judge(jax.tree.map(lambda leaf: leaf[None], kept.average), key_final)[0], np.float64)
@@ -174,7 +175,7 @@ def fit(
         posterior=family.distribution(kept.average),
         params=kept.average,
         elbo=float(logs.mean()),
-        elbo_se=float(_elbo_se(logs)),
+        elbo_se=float(mean_se(logs)),
         pareto_k=float(pareto_smoothed(jnp.asarray(logs)).k),
         elbo_history=history.ravel(),
         window_means=np.asarray(kept.means)[: len(history)],
@@ -217,10 +218,6 @@ def _log_weights(target: Any, params: Parameters, key: PRNGKey, *, family: Famil
         return lax.map(lambda key: bounds.log_weights(target, q, key, SAMPLES_AT_ONCE), keys).ravel()
 
     return lax.map(of_restart, params)
-
-
-def _elbo_se(logs: Float[np.ndarray, "*R S"]) -> Any:
-    return logs.std(-1, ddof=1) / math.sqrt(logs.shape[-1])
 
 
 def _check_finite(history: Float[np.ndarray, " T"], logs: Float[np.ndarray, " S"]) -> None:

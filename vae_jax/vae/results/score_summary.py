@@ -1,7 +1,6 @@
 """A trained model's summary.json: every number with its error, its split and its binarization."""
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from scipy import stats
 
 from vae_jax.files import json_ready
 from vae_jax.inference.evidence import EvidenceEstimate
+from vae_jax.statistics import mean_se
 from vae_jax.vae.results.trained_model import TrainedModel
 from vae_jax.vae.runs.run_folder import RunFolder
 from vae_jax.vae.training.image_scores import Scores, make_score
@@ -93,9 +93,9 @@ def nll_summary(estimates: Sequence[EvidenceEstimate]) -> dict[str, Any]:
 def _with_error(name: str, of_images: np.ndarray) -> dict[str, Any]:
     """The mean over images [N] and its error; of several seeds [S, N], each seed's mean and the interval too."""
     if of_images.ndim == 1:
-        return {name: float(of_images.mean()), f"{name}_se": _mean_se(of_images)}
+        return {name: float(of_images.mean()), f"{name}_se": float(mean_se(of_images))}
     means = of_images.mean(-1)
-    error = _mean_se(means)
+    error = float(mean_se(means))
     half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * error
     return {
         name: float(means.mean()),
@@ -103,11 +103,6 @@ def _with_error(name: str, of_images: np.ndarray) -> dict[str, Any]:
         f"{name}_interval": [float(means.mean() - half), float(means.mean() + half)],
         f"{name}_by_seed": means.tolist(),
     }
-
-
-def _mean_se(values: np.ndarray) -> float:
-    """The standard error of the mean of independent values."""
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def _plain(counts: np.ndarray | np.integer) -> Any:

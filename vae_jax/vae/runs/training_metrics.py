@@ -1,6 +1,5 @@
 """Metrics of a training run: a row at the end of each epoch, and reports between."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from vae_jax.statistics import mean_se
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.data.image_data import ImageData
 from vae_jax.vae.data.visible_images import visible_images
@@ -109,9 +109,7 @@ def _validation_metrics(scores: Scores | None) -> EpochRow:
     names = ("elbo", "elbo_se", "reconstruction", "kl")
     if scores is None:
         return {f"validation_{name}": None for name in names}
-    num_images = scores.elbo.shape[-1]
-    elbo_se = scores.elbo.std(-1, ddof=1) / math.sqrt(num_images)
-    found = (scores.elbo.mean(-1), elbo_se, scores.reconstruction.mean(-1), scores.kl.mean(-1))
+    found = (scores.elbo.mean(-1), mean_se(scores.elbo), scores.reconstruction.mean(-1), scores.kl.mean(-1))
     return {f"validation_{name}": as_json(value) for name, value in zip(names, found, strict=True)}
 
 

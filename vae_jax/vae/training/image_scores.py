@@ -1,6 +1,5 @@
 """Scores of a trained model on a set of images: the ELBO and its terms, and the likelihood by importance sampling."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from vae_jax.bounds import elbo_terms
+from vae_jax.statistics import mean_se
 from vae_jax.typing import PRNGKey
 from vae_jax.vae.data.binarization import WHITE
 from vae_jax.vae.models.architecture import Architecture
@@ -112,7 +112,7 @@ def _scores(
         reconstruction,
         kl,
         kl_by_latent.mean(0),
-        kl_by_latent.std(0, ddof=1) / math.sqrt(len(kl)),
+        mean_se(kl_by_latent, 0),
         deviations.sum(0) / (len(kl) - 1),
     )
 
