@@ -14,6 +14,8 @@ import vae_jax
 
 ROOT = Path(__file__).parents[1]
 
+TOPS = ("vae_jax", "benchmarks")
+
 PAIRS = {"evidence.py", "fit.py", "gradient_noise.py", "image_evidence.py", "laplace.py", "regress.py"}
 """File names that stand in several folders because they show one thing: what it is, its command and its figure."""
 
@@ -78,18 +80,19 @@ def module_of(file):
 
 @cache
 def modules():
-    """The file of every module of the package, faces included."""
-    return {module_of(file.relative_to(ROOT)): file.relative_to(ROOT) for file in (ROOT / "vae_jax").rglob("*.py")}
+    """The file of every module of the package and of the benchmarks, faces included."""
+    files = (file.relative_to(ROOT) for top in TOPS for file in (ROOT / top).rglob("*.py"))
+    return {module_of(file): file for file in files}
 
 
 def imported(file):
-    """The module and the name of everything that a file takes from the package, wherever in it the import stands."""
+    """The module and the name of everything that a file imports from the tree, wherever in it the import stands."""
     for node in ast.walk(ast.parse((ROOT / file).read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vae_jax":
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in TOPS:
             assert node.level == 0
             yield from ((node.module, alias.name) for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names if alias.name.split(".")[0] == "vae_jax")
+            yield from ((alias.name, "") for alias in node.names if alias.name.split(".")[0] in TOPS)
 
 
 @cache
@@ -107,7 +110,7 @@ def source_files(module, name):
 @cache
 def dependencies():
     """For each file the files whose names it imports, directly or through a package's face."""
-    files = [*files_of("vae_jax"), Path("vae_jax/__main__.py")]
+    files = [*files_of("vae_jax"), *files_of("benchmarks"), Path("vae_jax/__main__.py")]
     return {file: set().union(*(source_files(*pair) for pair in imported(file))) - {file} for file in files}
 
 

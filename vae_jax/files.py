@@ -11,11 +11,16 @@ from typing import IO, Any
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[str]]:
-    """A text file to write that takes the place of `path` when the block ends without an error."""
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file to write that takes the place of `path` when the block ends without an error.
+
+    Args:
+        path: the file.
+        mode: w for text, wb for bytes.
+    """
     unfinished = path.with_name(f".{path.name}.partial")
     try:
-        with unfinished.open("w", newline="") as file:
+        with unfinished.open(mode, newline="" if mode == "w" else None) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -28,6 +33,14 @@ def write_json(path: Path, content: Any) -> None:
     """Writes JSON, with null for what is not finite: JSON has no NaN."""
     with replacing(path) as file:
         file.write(json.dumps(json_ready(content), indent=1, allow_nan=False) + "\n")
+
+
+def append_json_line(path: Path, content: Any) -> None:
+    """Adds a line of JSON to a file, on disk when this returns."""
+    with path.open("a") as file:
+        file.write(json.dumps(json_ready(content), allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

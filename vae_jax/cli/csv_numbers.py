@@ -37,7 +37,7 @@ def read_columns(path: Path, names: Sequence[str], *, counts: Collection[str] = 
     if not records:
         raise Misuse(f"{path} must have a line of column names and rows of numbers, got an empty file: choose another")
     (_, header), *rows = records
-    if all(map(_is_number, header)):
+    if all(map(is_number, header)):
         raise Misuse(f"{path} must begin with a line of column names, got {','.join(header)}: add such a line on top")
     places = {name: _place(name, header, path) for name in names}
     if not rows:
@@ -57,10 +57,10 @@ def read_counts(data: Sequence[str]) -> tuple[float, ...]:
     Raises:
         Misuse: a value that is not a number, or a file that cannot be read or holds no counts.
     """
-    if len(data) == 1 and not _is_number(data[0]):
+    if len(data) == 1 and not is_number(data[0]):
         return _read_counts_file(Path(data[0]))
     for number, text in enumerate(data, start=1):
-        if not _is_number(text):
+        if not is_number(text):
             raise Misuse(
                 f"--data must be counts or one CSV file, got {text!r} as value {number} of {len(data)}: correct it"
             )
@@ -80,7 +80,7 @@ def _read_counts_file(path: Path) -> tuple[float, ...]:
             f"--data must be a CSV file with one column, got {path} with {len(records[0].cells)}: keep the counts alone"
         )
     for line, cell in cells:
-        if not _is_number(cell):
+        if not is_number(cell):
             raise Misuse(
                 f"--data must be a CSV file with a count a line, got {cell!r} in line {line} of {path}: correct it"
             )
@@ -89,7 +89,7 @@ def _read_counts_file(path: Path) -> tuple[float, ...]:
 
 def _is_header(cells: Sequence[str]) -> bool:
     """Whether cells are names: a mistyped number, such as 3O, is none."""
-    return not any(map(_is_number, cells)) and not any(map(str.isdigit, "".join(cells)))
+    return not any(map(is_number, cells)) and not any(map(str.isdigit, "".join(cells)))
 
 
 def _records(path: Path, expected: str) -> list[Record]:
@@ -119,7 +119,7 @@ def _read_column(name: str, rows: Sequence[Record], place: int, path: Path, coun
     kind = "natural numbers" if counted else "finite numbers"
     column = np.empty(len(rows))
     for number, (line, cells) in enumerate(rows):
-        value = _number(cells[place])
+        value = float(cells[place]) if is_number(cells[place]) else math.nan
         if not math.isfinite(value) or (counted and not _is_natural(value)):
             shown = cells[place] or "an empty cell"
             raise Misuse(
@@ -130,18 +130,13 @@ def _read_column(name: str, rows: Sequence[Record], place: int, path: Path, coun
     return column
 
 
-def _number(cell: str) -> float:
-    """The number, or NaN where there is none."""
-    return float(cell) if _is_number(cell) else math.nan
-
-
-def _is_number(cell: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text is a number to every program: Python alone reads 1_000 as a thousand."""
     try:
-        float(cell)
+        float(text)
     except ValueError:
         return False
-    # Python reads 1_000 as a thousand; other programs do not.
-    return "_" not in cell
+    return "_" not in text
 
 
 def _is_natural(number: float) -> bool:

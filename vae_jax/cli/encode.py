@@ -11,6 +11,7 @@ import tyro
 from vae_jax.cli.misuse import Misuse
 from vae_jax.cli.opened_runs import first_images, opened_model
 from vae_jax.cli.options import Debug, ImageOptions, ModelOptions, Seed, check_options
+from vae_jax.files import replacing
 from vae_jax.runtime import start_jax
 
 
@@ -67,10 +68,5 @@ def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Writes the file whole or not at all."""
     import numpy as np
 
-    unfinished = path.with_name(f".{path.name}.partial")
-    try:
-        with unfinished.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path, "wb") as file:
+        np.savez(file, **arrays)

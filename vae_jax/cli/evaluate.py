@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.number_formats import duration
@@ -11,7 +11,7 @@ from vae_jax.cli.options import Checkpoint, Data, DataDir, Debug, RunPath, Seed,
 from vae_jax.cli.progress_bars import shown_steps
 from vae_jax.runtime import environment, start_jax
 from vae_jax.settings import AT_LEAST_0, AT_LEAST_2
-from vae_jax.vae.config.experiment import Experiment
+from vae_jax.vae.config.experiment import Binarization, Experiment
 from vae_jax.vae.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class EvaluateCommand:
     checkpoint: Checkpoint = "best"
     data: Data = None
     data_dir: DataDir = None
-    binarization: Literal["none", "threshold", "stochastic", "fixed"] | None = None
+    binarization: Binarization | None = None
     """Rule that makes the images binary, if not that of training."""
     seed: Seed = 0
     estimate: bool = False
@@ -79,7 +79,7 @@ class EvaluateCommand:
         where = self._save(folder, summary | about, departures, images.source)
         print_summary(summary)
         print_kl_by_latent(summary)
-        print_saved(where)
+        print_saved_scores(where)
 
     def _cut(self, images: "ImageData") -> "ImageData":
         """The images with only the first of the split, where so many are asked for."""
@@ -157,7 +157,7 @@ class EvaluateCommand:
         return nll_summary(results) | {"num_importance_samples": size}
 
 
-def print_saved(line: str) -> None:
+def print_saved_scores(line: str) -> None:
     """Says where the scores are, for a terminal of 80 columns."""
     from rich.console import Console
 

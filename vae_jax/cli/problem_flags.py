@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vae_jax.cli.csv_numbers import read_counts
+from vae_jax.cli.csv_numbers import is_number, read_counts
 from vae_jax.cli.misuse import Misuse
 from vae_jax.cli.options import flag_of, optional
 
@@ -113,10 +113,10 @@ class Target:
 
 
 def _numbers(text: str, values: str) -> list[float]:
-    try:
-        return [float(value) for value in values.split(",")]
-    except ValueError:
-        raise Misuse(f"--params must be NAME=VALUE with numbers, got {text!r}: write them as in loc=0.5") from None
+    numbers = values.split(",")
+    if not all(map(is_number, numbers)):
+        raise Misuse(f"--params must be NAME=VALUE with numbers, got {text!r}: write them as in loc=0.5")
+    return [float(number) for number in numbers]
 
 
 def as_settings(target: Target, problem: "Problem", params: dict[str, Any]) -> dict[str, Any]:

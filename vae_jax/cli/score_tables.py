@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from vae_jax.cli.number_formats import with_error
+from vae_jax.cli.terminal_tables import add_numbers, add_words, plain_table
 from vae_jax.inference.diagnostics import reliability_threshold
 from vae_jax.inference.evidence.evidence_estimate import SMALLEST_EFFECTIVE_SAMPLE_SIZE
 from vae_jax.vae.results.score_summary import elbo_summary, scores_of
@@ -44,9 +44,9 @@ def split_summary(trained: "TrainedModel", images: "ImageData", split: str, seed
 def print_summary(summary: Mapping[str, Any]) -> None:
     """The scores of a split, for a terminal of 80 columns."""
     console = Console(highlight=False)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("nats an image", no_wrap=True)
-    table.add_column("mean ± se", justify="right", no_wrap=True)
+    table = plain_table(gap=2)
+    add_words(table, "nats an image")
+    add_numbers(table, "mean ± se")
     table.add_column("")
     for row in _rows(summary):
         table.add_row(*row)
@@ -116,8 +116,8 @@ def print_kl_by_latent(summary: Mapping[str, Any]) -> None:
     if kl.ndim == 2:
         # A latent of one seed has nothing to do with that of another.
         kl, error, title = kl[0], error[0], f"{title} of the first of {len(kl)} models"
-    look: dict[str, Any] = {"box": None, "padding": (0, 2, 0, 0), "pad_edge": False, "show_header": False}
-    table = Table(title=title, title_justify="left", title_style="bold", **look)
+    table = plain_table(title, gap=2)
+    table.show_header = False
     cells = [f"z{place + 1} {with_error(float(kl[place]), float(error[place]))}" for place in np.argsort(-kl)]
     for begin in range(0, len(cells), CELLS_A_ROW):
         table.add_row(*cells[begin : begin + CELLS_A_ROW])

@@ -63,8 +63,7 @@ def _joint_density(
 
 def _marginal_density(q: Any, name: str, grid: Float[np.ndarray, " G"]) -> Float[np.ndarray, " G"]:
     if isinstance(q, dict):
-        log_density = jax.vmap(lambda value: distributions.log_prob(q[name], value))
-        return np.exp(np.asarray(log_density(jnp.asarray(grid)), float))
+        return np.exp(np.asarray(distributions.log_probs(q[name], jnp.asarray(grid)), float))
     draws = np.asarray(distributions.sample(q, jax.random.key(0), NUM_SMOOTHED)[name], float)
     # The logarithm is smoothed, so that no density leaks below zero.
     return gaussian_kde(np.log(draws))(np.log(grid)) / grid

@@ -187,19 +187,19 @@ def _moments(names: tuple[str, ...], values: Float[np.ndarray, "C S P"], effecti
         # One row at a time: all products at once would take P times the memory of the draws.
         row = correlation[first] = (standard[..., first, None] * standard).mean(axis=(0, 1))
         influence = standard[..., first, None] * standard - row * (squares[..., first, None] + squares) / 2
-        correlation_se[first] = _mean_se(influence, effective_size)
+        correlation_se[first] = _autocorrelated_mean_se(influence, effective_size)
     return PosteriorMoments(
         names=names,
         mean=mean,
-        mean_se=_mean_se(values, effective_size),
+        mean_se=_autocorrelated_mean_se(values, effective_size),
         std=std,
-        std_se=std / 2 * _mean_se(squares, effective_size),
+        std_se=std / 2 * _autocorrelated_mean_se(squares, effective_size),
         correlation=correlation,
         correlation_se=correlation_se,
     )
 
 
-def _mean_se(terms: Float[np.ndarray, "C S P"], effective_size: Any) -> Vector:
+def _autocorrelated_mean_se(terms: Float[np.ndarray, "C S P"], effective_size: Any) -> Vector:
     """The standard error of the terms' mean."""
     spread = terms.std(axis=(0, 1))
     # A constant has no autocorrelation to be measured, and no error.

@@ -179,7 +179,7 @@ def fit(
         pareto_k=float(pareto_smoothed(jnp.asarray(logs)).k),
         elbo_history=history.ravel(),
         window_means=np.asarray(kept.means)[: len(history)],
-        window_mean_ses=np.asarray(kept.errors)[: len(history)],
+        window_mean_ses=np.asarray(kept.mean_ses)[: len(history)],
         num_steps=history.size,
         converged=bool(rule.is_over(kept.num_flat)),
         rise=float(rise),
@@ -193,9 +193,7 @@ def fit(
 
 def _check_arguments(family: Any, key: Any, num_steps: int, window: int) -> None:
     if not isinstance(family, Family) or isinstance(family, type):
-        raise TypeError(
-            f"family must have init and distribution, got {family!r}: use one of vae_jax.inference.fit.families"
-        )
+        raise TypeError(f"family must have init and distribution, got {family!r}: use one such as MeanFieldNormal")
     if isinstance(key, Tracer):
         raise TypeError("fit must be called outside of jit, vmap and grad, got a traced key: call it before them")
     if window < 2:

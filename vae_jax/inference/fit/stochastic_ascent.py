@@ -34,7 +34,7 @@ class AscentState(NamedTuple):
     """Means of the parameters over the last window."""
     history: Float[Array, "V W"]
     means: Float[Array, " V"]
-    errors: Float[Array, " V"]
+    mean_ses: Float[Array, " V"]
     before: WindowMean
     now: WindowMean
     num_windows: Int[Array, ""]
@@ -92,7 +92,7 @@ def _start(params: Parameters, target: Any, family: Family, step: Step, num_wind
         average=params,
         history=jnp.full((num_windows, window), jnp.nan, dtype),
         means=jnp.full(num_windows, jnp.nan, dtype),
-        errors=jnp.full(num_windows, jnp.nan, dtype),
+        mean_ses=jnp.full(num_windows, jnp.nan, dtype),
         before=nothing,
         now=nothing,
         num_windows=jnp.zeros((), int),
@@ -122,7 +122,7 @@ def _advance(now: AscentState, keys: Any, target: Any, family: Family, step: Ste
         average=jax.tree.map(lambda leaf: leaf / keys.shape[0], total),
         history=now.history.at[number].set(elbos),
         means=now.means.at[number].set(mean.mean),
-        errors=now.errors.at[number].set(mean.mean_se),
+        mean_ses=now.mean_ses.at[number].set(mean.mean_se),
         before=now.now,
         now=mean,
         num_windows=number + 1,

@@ -1,7 +1,6 @@
 """A trained model's summary.json: every number with its error, its split and its binarization."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 from scipy import stats
 
-from vae_jax.files import json_ready
+from vae_jax.files import append_json_line
 from vae_jax.inference.evidence import EvidenceEstimate
 from vae_jax.statistics import mean_se
 from vae_jax.vae.results.trained_model import TrainedModel
@@ -127,7 +126,4 @@ def likelihood_before(folder: RunFolder, summary: Mapping[str, Any]) -> dict[str
 
 def add_evaluation(folder: RunFolder, summary: Mapping[str, Any]) -> None:
     """Adds a line to a run's evaluations.jsonl: scores that are not those of a whole split as the run trained on it."""
-    with (folder.path / "evaluations.jsonl").open("a") as file:
-        file.write(json.dumps(json_ready(summary), allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_json_line(folder.path / "evaluations.jsonl", summary)

@@ -1,13 +1,12 @@
 """The folder of a training run: its configuration, its metrics by epoch, its summary and where the rest lies."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vae_jax.files import json_ready, replacing, write_csv, write_json
+from vae_jax.files import append_json_line, json_ready, replacing, write_csv, write_json
 from vae_jax.settings import check_settings
 from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
 from vae_jax.vae.data.error_reasons import reason
@@ -82,10 +81,7 @@ class RunFolder:
 
     def append_row(self, row: EpochRow) -> None:
         """Adds an epoch to metrics.jsonl, so that it outlives the process."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(json_ready(row), allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_json_line(self.path / "metrics.jsonl", row)
 
     def rows(self) -> list[EpochRow]:
         """The epochs of metrics.jsonl. The last is left out if it was cut short in writing.

@@ -1,4 +1,4 @@
-"""Scores of a trained model on a set of images: the ELBO and its terms, and the likelihood by importance sampling."""
+"""Scores of a trained model on a set of images: the ELBO, its terms, and the latents that are active."""
 
 from collections.abc import Callable
 from functools import partial
