@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -13,8 +13,10 @@ from vae_jax.cli.number_formats import with_error
 from vae_jax.files import write_csv
 from vae_jax.inference.diagnostics import reliability_threshold
 from vae_jax.inference.fit import Fit
-from vae_jax.plotting.elbo_ascent import ElboAscent
 from vae_jax.typing import Parameters
+
+if TYPE_CHECKING:
+    from vae_jax.plotting.elbo_ascent import ElboAscent
 
 NUM_DRAWS = 200_000
 """Draws that moments without a closed form are computed from."""
@@ -50,8 +52,10 @@ def ascent_summary(fitted: Fit) -> dict[str, Any]:
     }
 
 
-def elbo_ascent(fitted: Fit, *, bound: float) -> ElboAscent:
+def elbo_ascent(fitted: Fit, *, bound: float) -> "ElboAscent":
     """The ELBO by step, for a figure that shows log p(x) or an approximation of it as well."""
+    from vae_jax.plotting.elbo_ascent import ElboAscent
+
     return ElboAscent(
         estimates=fitted.elbo_history,
         window_means=fitted.window_means,

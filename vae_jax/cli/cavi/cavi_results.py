@@ -10,7 +10,6 @@ from jaxtyping import Float, Num
 from vae_jax.cli.output_folder import save_figure
 from vae_jax.files import write_csv, write_json
 from vae_jax.inference.cavi import Candidate, Component, Recovery, Selection, effective_num_components
-from vae_jax.plotting import cavi as figures
 
 
 class CaviResults(NamedTuple):
@@ -144,6 +143,8 @@ def _save_responsibilities(results: CaviResults, folder: Path) -> None:
 
 
 def _save_figures(results: CaviResults, folder: Path) -> None:
+    from vae_jax.plotting import cavi as figures
+
     if results.positions.shape[1] == 2:
         figure = figures.responsibility_map(
             results.positions,

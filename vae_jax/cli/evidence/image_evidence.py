@@ -54,10 +54,10 @@ class ImageEvidenceCommand:
         start_jax("float32", num_cpu_devices=1)
         budget = self.budget.build()
         run_folder, trained = opened_model(self.model)
+        pixels = first_images(run_folder, trained, self.images, self.num_images).pixels
         from vae_jax.cli.evidence.evidence_tables import print_by_image
         from vae_jax.plotting.evidence import evidence_by_image
 
-        pixels = first_images(run_folder, trained, self.images, self.num_images).pixels
         about = self._about(trained, budget)
         with staged(self.out) as folder, shown_steps() as on_progress:
             rows = _rows(trained, pixels, self.seed, budget, on_progress=on_progress)

@@ -56,11 +56,12 @@ class FitCommand:
         counts = None if self.data is None else read_counts(self.data)
         start_jax(self.dtype, num_cpu_devices=1)
         from vae_jax.cli.ascent_results import save_history
-        from vae_jax.cli.fit.fit_densities import problem_figure
         from vae_jax.cli.fit.fit_tables import print_problem_fit
 
         with staged(self.out) as folder:
             result = self._fit(counts)
+            from vae_jax.cli.fit.fit_densities import problem_figure
+
             about = {"environment": environment(self.dtype, self.seed), "fit": result.summary()}
             save_table(folder, "fit", result.rows(), about)
             save_history(folder, result.fitted)

@@ -65,11 +65,12 @@ class RegressCommand:
         columns = read_columns(self.csv, (self.response, *self.predictors), counts=(self.response,))
         start_jax(self.dtype, num_cpu_devices=1)
         from vae_jax.cli.ascent_results import save_history
-        from vae_jax.cli.regress.regression_fit import regression_figure
         from vae_jax.cli.regress.regression_tables import print_regression
 
         with staged(self.out) as folder:
             result = self._fit(columns)
+            from vae_jax.cli.regress.regression_means import regression_figure
+
             about = {"environment": environment(self.dtype, self.seed), "fit": result.summary()}
             save_table(folder, "regress", result.rows(), about)
             save_history(folder, result.fitted)

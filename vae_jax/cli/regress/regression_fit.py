@@ -1,4 +1,4 @@
-"""A Poisson regression's fit, and Laplace's approximation of it: families, moments, rows and figure."""
+"""A Poisson regression's fit, and Laplace's approximation of it: families, moments and rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,28 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from numpyro.distributions import constraints
 
 from vae_jax import distributions
-from vae_jax.cli.ascent_results import NUM_DRAWS, ascent_summary, elbo_ascent, restart_params, restart_spread
+from vae_jax.cli.ascent_results import NUM_DRAWS, ascent_summary, restart_params, restart_spread
 from vae_jax.cli.joint_families import joint_family
 from vae_jax.cli.regress.poisson_regression import PoissonRegression
 from vae_jax.inference.diagnostics import PosteriorMoments, moments_of_draws
 from vae_jax.inference.fit import Fit, MeanFieldNormal
 from vae_jax.inference.laplace import LaplaceApproximation, laplace
 from vae_jax.inference.latent_space import Support
-from vae_jax.plotting.regress import Coefficients, FittedMean, regression_fit
 from vae_jax.typing import PRNGKey
-
-NUM_DRAWN = 2
-"""Predictors over which the figure shows the fitted mean: those of the largest coefficients."""
-
-NUM_POINTS = 201
-"""Points of a predictor at which the fitted mean is drawn."""
-
-NUM_MEANS = 2_000
-"""Draws of the coefficients that the fitted mean's interval is computed from."""
 
 Vector = Float[np.ndarray, " K"]
 
@@ -142,37 +131,3 @@ def _coefficients(q: Any, key: PRNGKey) -> tuple[Float[np.ndarray, "S K"], Poste
     except NotImplementedError:
         return draws, moments
     return draws + (mean - moments.mean), moments._replace(mean=mean, mean_se=np.zeros(len(mean)))
-
-
-def regression_figure(result: RegressionFit) -> Figure:
-    """The ELBO by step, the coefficients, and the fitted mean over the strongest predictors."""
-    strongest = np.argsort(-np.abs(result.moments.mean[1:]))[:NUM_DRAWN]
-    coefficients = Coefficients(
-        names=result.regression.coefficient_names,
-        mean=result.moments.mean,
-        std=result.moments.std,
-        laplace_mean=result.laplace_mean,
-        laplace_std=result.laplace_std,
-    )
-    ascent = elbo_ascent(result.fitted, bound=float(result.reference.log_evidence))
-    fitted_means = [_fitted_mean(result, int(predictor)) for predictor in strongest]
-    return regression_fit(ascent, coefficients, fitted_means, response=result.response)
-
-
-def _fitted_mean(result: RegressionFit, predictor: int) -> FittedMean:
-    """The mean over one predictor, the others at their means."""
-    regression = result.regression
-    column = regression.predictors[:, predictor]
-    grid = np.linspace(column.min(), column.max(), NUM_POINTS)
-    at = np.tile(regression.means, (NUM_POINTS, 1))
-    at[:, predictor] = grid
-    design = regression.design(at)
-    return FittedMean(
-        name=regression.names[predictor],
-        grid=grid,
-        mean=np.exp(design @ result.moments.mean),
-        interval=np.quantile(np.exp(design @ result.draws[:NUM_MEANS].T), (0.025, 0.975), axis=1),
-        laplace_mean=np.exp(design @ result.laplace_mean),
-        predictor=column,
-        response=regression.response,
-    )
