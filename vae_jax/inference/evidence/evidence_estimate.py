@@ -1,6 +1,7 @@
 """Estimates of the log evidence, their errors, and whether those errors can be believed."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from vae_jax.inference.diagnostics import fit_tail, reliability_threshold, tail_length
-from vae_jax.typing import Scalar
+from vae_jax.typing import PRNGKey, Scalar
 
 SMALLEST_EFFECTIVE_SAMPLE_SIZE = 10
 """Below it the delta method does not hold: the standard error of the log would be over 0.3 nats."""
@@ -89,6 +90,46 @@ def with_tail(sums: WeightSums, log_weights: Float[Array, " c"]) -> WeightSums:
     """The sums whose tail has seen more weights. It may see many at a time, which takes less than a few at a time."""
     top, _ = lax.top_k(jnp.concatenate([sums.top, log_weights]), len(sums.top))
     return sums._replace(top=top)
+
+
+def sums_of_chunks(
+    draw: Callable[[PRNGKey, int], Float[Array, " c"]],
+    key: PRNGKey,
+    num_samples: int | Int[Array, ""],
+    nothing: WeightSums,
+    *,
+    size: int,
+    chunks_a_group: int,
+) -> WeightSums:
+    """The sums of the weights of samples that are drawn in chunks, in memory that does not grow with their number.
+
+    Args:
+        draw: a key and c to the log weights of c samples.
+        key: consumed; chunk number n draws from `fold_in(key, n)`.
+        num_samples: S, which may be known only when the program runs.
+        nothing: the sums before the first weight.
+        size: c, the samples of a chunk.
+        chunks_a_group: chunks whose largest weights are found together.
+    """
+    num_chunks = -(-num_samples // size)
+
+    def add_group(group: Array, sums: WeightSums) -> WeightSums:
+        first = group * chunks_a_group
+
+        def add_chunk(number: Array, so_far: tuple[WeightSums, Array]) -> tuple[WeightSums, Array]:
+            sums, of_group = so_far
+            log_weights = draw(jax.random.fold_in(key, number), size)
+            # The last chunk may hold more samples than are asked for.
+            is_asked_for = number * size + jnp.arange(size) < num_samples
+            log_weights = jnp.where(is_asked_for, log_weights, -jnp.inf)
+            return with_totals(sums, log_weights), of_group.at[number - first].set(log_weights)
+
+        none = jnp.full((chunks_a_group, size), -jnp.inf, nothing.top.dtype)
+        last = jnp.minimum(first + chunks_a_group, num_chunks)
+        sums, of_group = lax.fori_loop(first, last, add_chunk, (sums, none))
+        return with_tail(sums, of_group.ravel())
+
+    return lax.fori_loop(0, -(-num_chunks // chunks_a_group), add_group, nothing)
 
 
 @partial(jax.jit, static_argnames="num_samples")

@@ -19,7 +19,7 @@ from vae_jax.inference.evidence.evidence_estimate import (
     estimate_from_sums,
     no_weights,
     pareto_k_of,
-    with_weights,
+    sums_of_chunks,
 )
 from vae_jax.inference.log_density import as_partial
 from vae_jax.statistics import mean_se
@@ -172,20 +172,11 @@ def _bound(log_weights: Float[Array, "R K"]) -> EvidenceEstimate:
 
 
 def _in_chunks(
-    of_chunk: Callable[[PRNGKey, int], Float[Array, " c"]], key: PRNGKey, num_samples: int, chunk_size: int
+    draw: Callable[[PRNGKey, int], Float[Array, " c"]], key: PRNGKey, num_samples: int, chunk_size: int
 ) -> WeightSums:
-    """The sums of weights of which only a chunk is held at a time."""
     size = min(chunk_size, num_samples)
-
-    def add(sums: WeightSums, number: Array) -> tuple[WeightSums, None]:
-        log_weights = of_chunk(jax.random.fold_in(key, number), size)
-        # The last chunk may hold more samples than are asked for.
-        is_asked_for = number * size + jnp.arange(size) < num_samples
-        return with_weights(sums, jnp.where(is_asked_for, log_weights, -jnp.inf)), None
-
-    dtype = jax.eval_shape(lambda: of_chunk(key, size)).dtype
-    sums, _ = lax.scan(add, no_weights(num_samples, dtype), jnp.arange(-(-num_samples // size)))
-    return sums
+    nothing = no_weights(num_samples, jax.eval_shape(lambda: draw(key, size)).dtype)
+    return sums_of_chunks(draw, key, num_samples, nothing, size=size, chunks_a_group=1)
 
 
 def _check_sizes(num_samples: int, chunk_size: int) -> None:

@@ -18,8 +18,7 @@ from vae_jax.inference.evidence.evidence_estimate import (
     WeightSums,
     estimate_from_sums,
     no_weights,
-    with_tail,
-    with_totals,
+    sums_of_chunks,
 )
 from vae_jax.typing import PRNGKey, Scalar
 from vae_jax.vae.data.binarization import WHITE
@@ -208,24 +207,5 @@ def _sums_of_image(
     def log_joint(z: Any) -> Scalar:
         return model.log_likelihood(x, z) + model.log_prior(z)
 
-    num_chunks = -(-num_samples // size)
-
-    def add_chunk(number: Array, sums: WeightSums) -> tuple[WeightSums, Float[Array, " c"]]:
-        log_w = log_weights(log_joint, q, jax.random.fold_in(key, number), size)
-        # The last chunk may hold more samples than are asked for.
-        log_w = jnp.where(number * size + jnp.arange(size) < num_samples, log_w, -jnp.inf)
-        return with_totals(sums, log_w), log_w
-
-    def add_group(group: Array, sums: WeightSums) -> WeightSums:
-        first = group * CHUNKS_A_GROUP
-
-        def add(number: Array, so_far: tuple[WeightSums, Array]) -> tuple[WeightSums, Array]:
-            sums, log_w = add_chunk(number, so_far[0])
-            return sums, so_far[1].at[number - first].set(log_w)
-
-        none = jnp.full((CHUNKS_A_GROUP, size), -jnp.inf, nothing.top.dtype)
-        last = jnp.minimum(first + CHUNKS_A_GROUP, num_chunks)
-        sums, of_group = lax.fori_loop(first, last, add, (sums, none))
-        return with_tail(sums, of_group.ravel())
-
-    return lax.fori_loop(0, -(-num_chunks // CHUNKS_A_GROUP), add_group, nothing)
+    draw = partial(log_weights, log_joint, q)
+    return sums_of_chunks(draw, key, num_samples, nothing, size=size, chunks_a_group=CHUNKS_A_GROUP)
