@@ -2,6 +2,7 @@
 
 import math
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import reduce
 from typing import Any
@@ -148,6 +149,18 @@ def check_latents(q: Distributions, num_samples: int) -> None:
                 f"{name} must have an empty batch shape, got {leaf.batch_shape}: use .to_event() for one latent "
                 "vector, or build q inside vmap for a batch of examples"
             )
+
+
+class Reparameterized(ABC):
+    """A distribution that draws in one way, with and without a gradient to its parameters."""
+
+    @abstractmethod
+    def rsample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Any:
+        """Samples, differentiable in the parameters."""
+
+    def sample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Any:
+        """The same samples with no gradient."""
+        return lax.stop_gradient(self.rsample(key, sample_shape))
 
 
 LOWEST_LOC = -3.0

@@ -11,9 +11,13 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PyTree
+from scipy.special import stdtrit
 
 from vae_jax.replicates import check_replicates, fold_replicates, stack_replicates
 from vae_jax.typing import Parameters, PRNGKey, StochasticLoss
+
+CONFIDENCE = 0.95
+"""Probability of an interval."""
 
 MAX_TAIL_SIZE = 32
 """Most extreme replicates that a tail index is estimated from, however many there are."""
@@ -149,6 +153,11 @@ def summarize(
 def mean_se(values: Any, axis: int = -1) -> Any:
     """Standard error of the mean of independent values along an axis, of an array of NumPy's or JAX's."""
     return values.std(axis, ddof=1) / math.sqrt(values.shape[axis])
+
+
+def interval_half_width(values: Any, axis: int = -1, *, confidence: float = CONFIDENCE) -> Any:
+    """Half the width of Student's interval of the mean of independent normal values along an axis."""
+    return stdtrit(values.shape[axis] - 1, (1 + confidence) / 2) * mean_se(values, axis)
 
 
 @partial(jax.jit, static_argnames=("loss", "num_replicates", "chunk_size", "mesh"))

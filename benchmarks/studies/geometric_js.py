@@ -17,12 +17,12 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from scipy import stats
 
 from benchmarks.benchmark_options import benchmark_parser, out_folder
 from benchmarks.result_tables import framed_table, print_tables
 from benchmarks.saved_results import Record, described_environment, save_results
 from vae_jax.runtime import start_jax
+from vae_jax.statistics import CONFIDENCE, interval_half_width
 from vae_jax.vae.config.experiment import Experiment, ObjectiveConfig
 from vae_jax.vae.config.presets import PRESETS
 from vae_jax.vae.data.datasets import load_images
@@ -40,7 +40,6 @@ OBJECTIVES = {
     "dual G-JS": ObjectiveConfig(objective="dual_geometric_js"),
 }
 TERMS = ("elbo", "reconstruction", "kl")
-CONFIDENCE = 0.95
 
 Means: TypeAlias = Mapping[str, np.ndarray]
 """Each term's mean over the test images, by seed [S] (nats)."""
@@ -118,9 +117,11 @@ def _row(name: str, epochs: int, means: Mapping[str, Mapping[int, Means]]) -> di
 
 def _with_interval(values: np.ndarray) -> dict[str, Any]:
     """The mean of the seeds' values, and the half width of its interval."""
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
-    half_width = quantile * values.std(ddof=1) / np.sqrt(len(values))
-    return {"mean": float(values.mean()), "half_width": float(half_width), "by_seed": values.tolist()}
+    return {
+        "mean": float(values.mean()),
+        "half_width": float(interval_half_width(values)),
+        "by_seed": values.tolist(),
+    }
 
 
 def _print(rows: Sequence[Record]) -> None:

@@ -2,23 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-
-
-@contextlib.contextmanager
-def shown_progress(task: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar for one task, driven by the function that it gives; plain lines where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console.print(f"compiling and running: {task}")
-        yield lambda share: console.print(f"{share:.0%} done")
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        number = progress.add_task(f"compiling: {task}", total=None)
-        yield lambda share: progress.update(number, description=f"running: {task}", total=1.0, completed=share)
+from functools import partial
 
 
 @contextlib.contextmanager
@@ -50,3 +34,11 @@ def shown_steps() -> Iterator[Callable[[str, float | None], None]]:
             progress.update(number, description=task, total=total, completed=share or 0, visible=True)
 
         yield show
+
+
+@contextlib.contextmanager
+def shown_progress(task: str) -> Iterator[Callable[[float], None]]:
+    """The same for one task, which is compiled before any of it is done. It is driven by the share that is done."""
+    with shown_steps() as show:
+        show(f"compiling and running: {task}", None)
+        yield partial(show, f"running: {task}")

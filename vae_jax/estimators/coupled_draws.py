@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Bool, Float
 
 from vae_jax import distributions
@@ -24,7 +23,7 @@ NUM_PROBES = 8
 
 
 @dataclass(frozen=True)
-class CoupledDraws:
+class CoupledDraws(distributions.Reparameterized):
     """A distribution with other draws."""
 
     base: Any
@@ -46,12 +45,6 @@ class CoupledDraws:
 
     def entropy(self) -> Any:
         return self.base.entropy()
-
-    def rsample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Any:
-        raise NotImplementedError
-
-    def sample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Any:
-        return lax.stop_gradient(self.rsample(key, sample_shape))
 
 
 def with_draws(

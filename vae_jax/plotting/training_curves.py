@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from scipy.special import stdtrit
 
 from vae_jax.plotting.style import CONTRASTING_COLOURS, STYLE, StyledFigure
-from vae_jax.statistics import mean_se
+from vae_jax.statistics import interval_half_width
 
 QUANTITIES = {"elbo": "ELBO", "reconstruction": "reconstruction", "kl": "KL"}
 """Titles of the panels of `training_curves`."""
@@ -60,7 +59,7 @@ class Curve(NamedTuple):
         num_seeds = self.values.shape[1]
         if num_seeds <= 2:
             return np.stack([self.values.min(axis=1), self.values.max(axis=1)], axis=1)
-        half = stdtrit(num_seeds - 1, 0.975) * mean_se(self.values, 1)
+        half = interval_half_width(self.values, 1)
         return self.values.mean(axis=1)[:, None] + half[:, None] * np.array([-1, 1])
 
     @property

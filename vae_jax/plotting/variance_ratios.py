@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
-from vae_jax.studies.estimator_comparison import CONFIDENCE, Comparison
+from vae_jax.statistics import CONFIDENCE
+from vae_jax.studies.estimator_comparison import Comparison
 
 
 def variance_ratios(comparison: Comparison) -> Figure:

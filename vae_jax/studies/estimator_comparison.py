@@ -11,13 +11,11 @@ from jaxtyping import Float
 from scipy.stats import norm
 
 from vae_jax.problems import Problem
-from vae_jax.statistics import mean_se
+from vae_jax.statistics import CONFIDENCE, mean_se
 from vae_jax.studies.study_plan import StudyPlan, plan_study
 from vae_jax.studies.variance_rows import VarianceRow, is_rounding
 from vae_jax.studies.variance_study import VarianceStudy, measure
 from vae_jax.typing import PRNGKey
-
-CONFIDENCE = 0.95
 
 
 class VarianceRatio(NamedTuple):

@@ -16,6 +16,7 @@ import numpyro.distributions as dist
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vae_jax.distributions import Reparameterized
 from vae_jax.divergences import kl_standard_normal_log_scale
 from vae_jax.typing import Distributions, PRNGKey, Scalar
 from vae_jax.vae.config.experiment import ModelConfig, Precision
@@ -163,7 +164,7 @@ class HierarchicalVAE(VAE):
 
 @partial(jax.tree_util.register_dataclass, data_fields=["code", "upper_encoder"], meta_fields=[])
 @dataclass(frozen=True)
-class TwoLayerPosterior:
+class TwoLayerPosterior(Reparameterized):
     """q(lower|x) q(upper|lower), whose second factor is a network of the first's sample."""
 
     code: DiagonalGaussian
@@ -177,10 +178,6 @@ class TwoLayerPosterior:
         lower_key, upper_key = jax.random.split(key)
         lower = gaussian_rsample(self.code, lower_key, sample_shape)
         return TwoLayers(lower, gaussian_rsample(self.upper_encoder(lower), upper_key, ()))
-
-    def sample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> TwoLayers:
-        """Samples with no gradient."""
-        return jax.lax.stop_gradient(self.rsample(key, sample_shape))
 
     def log_prob(self, value: TwoLayers) -> Scalar:
         """log q(lower|x) + log q(upper|lower) of one sample (nats)."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
+from vae_jax.distributions import Reparameterized
 from vae_jax.inference.evidence import ESTIMATES, Budget, EvidenceEstimate, compare_estimates
 from vae_jax.typing import PRNGKey, Scalar
 from vae_jax.vae.data.binarization import WHITE
@@ -20,7 +21,7 @@ from vae_jax.vae.results.trained_model import TrainedModel
 
 @partial(jax.tree_util.register_dataclass, data_fields=["model"], meta_fields=[])
 @dataclass(frozen=True)
-class ModelPrior:
+class ModelPrior(Reparameterized):
     """p(z) of a model as a distribution, whatever layers it has."""
 
     model: VAE
@@ -34,10 +35,6 @@ class ModelPrior:
             return self.model.sample_prior(key)
         (number,) = sample_shape
         return jax.vmap(self.model.sample_prior)(jax.random.split(key, number))
-
-    def sample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Any:
-        """Samples with no gradient."""
-        return jax.lax.stop_gradient(self.rsample(key, sample_shape))
 
     def log_prob(self, value: Any) -> Scalar:
         """log p(z) of one sample (nats)."""

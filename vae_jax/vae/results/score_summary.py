@@ -6,18 +6,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import stats
 
 from vae_jax.files import append_json_line
 from vae_jax.inference.evidence import EvidenceEstimate
-from vae_jax.statistics import mean_se
+from vae_jax.statistics import interval_half_width, mean_se
 from vae_jax.vae.results.trained_model import TrainedModel
 from vae_jax.vae.runs.run_folder import RunFolder
 from vae_jax.vae.training.image_scores import Scores, make_score
 from vae_jax.vae.training.many_seeds import seed_keys
-
-CONFIDENCE = 0.95
-"""Probability of the intervals over seeds."""
 
 SCORED = ("split", "likelihood", "binarization", "binarization_seed", "num_images", "num_seeds", "step", "checkpoint")
 """Fields that say which model and which images scores are of."""
@@ -94,11 +90,10 @@ def _with_error(name: str, of_images: np.ndarray) -> dict[str, Any]:
     if of_images.ndim == 1:
         return {name: float(of_images.mean()), f"{name}_se": float(mean_se(of_images))}
     means = of_images.mean(-1)
-    error = float(mean_se(means))
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(means) - 1) * error
+    half = interval_half_width(means)
     return {
         name: float(means.mean()),
-        f"{name}_se": error,
+        f"{name}_se": float(mean_se(means)),
         f"{name}_interval": [float(means.mean() - half), float(means.mean() + half)],
         f"{name}_by_seed": means.tolist(),
     }
