@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from vae_jax.estimators.registry_table import REPARAMETERIZABLE, WITH_DENSITY, markdown_table
+from vae_jax.estimators.estimator_registry import REPARAMETERIZABLE, WITH_DENSITY
+from vae_jax.markdown_tables import markdown_table
 
 
 class RegisteredBound(NamedTuple):

@@ -10,13 +10,14 @@ import tyro
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.options import Debug, Dtype, NumReplicates, Out, Seed, check_options
 from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
-from vae_jax.cli.problem_flags import Target, as_settings
+from vae_jax.cli.problem_flags import Target
+from vae_jax.cli.problem_studies import measured_study, study_settings
 from vae_jax.runtime import environment, start_jax
 from vae_jax.settings import AT_LEAST_1
 
 if TYPE_CHECKING:
     from vae_jax.problems import Problem
-    from vae_jax.studies import Comparison, StudyPlan
+    from vae_jax.studies import Comparison
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class CompareCommand:
             raise Misuse(f"the estimators must be two, got {self.first} twice: name another")
         counts = self.target.counts()
         start_jax(self.dtype)
-        from vae_jax.studies import plan_comparison
+        from vae_jax.studies import comparison_of, plan_comparison
 
         with staged(self.out) as folder:
             with refusals_are_misuse():
@@ -61,35 +62,16 @@ class CompareCommand:
                     problem, params, self.num_replicates, first=self.first, second=self.second,
                     num_samples=self.num_samples,
                 )  # fmt: skip
-            comparison = self._measure(plan)
+            comparison = comparison_of(measured_study(plan, self.seed))
             self._save(comparison, problem, params, folder)
         _print(comparison, self.out)
-
-    def _measure(self, plan: "StudyPlan") -> "Comparison":
-        import jax
-
-        from vae_jax.cli.progress_bars import shown_progress
-        from vae_jax.replicates import replicate_mesh
-        from vae_jax.studies import comparison_of, measure
-
-        with shown_progress(f"2 estimators, {self.num_replicates:,} replicates") as on_progress:
-            study = measure(plan, jax.random.key(self.seed), mesh=replicate_mesh(), on_progress=on_progress)
-        return comparison_of(study)
 
     def _save(self, comparison: "Comparison", problem: "Problem", params: Mapping[str, Any], folder: Path) -> None:
         from vae_jax import plotting
 
         rows = [asdict(row) for row in comparison.rows]
         save_table(folder, "compare", rows, {"environment": environment(self.dtype, self.seed)})
-        settings = {
-            "first": self.first,
-            "second": self.second,
-            **as_settings(self.target, problem, dict(params)),
-            "num_samples": self.num_samples,
-            "num_replicates": self.num_replicates,
-            "seed": self.seed,
-            "dtype": self.dtype,
-        }
+        settings = study_settings(self, self.target, problem, dict(params))
         save_config(folder, "compare", settings, positional=("first", "second"))
         save_figure(folder, "ratios", plotting.variance_ratios(comparison))
 

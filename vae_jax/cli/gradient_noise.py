@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from vae_jax.cli.misuse import refusals_are_misuse
 from vae_jax.cli.opened_runs import images_of_run, opened_model
-from vae_jax.cli.options import Data, DataDir, Debug, ModelOptions, NumReplicates, Out, Seed, check_options, optional
+from vae_jax.cli.options import (
+    Data,
+    DataDir,
+    Debug,
+    ModelOptions,
+    NumReplicates,
+    Out,
+    Seed,
+    check_options,
+    optional,
+    settings_of,
+)
 from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
 from vae_jax.cli.progress_bars import shown_steps
 from vae_jax.runtime import environment, start_jax
@@ -61,17 +72,8 @@ class GradientNoiseCommand:
         experiment = trained.experiment
         images = images_of_run(folder, experiment, data=self.data, data_dir=self.data_dir)
         own = experiment.objective
-        settings = {
-            "run": str(self.model.run),
-            "checkpoint": self.model.checkpoint,
-            "model_seed": self.model.model_seed,
-            "data": self.data,
-            "data_dir": self.data_dir,
-            "estimators": self.estimators or (own.estimator,),
-            "num_samples": self.num_samples or (own.num_samples,),
-            "num_replicates": self.num_replicates,
-            "seed": self.seed,
-        }
+        estimators, num_samples = self.estimators or (own.estimator,), self.num_samples or (own.num_samples,)
+        settings = settings_of(replace(self, estimators=estimators, num_samples=num_samples))
         batch_size = experiment.training.batch_size
         about = {"run": self.model.run, "environment": environment("float32", self.seed), "batch_size": batch_size}
         with staged(self.out) as stage, shown_steps() as on_progress:

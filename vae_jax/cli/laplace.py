@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.options import Debug, Out, check_options
+from vae_jax.cli.options import Debug, Out, check_options, settings_of
 from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
 from vae_jax.runtime import environment, start_jax
 from vae_jax.settings import Range
@@ -61,7 +61,7 @@ class LaplaceCommand:
 
         rows = [asdict(each) for each in approximations]
         save_table(folder, "laplace", rows, {"environment": environment(DTYPE, seed=0)})
-        save_config(folder, "laplace", {"factorial": self.factorial})
+        save_config(folder, "laplace", settings_of(self))
         save_figure(folder, "laplace", factorial_errors(approximations))
 
 

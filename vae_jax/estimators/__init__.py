@@ -21,6 +21,7 @@ from vae_jax.estimators.estimator_registry import (
     Evaluations,
     RegisteredEstimator,
     Work,
+    estimator_named,
     estimator_table,
 )
 from vae_jax.estimators.gumbel_softmax import gumbel_softmax, straight_through
@@ -49,6 +50,7 @@ __all__ = [
     "delta_method_score",
     "disarm",
     "enumeration",
+    "estimator_named",
     "estimator_table",
     "gumbel_softmax",
     "in_blocks",

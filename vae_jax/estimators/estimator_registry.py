@@ -19,9 +19,9 @@ from vae_jax.estimators.gumbel_softmax import gumbel_softmax, straight_through
 from vae_jax.estimators.measure_valued import coupled_measure_valued, measure_valued
 from vae_jax.estimators.pathwise import closed_form_entropy, inverse_cdf, pathwise, sticking_the_landing
 from vae_jax.estimators.rebar import rebar, relax
-from vae_jax.estimators.registry_table import REPARAMETERIZABLE, WITH_DENSITY, markdown_table
 from vae_jax.estimators.score_function import optimal_score, score_function
 from vae_jax.estimators.sobol import randomized_sobol
+from vae_jax.markdown_tables import markdown_table
 from vae_jax.typing import Distributions, Estimator, Latents, Scalar
 
 
@@ -89,6 +89,8 @@ _ONCE = Evaluations("S", lambda work: work.samples)
 _AND_AT_LOC = Evaluations("S + 1, and D products with its Hessian", lambda work: work.samples + 1)
 _TWICE = Evaluations("2 S", lambda work: 2 * work.samples)
 
+REPARAMETERIZABLE = "reparameterizable"
+WITH_DENSITY = "any with a density"
 _GAUSSIAN = "Gaussian"
 _RELAXABLE = "Bernoulli, one-hot"
 _MEASURED = "Normal, Gamma (its rate), Exponential, Poisson, Bernoulli, categorical"
@@ -171,6 +173,17 @@ REGISTRY: dict[str, RegisteredEstimator] = {
 """The estimators by the names that commands and tables use: a baseline or a control variate stands after a plus."""
 
 ESTIMATORS: dict[str, Estimator] = {name: registered.estimator for name, registered in REGISTRY.items()}
+
+
+def estimator_named(name: str) -> Estimator:
+    """The estimator of a name.
+
+    Raises:
+        ValueError: no estimator has it.
+    """
+    if name not in ESTIMATORS:
+        raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}, got {name}: use one of these")
+    return ESTIMATORS[name]
 
 
 def estimator_table() -> str:

@@ -1,20 +1,21 @@
 """`vae-jax variance`: gradient estimators measured where the exact answers are known."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vae_jax.cli.misuse import refusals_are_misuse
 from vae_jax.cli.options import Debug, Dtype, NumReplicates, Out, Seed, check_options, optional
 from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
-from vae_jax.cli.problem_flags import Target, as_settings
+from vae_jax.cli.problem_flags import Target
+from vae_jax.cli.problem_studies import measured_study, study_settings
 from vae_jax.runtime import environment, start_jax
 from vae_jax.settings import AT_LEAST_1
 
 if TYPE_CHECKING:
     from vae_jax.problems import Problem
-    from vae_jax.studies import StudyPlan, VarianceStudy
+    from vae_jax.studies import VarianceStudy
 
 PROBLEM_ESTIMATORS = ("pathwise", "sticking_the_landing", "score_function", "score_function+leave_one_out")
 PROBLEM_NUM_SAMPLES = (5, 10, 100, 1000, 10000)
@@ -72,7 +73,7 @@ class VarianceCommand:
                 estimators = self._chosen(problem, params)
                 num_samples = self.num_samples or (ALL_NUM_SAMPLES if self._is_all else PROBLEM_NUM_SAMPLES)
                 plan = plan_study(problem, params, self.num_replicates, estimators=estimators, num_samples=num_samples)
-            study = self._measure(plan)
+            study = measured_study(plan, self.seed)
             self._save(study, problem, params, folder)
         print_study(study, problem, params, self.out)
 
@@ -89,29 +90,13 @@ class VarianceCommand:
         usual = tuple(name for name in PROBLEM_ESTIMATORS if name in possible)
         return possible if self._is_all else usual
 
-    def _measure(self, plan: "StudyPlan") -> "VarianceStudy":
-        import jax
-
-        from vae_jax.cli.progress_bars import shown_progress
-        from vae_jax.replicates import replicate_mesh
-        from vae_jax.studies import measure
-
-        with shown_progress(f"{len(plan.estimators)} estimators, {self.num_replicates:,} replicates") as on_progress:
-            return measure(plan, jax.random.key(self.seed), mesh=replicate_mesh(), on_progress=on_progress)
-
     def _save(self, study: "VarianceStudy", problem: "Problem", params: dict[str, Any], folder: Path) -> None:
         from vae_jax import plotting
 
         rows = [asdict(row) for row in study.rows]
         save_table(folder, "variance", rows, {"environment": environment(self.dtype, self.seed)})
-        settings = as_settings(self.target, problem, params) | {
-            "estimators": study.estimators,
-            "num_samples": study.num_samples,
-            "num_replicates": self.num_replicates,
-            "seed": self.seed,
-            "dtype": self.dtype,
-        }
-        save_config(folder, "variance", settings)
+        measured = replace(self, estimators=study.estimators, num_samples=study.num_samples)
+        save_config(folder, "variance", study_settings(measured, self.target, problem, params))
         if len(study.estimators) <= MOST_BY_SAMPLES:
             boxes, stds = plotting.replicate_boxes, plotting.std_by_samples
         else:

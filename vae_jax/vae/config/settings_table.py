@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, get_origin
 
+from vae_jax.markdown_tables import markdown_table
 from vae_jax.settings import AppliesWith, Declaration, Range, declarations, described_type, values_of
 
 COLUMNS = ("Setting", "Default", "Range", "Applies with", "Help")
@@ -15,12 +16,7 @@ def settings_table(settings: type) -> str:
     """
     defaults = values_of(settings())
     rows = [_row(name, defaults[name], declared) for name, declared in declarations(settings).items()]
-    return "".join(map(_line, [COLUMNS, ("---",) * len(COLUMNS), *rows]))
-
-
-def _line(cells: tuple[str, ...]) -> str:
-    inner = " | ".join(cell.replace("|", "\\|") for cell in cells)
-    return f"| {inner} |\n"
+    return markdown_table(COLUMNS, rows)
 
 
 def _row(name: str, default: Any, declared: Declaration) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from vae_jax.estimators import ESTIMATORS
+from vae_jax.estimators import estimator_named
 from vae_jax.settings import check_settings
 from vae_jax.vae.config.experiment import Experiment, ModelConfig, ObjectiveConfig
 from vae_jax.vae.config.setting_conflicts import check_settings_agree
@@ -29,22 +29,17 @@ def check_experiment(experiment: Experiment, shape: tuple[int, ...] | None = Non
 
 
 def _check_estimator(config: ObjectiveConfig) -> None:
-    if config.estimator not in ESTIMATORS:
-        raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}, got {config.estimator}: use one of these")
-    _check_takes_gaussians(config.estimator, config.num_samples)
-
-
-def _check_takes_gaussians(name: str, num_samples: int) -> None:
     """Hands the estimator such a posterior as a VAE has, without computing anything."""
+    estimator = estimator_named(config.estimator)
     q = dist.Normal(jnp.zeros(2), jnp.ones(2)).to_event(1)
 
     def estimate(key: jax.Array) -> jax.Array:
-        return ESTIMATORS[name](lambda z, _: (z**2).sum(), q, key, num_samples)
+        return estimator(lambda z, _: (z**2).sum(), q, key, config.num_samples)
 
     try:
         jax.eval_shape(estimate, jax.random.key(0))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"estimator {name}: {error}") from error
+        raise ValueError(f"estimator {config.estimator}: {error}") from error
 
 
 def check_image_shape(model: ModelConfig, shape: tuple[int, ...]) -> None:
