@@ -1,13 +1,17 @@
-"""Files that are written whole or not at all, so that they outlive the process."""
+"""Files that are written whole or not at all, so that they outlive the process, and why one cannot be read."""
 
 import contextlib
 import csv
 import json
 import math
 import os
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+LONGEST_REASON = 240
+"""Characters."""
 
 
 @contextlib.contextmanager
@@ -60,3 +64,8 @@ def json_ready(content: Any) -> Any:
     if isinstance(content, float) and not math.isfinite(content):
         return None
     return str(content) if isinstance(content, Path) else content
+
+
+def reason(error: BaseException) -> str:
+    """The message of an error in one line, or its type where it has none."""
+    return textwrap.shorten(str(error) or type(error).__name__, LONGEST_REASON)

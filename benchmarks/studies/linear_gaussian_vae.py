@@ -28,6 +28,7 @@ from benchmarks.figure_drawing import save_png
 from benchmarks.saved_results import Record, described_environment, save_results
 from vae_jax import plotting
 from vae_jax.divergences import kl_gaussian, kl_standard_normal
+from vae_jax.statistics import mean_se
 from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, TrainingConfig
 from vae_jax.vae.data.datasets import load_images
 from vae_jax.vae.data.image_data import ImageData
@@ -131,7 +132,7 @@ def _compared(trained: TrainedModel, model: LinearGaussianDensities, pixels: np.
         "log_evidence": float(exact.mean()),
         "elbo": float(scores.elbo.mean()),
         "gap": float(gaps.mean()),
-        "gap_se": float(gaps.std(ddof=1) / np.sqrt(len(gaps))),
+        "gap_se": float(mean_se(gaps)),
     }
 
 

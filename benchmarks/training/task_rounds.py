@@ -1,12 +1,13 @@
 """Tasks of several workers, asked in turn round after round, and the rates of each."""
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from benchmarks.training.task_worker import Failed, Worker
+from vae_jax.statistics import mean_se
 
 
 @dataclass(frozen=True)
@@ -51,5 +52,5 @@ def run_rounds(workers: Mapping[str, Worker], entries: Sequence[Entry], rounds: 
 
 def mean_and_error(values: Sequence[float]) -> dict[str, float | None]:
     """The mean and its standard error, which a single value does not have."""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-    return {"mean": statistics.mean(values), "se": error}
+    error = float(mean_se(np.asarray(values))) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "se": error}

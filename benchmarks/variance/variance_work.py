@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from vae_jax.problems import PoissonGamma
 from vae_jax.replicates import replicate_mesh
-from vae_jax.statistics import GradientStatistics
+from vae_jax.statistics import GradientStatistics, mean_se
 
 SEED = 0
 
@@ -93,7 +93,7 @@ def z_scores(replicates: Replicates, ours: GradientStatistics) -> dict[str, floa
     scores = {}
     for name in COMPARED:
         theirs = np.asarray(replicates[name], float)
-        squared_se = theirs.var(ddof=1) / theirs.size + float(mean_ses[name]) ** 2
+        squared_se = mean_se(theirs) ** 2 + float(mean_ses[name]) ** 2
         score = float((theirs.mean() - float(means[name])) / np.sqrt(squared_se))
         scores[name] = score if np.isfinite(score) else None
     return scores

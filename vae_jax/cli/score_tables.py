@@ -10,6 +10,7 @@ from vae_jax.cli.number_formats import with_error
 from vae_jax.cli.terminal_tables import add_numbers, add_words, plain_table
 from vae_jax.inference.diagnostics import reliability_threshold
 from vae_jax.inference.evidence.evidence_estimate import SMALLEST_EFFECTIVE_SAMPLE_SIZE
+from vae_jax.vae.config.experiment import CROSS_ENTROPY
 from vae_jax.vae.results.score_summary import elbo_summary, scores_of
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _explanations(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"{summary['num_images']:,} {summary['split']} images, {drawn[summary['binarization']]}."
     if summary["num_seeds"] > 1:
         yield f"Means of {summary['num_seeds']} models; errors and intervals are over them."
-    if summary["likelihood"] == "grey_bernoulli":
+    if summary["likelihood"] == CROSS_ENTROPY:
         yield "Grey pixels under a Bernoulli's cross-entropy: no likelihood, so that none of this bounds log p(x)."
 
 

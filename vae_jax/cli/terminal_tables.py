@@ -7,6 +7,9 @@ from rich.table import Table
 
 WIDTH = 80
 
+OVERDISPERSED = 1.5
+"""The variance of counts over their mean above which tables remark that a Poisson is too narrow."""
+
 
 def plain_table(title: str | None = None, *, gap: int = 1) -> Table:
     """A table without rules, whose columns are `gap` blanks apart."""

@@ -129,6 +129,7 @@ def _of_gamma(
 ) -> list[WeakDerivative]:
     """Rate: the Gamma itself, and the one whose concentration is greater by one."""
     concentration, rate = _flat(family.concentration, batch_shape), _flat(family.rate, batch_shape)
+    # Zero, for a derivative by the concentration to meet the refusal: the rate is all of it that is differentiated.
     rate = rate + 0 * _without_derivative(name, concentration)
     concentration = lax.stop_gradient(concentration)
     positive, negative = draws.gammas(key, jnp.broadcast_to(concentration, (num_samples, concentration.size)))

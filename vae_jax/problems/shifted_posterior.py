@@ -122,19 +122,6 @@ class ShiftedPosterior(EvidenceLowerBound):
         scaled = _mean_log_mean(abs(power) * math.sqrt(square), num_samples)
         return self.log_evidence - alpha * square / 2 + scaled / power
 
-    def exact_limit(self, params: Params, *, alpha: float = 0.0) -> float:
-        """The limit of `exact_bound` as K grows (nats): log p(x) less the Rényi divergence of q from the posterior."""
-        self.check_params(params)
-        return self.log_evidence - alpha * self.squared_distance(params) / 2
-
-    def leading_order_gap(self, params: Params, num_samples: int) -> float:
-        """The part of log p(x) less the importance-weighted bound that falls as 1/K (nats): (exp(d^2) - 1) / (2 K)."""
-        return math.expm1(self.squared_distance(params)) / (2 * num_samples)
-
-    def effective_sample_size(self, params: Params, num_samples: int) -> float:
-        """K E[w]^2 / E[w^2] = K exp(-d^2)."""
-        return num_samples * math.exp(-self.squared_distance(params))
-
     def exact(self, params: Params, estimator: str) -> MomentsByParameter:
         """The exact moments of the ELBO and of its gradient, as a function of the number of samples.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.studies.estimator_atlas.linear_gaussian_bound import PARAMS, estimated_bound, exact_means
 from vae_jax import bounds
-from vae_jax.statistics import gradient_replicates
+from vae_jax.statistics import gradient_replicates, mean_se
 from vae_jax.typing import PRNGKey, Scalar
 
 
@@ -113,7 +113,7 @@ def _signal_to_noise(values: np.ndarray, exact_mean: float) -> tuple[float, ...]
     of_log_std = ((deviations / std) ** 2 - 1) / 2
     log_se = (deviations / mean - of_log_std).std() / root
     known = abs(exact_mean) / std, float(of_log_std.std() / root)
-    return abs(mean) / std, float(log_se), mean, std / root, exact_mean, *known
+    return abs(mean) / std, float(log_se), mean, float(mean_se(values)), exact_mean, *known
 
 
 def along(signals: Sequence[Signal], size: str) -> list[Signal]:

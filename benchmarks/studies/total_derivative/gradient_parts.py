@@ -12,7 +12,7 @@ from benchmarks.studies.total_derivative.studied_gaussians import COEFFICIENTS, 
 from vae_jax import distributions
 from vae_jax.estimators import ESTIMATORS
 from vae_jax.estimators.objective_values import values_at
-from vae_jax.statistics import gradient_replicates, summarize
+from vae_jax.statistics import gradient_replicates, mean_se, summarize
 from vae_jax.typing import Distributions, Objective, Parameters, PRNGKey, Scalar
 
 
@@ -80,14 +80,13 @@ def _mean_and_variance(part: str, draws: np.ndarray) -> dict[str, float]:
 
 def _covariance(total: np.ndarray, score: np.ndarray) -> dict[str, float]:
     """Cov(total, score) and c* = -Cov(total, score) / Var(score); their errors by the delta method."""
-    number = len(total)
     total, score = total - total.mean(), score - score.mean()
     products = total * score
     best = -float(products.sum() / (score**2).sum())
     remainders = (total + best * score) * score
     return {
-        "covariance": float(products.sum() / (number - 1)),
-        "covariance_se": float(products.std(ddof=1) / np.sqrt(number)),
+        "covariance": float(products.sum() / (len(total) - 1)),
+        "covariance_se": float(mean_se(products)),
         "best_coefficient": best,
-        "best_coefficient_se": float(remainders.std(ddof=1) / (score**2).mean() / np.sqrt(number)),
+        "best_coefficient_se": float(mean_se(remainders) / (score**2).mean()),
     }

@@ -9,8 +9,7 @@ from rich.table import Table
 
 from vae_jax.cli.cavi.cavi_results import CaviResults
 from vae_jax.cli.number_formats import with_error
-from vae_jax.cli.overdispersion import OVERDISPERSED
-from vae_jax.cli.terminal_tables import WIDTH, add_numbers, plain_table
+from vae_jax.cli.terminal_tables import OVERDISPERSED, WIDTH, add_numbers, plain_table
 from vae_jax.inference.cavi import Recovery, effective_num_components
 
 MOST_COLUMNS = 2

@@ -7,9 +7,8 @@ from rich.console import Console
 
 from vae_jax.cli.ascent_results import print_ascent
 from vae_jax.cli.number_formats import with_error, with_std
-from vae_jax.cli.overdispersion import OVERDISPERSED
 from vae_jax.cli.regress.regression_fit import RegressionFit
-from vae_jax.cli.terminal_tables import add_numbers, add_words, plain_table, print_saved
+from vae_jax.cli.terminal_tables import OVERDISPERSED, add_numbers, add_words, plain_table, print_saved
 
 
 def print_regression(result: RegressionFit, out: Path) -> None:

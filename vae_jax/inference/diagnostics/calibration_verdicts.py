@@ -1,6 +1,5 @@
 """Verdicts on posteriors, from the probabilities that they give to the truth."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +7,7 @@ from jaxtyping import Float
 from scipy.stats import chi2, norm, t
 
 from vae_jax.inference.diagnostics.rank_tests import holm_adjusted, symmetry_p_value, uniformity_p_value
+from vae_jax.statistics import mean_se
 
 
 class ParameterCalibration(NamedTuple):
@@ -77,7 +77,7 @@ def _judge_one(
     return ParameterCalibration(
         name=name,
         shift=shift,
-        shift_se=dispersion / math.sqrt(size),
+        shift_se=float(mean_se(scores)),
         dispersion=dispersion,
         dispersion_se=float(dispersion * np.sqrt(np.maximum(kurtosis - 1, 0) / (4 * size))),
         symmetry_p_value=p_values[0],
@@ -88,7 +88,7 @@ def _judge_one(
 
 def _fault(scores: Float[np.ndarray, " R"], level: float, *, is_asymmetric: bool) -> str:
     """The fault that makes normal scores other than standard normal."""
-    freedom, t_score = len(scores) - 1, math.sqrt(len(scores)) * scores.mean() / scores.std(ddof=1)
+    freedom, t_score = len(scores) - 1, scores.mean() / mean_se(scores)
     direction = "too low" if t_score > 0 else "too high"
     faults = [direction] if is_asymmetric else []
     # The variance of standard normal scores is a chi-square over its degrees of freedom.

@@ -21,6 +21,15 @@ Binarization: TypeAlias = Literal["none", "threshold", "stochastic", "fixed"]
 Likelihood: TypeAlias = Literal["bernoulli", "grey_bernoulli", "continuous_bernoulli", "gaussian", "categorical"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 
+CROSS_ENTROPY = "grey_bernoulli"
+"""The choice that is no likelihood: a Bernoulli's cross-entropy on grey pixels. It bounds no log p(x)."""
+
+GREY_LIKELIHOODS = ("continuous_bernoulli", "gaussian", CROSS_ENTROPY)
+"""Likelihoods of grey pixels alone. The categorical takes binary ones too."""
+
+SIGMOID_LIKELIHOODS = ("bernoulli", CROSS_ENTROPY)
+"""Likelihoods whose mean is the sigmoid of an output."""
+
 JENSEN_SHANNON_OBJECTIVES = ("geometric_js", "dual_geometric_js")
 """Objectives with a geometric Jensen-Shannon divergence in the place of the KL."""
 

@@ -1,13 +1,14 @@
 """Rules that relate several settings of an experiment. Plain data: nothing here imports JAX."""
 
 from vae_jax.vae.config.experiment import (
+    CROSS_ENTROPY,
+    GREY_LIKELIHOODS,
     JENSEN_SHANNON_OBJECTIVES,
+    SIGMOID_LIKELIHOODS,
     Experiment,
     ModelConfig,
     ObjectiveConfig,
 )
-
-GREY_LIKELIHOODS = ("continuous_bernoulli", "gaussian", "grey_bernoulli")
 
 
 def check_settings_agree(experiment: Experiment) -> None:
@@ -34,7 +35,7 @@ def check_binarization(likelihood: str, binarization: str) -> None:
         raise ValueError(
             "binarization must be stochastic, fixed or threshold under likelihood bernoulli, whose pixels are 0 or 1, "
             "got none: choose one, or a likelihood of grey pixels (continuous_bernoulli, gaussian, categorical; "
-            "grey_bernoulli is the cross-entropy, which is no likelihood)"
+            f"{CROSS_ENTROPY} is the cross-entropy, which is no likelihood)"
         )
     if likelihood in GREY_LIKELIHOODS and binarization != "none":
         raise ValueError(
@@ -46,7 +47,7 @@ def check_binarization(likelihood: str, binarization: str) -> None:
 def _check_output_bias(model: ModelConfig) -> None:
     if model.output_bias != "data_mean":
         return
-    if model.likelihood not in ("bernoulli", "grey_bernoulli"):
+    if model.likelihood not in SIGMOID_LIKELIHOODS:
         raise ValueError(
             f"output_bias must be initializer under likelihood {model.likelihood}, whose mean is not the sigmoid of an "
             "output, got data_mean: choose initializer"

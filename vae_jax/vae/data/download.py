@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from vae_jax.vae.data.error_reasons import reason
+from vae_jax.files import reason
 from vae_jax.vae.data.image_data import DatasetUnavailable, Progress
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from numpy.lib import format as npy
 
+from vae_jax.files import reason
 from vae_jax.vae.data.aligned_memory import aligned_empty, read_into
-from vae_jax.vae.data.error_reasons import reason
 from vae_jax.vae.data.image_data import DatasetMisuse, DatasetUnavailable, Split, chunks
 
 ARRAY_NAMES = {

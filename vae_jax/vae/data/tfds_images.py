@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vae_jax.files import reason
 from vae_jax.vae.data.aligned_memory import aligned_empty
 from vae_jax.vae.data.download import RemoteFile, fetch_files
-from vae_jax.vae.data.error_reasons import reason
 from vae_jax.vae.data.idx_files import IDX_FILES, read_idx
 from vae_jax.vae.data.image_data import (
     IMAGES_IN_CHUNK,

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from vae_jax.vae.data.error_reasons import reason
+from vae_jax.files import reason
 from vae_jax.vae.runs.schema_version import SCHEMA_VERSION, check_schema_version
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from vae_jax.vae.data.error_reasons import reason
+from vae_jax.files import reason
 from vae_jax.vae.runs.checkpoint_files import (
     CheckpointError,
     Damage,

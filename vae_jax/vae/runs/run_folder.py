@@ -6,10 +6,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from vae_jax.files import append_json_line, json_ready, replacing, write_csv, write_json
+from vae_jax.files import append_json_line, json_ready, reason, replacing, write_csv, write_json
 from vae_jax.settings import check_settings
 from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
-from vae_jax.vae.data.error_reasons import reason
 from vae_jax.vae.runs.schema_version import SCHEMA_VERSION, check_schema_version
 
 EpochRow: TypeAlias = dict[str, Any]
