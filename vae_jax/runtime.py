@@ -17,7 +17,7 @@ FUSION_FLAG = "xla_cpu_experimental_ynn_fusion_type"
 
 WITHOUT_REDUCTIONS = f"--{FUSION_FLAG}=-reduce"
 
-Dtype: TypeAlias = Literal["float32", "float64"]
+DtypeName: TypeAlias = Literal["float32", "float64"]
 
 PACKAGES = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpyro", "numpy", "scipy")
 
@@ -66,8 +66,8 @@ def start_jax(dtype: str = "float32", *, num_cpu_devices: int | None = None) -> 
     Raises:
         ValueError: an unknown dtype.
     """
-    if dtype not in get_args(Dtype):
-        raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}, got {dtype}: use one of these")
+    if dtype not in get_args(DtypeName):
+        raise ValueError(f"dtype must be one of {', '.join(get_args(DtypeName))}, got {dtype}: use one of these")
     import jax
 
     jax.config.update("jax_enable_x64", dtype == "float64")

@@ -8,6 +8,8 @@ from jaxtyping import Float, Key, PyTree
 
 Scalar: TypeAlias = Float[Array, ""]
 PRNGKey: TypeAlias = Key[Array, ""]
+Vector: TypeAlias = Float[Array, " D"]
+Matrix: TypeAlias = Float[Array, "D D"]
 
 Latents: TypeAlias = Any
 """One sample: a pytree with the structure of the distributions it was drawn from."""

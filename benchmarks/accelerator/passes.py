@@ -33,7 +33,7 @@ from benchmarks.process_memory import peak_on_device
 from benchmarks.variance.gradient_passes import cut_normal_loss, elbo_loss, gradient_pass, written_log_joint
 from benchmarks.variance.variance_jax_peers import numpyro_peers, tfp_peers
 from benchmarks.variance.variance_torch_peers import torch_peers
-from benchmarks.variance.variance_work import LEAST_LATENT, Peer, Work, default_work, z_scores
+from benchmarks.variance.variance_work import LEAST_LATENT, GradientWork, Peer, default_work, z_scores
 from vae_jax.estimators import ESTIMATORS
 from vae_jax.problems import PoissonGamma
 from vae_jax.statistics import gradient_statistics
@@ -160,7 +160,7 @@ def _peers(num_replicates: int, report: SectionReport) -> dict[str, Any]:
     return found
 
 
-def _our_passes(work: Work) -> dict[str, Callable[[], Any]]:
+def _our_passes(work: GradientWork) -> dict[str, Callable[[], Any]]:
     """Our contenders, compiled."""
     passes = {
         f"normal/{name}": gradient_pass(cut_normal_loss(work, name), work) for name in ("pathwise", "score_function")
@@ -173,7 +173,9 @@ def _our_passes(work: Work) -> dict[str, Callable[[], Any]]:
     return passes
 
 
-def _compared(peer: Peer, work: Work, our_milliseconds: float, ours: Callable[[], Any]) -> tuple[float, float, Any]:
+def _compared(
+    peer: Peer, work: GradientWork, our_milliseconds: float, ours: Callable[[], Any]
+) -> tuple[float, float, Any]:
     peer.run()
     milliseconds = 1e3 * _median_seconds(peer.run, 3) / peer.share(work)
     over_ours = round(milliseconds / our_milliseconds, 2)

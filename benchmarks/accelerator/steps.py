@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.accelerator.profiling import kernels
 from benchmarks.accelerator.section_report import SectionReport, accelerator_parser, guarded
-from benchmarks.training.training_work import Task, Work, load_work
+from benchmarks.training.training_work import Task, TrainingWork, load_work
 from benchmarks.training.vae_jax_tasks import log_evidence_task, training_task
 from vae_jax.vae.config.experiment import Precision
 
@@ -35,7 +35,7 @@ STEPS_OF_MANY = 200
 NUM_IMPORTANCE_SAMPLES, NUM_SCORED = 5_000, 1_000
 
 
-class Contender(NamedTuple):
+class StepContender(NamedTuple):
     """A way to train, in one setting."""
 
     name: str
@@ -55,28 +55,28 @@ class Contender(NamedTuple):
         return f"{self.name:28s} b{self.batch_size:<5} {self.precision:9s} s{self.num_seeds:<4}"
 
 
-def _peer_task(module: str, task: str, work: Work, **setting: Any) -> Task:
+def _peer_task(module: str, task: str, work: TrainingWork, **setting: Any) -> Task:
     """A task of a module that may not import on this machine."""
     return import_module(f"benchmarks.training.{module}").TASKS[task](work, **setting)
 
 
 JITTED_STEP = partial(_peer_task, "jax_peer_tasks", "jitted step")
 
-FIRST = Contender("ours", training_task, 64)
+FIRST = StepContender("ours", training_task, 64)
 
 BEFORE_LOG_EVIDENCE = (
-    *(Contender("ours", training_task, 64, "float32", num_seeds) for num_seeds in (8, 64, 512)),
-    Contender("numpyro", partial(_peer_task, "jax_peer_tasks", "numpyro"), 64),
-    Contender("ours", training_task, 1024),
-    Contender("ours", training_task, 64, "bfloat16"),
-    Contender("ours", training_task, 1024, "bfloat16"),
+    *(StepContender("ours", training_task, 64, "float32", num_seeds) for num_seeds in (8, 64, 512)),
+    StepContender("numpyro", partial(_peer_task, "jax_peer_tasks", "numpyro"), 64),
+    StepContender("ours", training_task, 1024),
+    StepContender("ours", training_task, 64, "bfloat16"),
+    StepContender("ours", training_task, 1024, "bfloat16"),
 )
 
 AFTER_LOG_EVIDENCE = (
-    Contender("jitted step", JITTED_STEP, 64),
-    Contender("jitted step", JITTED_STEP, 64, "float32", 64),
-    Contender("torch fused", partial(_peer_task, "torch_peer_tasks", "torch eager, fused Adam"), 64),
-    Contender("torch compiled", partial(_peer_task, "torch_peer_tasks", "torch compiled, fused Adam"), 64),
+    StepContender("jitted step", JITTED_STEP, 64),
+    StepContender("jitted step", JITTED_STEP, 64, "float32", 64),
+    StepContender("torch fused", partial(_peer_task, "torch_peer_tasks", "torch eager, fused Adam"), 64),
+    StepContender("torch compiled", partial(_peer_task, "torch_peer_tasks", "torch compiled, fused Adam"), 64),
 )
 
 
@@ -96,7 +96,7 @@ def main(options: argparse.Namespace) -> None:
         _time_contender(contender, work, options.scale, report)
 
 
-def _time_contender(contender: Contender, work: Work, scale: float, report: SectionReport) -> None:
+def _time_contender(contender: StepContender, work: TrainingWork, scale: float, report: SectionReport) -> None:
     if report.only not in contender.label:
         return
     if report.is_out_of_time:
@@ -107,7 +107,7 @@ def _time_contender(contender: Contender, work: Work, scale: float, report: Sect
     print(contender.cells, row, flush=True)
 
 
-def _row(contender: Contender, work: Work, scale: float) -> dict[str, float]:
+def _row(contender: StepContender, work: TrainingWork, scale: float) -> dict[str, float]:
     num_batches = max(1, len(work.pixels) // contender.batch_size)
     wanted = num_batches if contender.num_seeds == 1 else STEPS_OF_MANY
     num_steps = min(max(2, int(wanted * scale)), num_batches)
@@ -123,7 +123,7 @@ def _row(contender: Contender, work: Work, scale: float) -> dict[str, float]:
     }
 
 
-def _time_log_evidence(work: Work, num_images: int, report: SectionReport) -> None:
+def _time_log_evidence(work: TrainingWork, num_images: int, report: SectionReport) -> None:
     label = f"log p(x) {num_images} images, k={NUM_IMPORTANCE_SAMPLES}"
     if report.only not in label:
         return
@@ -152,7 +152,7 @@ def _timed(task: Task, repeats: int) -> tuple[float, float, Any]:
     return times[0], float(np.median(times[1:])), outcome
 
 
-def _profile(work: Work) -> dict[str, Any] | str:
+def _profile(work: TrainingWork) -> dict[str, Any] | str:
     task = training_task(work, batch_size=64, precision="float32", num_seeds=1, num_steps=PROFILED_STEPS)
     task()
     with tempfile.TemporaryDirectory() as folder:

@@ -46,8 +46,8 @@ Means: TypeAlias = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Sizes and numbers of runs."""
+class DivergenceSizes:
+    """DivergenceSizes and numbers of runs."""
 
     num_seeds: int
     epochs: tuple[int, ...]
@@ -56,8 +56,8 @@ class Sizes:
     """Training images; None is all."""
 
 
-FULL = Sizes(num_seeds=8, epochs=(5, 50), num_images=None)
-QUICK = Sizes(num_seeds=2, epochs=(1, 2), num_images=500)
+FULL = DivergenceSizes(num_seeds=8, epochs=(5, 50), num_images=None)
+QUICK = DivergenceSizes(num_seeds=2, epochs=(1, 2), num_images=500)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -78,12 +78,12 @@ def main(options: argparse.Namespace) -> None:
     save_results(results, out_folder(options), "geometric_js.json")
 
 
-def _experiment(objective: ObjectiveConfig, sizes: Sizes) -> Experiment:
+def _experiment(objective: ObjectiveConfig, sizes: DivergenceSizes) -> Experiment:
     training = replace(PRESET.training, num_epochs=max(sizes.epochs))
     return replace(PRESET, objective=objective, training=training, num_seeds=sizes.num_seeds)
 
 
-def _means_by_epoch(experiment: Experiment, images: ImageData, sizes: Sizes) -> dict[int, Means]:
+def _means_by_epoch(experiment: Experiment, images: ImageData, sizes: DivergenceSizes) -> dict[int, Means]:
     """Trains the seeds at once, and scores them after each of the numbers of epochs."""
     print(f"training by {experiment.objective.objective} ...", flush=True)
     pixels = training_images(experiment, images.train)[: sizes.num_images]

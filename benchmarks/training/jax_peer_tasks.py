@@ -17,7 +17,7 @@ from jax.example_libraries import stax
 from numpyro import optim
 from numpyro.infer import SVI, Trace_ELBO
 
-from benchmarks.training.training_work import HIDDEN_SIZE, LATENT_SIZE, LEARNING_RATE, Task, Work, batches
+from benchmarks.training.training_work import HIDDEN_SIZE, LATENT_SIZE, LEARNING_RATE, Task, TrainingWork, batches
 from vae_jax.vae.config.experiment import Precision
 
 WHITE = 255
@@ -39,7 +39,9 @@ class FlaxVAE(nn.Module):
         return logits.astype(jnp.float32), loc, log_variance
 
 
-def jitted_step_task(work: Work, *, batch_size: int, precision: Precision, num_seeds: int, num_steps: int) -> Task:
+def jitted_step_task(
+    work: TrainingWork, *, batch_size: int, precision: Precision, num_seeds: int, num_steps: int
+) -> Task:
     """Keeps the images on the device, as uint8; a step is handed its batch's indices. Many seeds by `vmap`."""
     pixels = jnp.asarray(work.pixels)
     model = FlaxVAE(work.num_pixels, jnp.dtype(precision))
@@ -67,7 +69,9 @@ def jitted_step_task(work: Work, *, batch_size: int, precision: Precision, num_s
     return run
 
 
-def host_batches_task(work: Work, *, batch_size: int, precision: Precision, num_seeds: int, num_steps: int) -> Task:
+def host_batches_task(
+    work: TrainingWork, *, batch_size: int, precision: Precision, num_seeds: int, num_steps: int
+) -> Task:
     """Hands each step its batch from the host and a key split off in Python, as the Flax example does."""
     if num_seeds > 1:
         raise ValueError(f"num_seeds must be 1, got {num_seeds}: the example trains one model")
@@ -105,7 +109,7 @@ def _trained(state: TrainState, pixels: Array, key: Array) -> TrainState:
     return state.apply_gradients(grads=jax.grad(loss)(state.params))
 
 
-def numpyro_task(work: Work, *, batch_size: int, precision: Precision, num_seeds: int, num_steps: int) -> Task:
+def numpyro_task(work: TrainingWork, *, batch_size: int, precision: Precision, num_seeds: int, num_steps: int) -> Task:
     """Trains as NumPyro's vae.py: SVI with `Trace_ELBO`, one `fori_loop` an epoch, float images on the device.
 
     The network, its activation and the logits are ours. Many seeds by `vmap`.
@@ -147,7 +151,7 @@ def _binarized(key: Array, batch: Array) -> Array:
     return jax.random.bernoulli(key, batch).astype(batch.dtype)
 
 
-def _svi(work: Work, dtype: Any) -> SVI:
+def _svi(work: TrainingWork, dtype: Any) -> SVI:
     encoder = stax.serial(
         stax.Dense(HIDDEN_SIZE),
         stax.Relu,

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from benchmarks.training.training_work import HIDDEN_SIZE, Task, Work
+from benchmarks.training.training_work import HIDDEN_SIZE, Task, TrainingWork
 from vae_jax.vae.config.experiment import Precision
 
 CONTRACTED = {"forward": (1, 0), "input gradient": (1, 1), "weight gradient": (0, 0)}
 """The axes that are summed over, by the purpose of the product."""
 
 
-def product_task(work: Work, *, kind: str, precision: Precision, batch_size: int, num_repeats: int) -> Task:
+def product_task(work: TrainingWork, *, kind: str, precision: Precision, batch_size: int, num_repeats: int) -> Task:
     """One of the three products of the layer next to the pixels, float32 in and out, many times over.
 
     In bfloat16 both operands are rounded, within the time, and the sum is float32.

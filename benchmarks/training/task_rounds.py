@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.training.task_worker import Failed, Worker
+from benchmarks.training.task_worker import TaskFailed, Worker
 from vae_jax.statistics import mean_se
 
 
@@ -45,7 +45,7 @@ def run_rounds(workers: Mapping[str, Worker], entries: Sequence[Entry], rounds: 
                 continue
             try:
                 entry.answers.append(workers[entry.family].ask(entry.task, **entry.arguments))
-            except Failed as failure:
+            except TaskFailed as failure:
                 entry.failures.append(str(failure))
         print("." if number else "warmed up ", end="\n" if number == rounds else "", flush=True)
 

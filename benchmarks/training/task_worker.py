@@ -23,7 +23,7 @@ from vae_jax.runtime import num_cores
 
 
 @dataclass(frozen=True)
-class Family:
+class TaskFamily:
     """A module of tasks, and whether JAX has one CPU device in its process or every core."""
 
     module: str
@@ -31,15 +31,15 @@ class Family:
 
 
 FAMILIES = {
-    "ours": Family("benchmarks.training.vae_jax_tasks"),
-    "ours on all devices": Family("benchmarks.training.vae_jax_tasks", one_cpu_device=False),
-    "jax": Family("benchmarks.training.jax_peer_tasks"),
-    "torch": Family("benchmarks.training.torch_peer_tasks"),
+    "ours": TaskFamily("benchmarks.training.vae_jax_tasks"),
+    "ours on all devices": TaskFamily("benchmarks.training.vae_jax_tasks", one_cpu_device=False),
+    "jax": TaskFamily("benchmarks.training.jax_peer_tasks"),
+    "torch": TaskFamily("benchmarks.training.torch_peer_tasks"),
 }
 """Two CPU devices share the cores between them, so that one model trains slower than on the one."""
 
 
-class Failed(RuntimeError):
+class TaskFailed(RuntimeError):
     """A task that a worker cannot do. One line."""
 
 
@@ -53,7 +53,7 @@ class Worker:
         """Has a task done once.
 
         Raises:
-            Failed: the task failed, or the process has ended.
+            TaskFailed: the task failed, or the process has ended.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -61,13 +61,13 @@ class Worker:
             self.process.stdin.write(json.dumps({"task": task, "arguments": arguments}) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError as error:
-            raise Failed("its process has ended") from error
+            raise TaskFailed("its process has ended") from error
         line = self.process.stdout.readline()
         if not line:
-            raise Failed("its process has ended")
+            raise TaskFailed("its process has ended")
         answer = json.loads(line)
         if "error" in answer:
-            raise Failed(answer["error"])
+            raise TaskFailed(answer["error"])
         return answer
 
 
@@ -88,7 +88,7 @@ def started(family: str, data: str, num_images: int | None) -> Iterator[Worker]:
                 process.communicate()
 
 
-def _serve(family: Family, data: str, num_images: int | None) -> None:
+def _serve(family: TaskFamily, data: str, num_images: int | None) -> None:
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     tasks = _Tasks(family, data, num_images)
@@ -104,7 +104,7 @@ def _serve(family: Family, data: str, num_images: int | None) -> None:
 class _Tasks:
     """The tasks of a family, each prepared when it is first asked for."""
 
-    def __init__(self, family: Family, data: str, num_images: int | None) -> None:
+    def __init__(self, family: TaskFamily, data: str, num_images: int | None) -> None:
         self.family, self.data, self.num_images = family, data, num_images
         self.prepared: dict[str, Any] = {}
 

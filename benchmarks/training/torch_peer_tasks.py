@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.training.training_work import HIDDEN_SIZE, LATENT_SIZE, LEARNING_RATE, Task, Work
+from benchmarks.training.training_work import HIDDEN_SIZE, LATENT_SIZE, LEARNING_RATE, Task, TrainingWork
 from vae_jax.vae.config.experiment import Precision
 
 torch: Any = import_module("torch")
@@ -44,7 +44,14 @@ class TorchVAE(torch.nn.Module):
 
 
 def training_task(
-    work: Work, *, batch_size: int, precision: Precision, num_seeds: int, num_steps: int, fused: bool, compiled: bool
+    work: TrainingWork,
+    *,
+    batch_size: int,
+    precision: Precision,
+    num_seeds: int,
+    num_steps: int,
+    fused: bool,
+    compiled: bool,
 ) -> Task:
     """Trains on the first batches of an epoch in a new order. Many seeds by `torch.vmap`, on stacked parameters."""
     pixels = torch.from_numpy(work.pixels).to(DEVICE)
@@ -95,7 +102,7 @@ def _stacked(models: list[Any]) -> tuple[Callable[[Any], Any], list[Any]]:
     return lambda x: of_each(params, x).sum(), list(params.values())
 
 
-def quality_task(work: Work, *, batch_size: int, precision: Precision, seed: int, num_epochs: int) -> Task:
+def quality_task(work: TrainingWork, *, batch_size: int, precision: Precision, seed: int, num_epochs: int) -> Task:
     """The mean ELBO of the test images after some epochs, the last and smaller batch of each included."""
     pixels = torch.from_numpy(work.pixels).to(DEVICE)
     test = torch.from_numpy(work.binary_test_pixels).to(DEVICE).float() / WHITE

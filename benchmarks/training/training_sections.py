@@ -12,7 +12,7 @@ from benchmarks.saved_results import Record
 from benchmarks.training.first_training_step import first_step, memory_of_first_step
 from benchmarks.training.layer_products import CONTRACTED
 from benchmarks.training.task_rounds import Entry, mean_and_error, run_rounds
-from benchmarks.training.task_worker import Failed, Worker
+from benchmarks.training.task_worker import TaskFailed, Worker
 from benchmarks.training.training_work import PRESET
 
 PEERS = {
@@ -155,7 +155,7 @@ def quality(workers: Mapping[str, Worker], batch_size: int, num_seeds: int, num_
         row = {"contender": name, "precision": precision, "batch_size": batch_size, "num_epochs": num_epochs}
         try:
             elbos = list(_elbos(workers[family], batch_size, precision, num_seeds, num_epochs))
-        except Failed as failure:
+        except TaskFailed as failure:
             rows.append(row | {"status": f"failed: {failure}", "over_ours": None})
             continue
         found = mean_and_error(elbos)

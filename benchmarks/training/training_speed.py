@@ -48,8 +48,8 @@ PEER_PACKAGES = ("torch", "flax", "optax")
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Sizes and numbers of runs."""
+class TrainingSizes:
+    """TrainingSizes and numbers of runs."""
 
     rounds: int
     num_images: int | None
@@ -70,8 +70,8 @@ class Sizes:
     quality_epochs: int
 
 
-FULL = Sizes(7, None, None, (64, 128), (1, 8), (64, 128, 512), 300, 1_000, 5_000, 3, (60_000, 600_000), 3, 5)
-QUICK = Sizes(2, 2_000, 5, (64,), (1, 2), (64,), 5, 4, 100, 1, (1_000, 60_000), 2, 1)
+FULL = TrainingSizes(7, None, None, (64, 128), (1, 8), (64, 128, 512), 300, 1_000, 5_000, 3, (60_000, 600_000), 3, 5)
+QUICK = TrainingSizes(2, 2_000, 5, (64,), (1, 2), (64,), 5, 4, 100, 1, (1_000, 60_000), 2, 1)
 
 
 def main(options: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ Task: TypeAlias = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingWork:
     """The images of one run of the benchmark."""
 
     pixels: UInt8[np.ndarray, "N X"]
@@ -44,12 +44,12 @@ class Work:
         return math.prod(self.shape)
 
 
-def load_work(data: str, num_images: int | None) -> Work:
+def load_work(data: str, num_images: int | None) -> TrainingWork:
     """Loads every training image, or the given number of them, and the test images."""
     images = load_images(data, num_validation=0)
     binary = prepared(images.test.images, "fixed", BINARIZATION_SEED, stream=STREAMS["test"])
     pixels = images.train.images[:num_images]
-    return Work(pixels.reshape(len(pixels), -1), binary, images.shape)
+    return TrainingWork(pixels.reshape(len(pixels), -1), binary, images.shape)
 
 
 def experiment_of(batch_size: int, precision: Precision, num_seeds: int = 1) -> Experiment:

@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from benchmarks.interleaved_timing import fastest
 from benchmarks.training.layer_products import product_task
-from benchmarks.training.training_work import Task, Work, experiment_of
+from benchmarks.training.training_work import Task, TrainingWork, experiment_of
 from vae_jax.vae.config.experiment import Precision
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.models.vae import Params
@@ -26,7 +26,7 @@ PRODUCT_SHARE = 10
 """The products alone are timed on a tenth of the images."""
 
 
-def training_task(work: Work, *, batch_size: int, precision: Precision, num_seeds: int, num_steps: int) -> Task:
+def training_task(work: TrainingWork, *, batch_size: int, precision: Precision, num_seeds: int, num_steps: int) -> Task:
     """Whole steps in one compiled loop, from the first batch of an epoch on; seeds over all devices."""
     experiment = experiment_of(batch_size, precision, num_seeds)
     mesh = seed_mesh(num_seeds) if num_seeds > 1 else None
@@ -42,7 +42,7 @@ def training_task(work: Work, *, batch_size: int, precision: Precision, num_seed
     return run
 
 
-def quality_task(work: Work, *, batch_size: int, precision: Precision, seed: int, num_epochs: int) -> Task:
+def quality_task(work: TrainingWork, *, batch_size: int, precision: Precision, seed: int, num_epochs: int) -> Task:
     """The mean ELBO of the test images after some epochs."""
     experiment = experiment_of(batch_size, precision)
     key = jax.random.key(seed)
@@ -58,7 +58,7 @@ def quality_task(work: Work, *, batch_size: int, precision: Precision, seed: int
     return run
 
 
-def log_evidence_task(work: Work, *, num_images: int, num_importance_samples: int) -> Task:
+def log_evidence_task(work: TrainingWork, *, num_images: int, num_importance_samples: int) -> Task:
     """log p(x) of test images. The parameters are initial ones, on which no time depends."""
     architecture, params = _model(work)
     images = jnp.asarray(work.binary_test_pixels[:num_images])
@@ -73,7 +73,7 @@ def log_evidence_task(work: Work, *, num_images: int, num_importance_samples: in
     return run
 
 
-def decoder_products_task(work: Work, *, num_images: int, num_importance_samples: int) -> Task:
+def decoder_products_task(work: TrainingWork, *, num_images: int, num_importance_samples: int) -> Task:
     """The decoder's two matrix products alone on as many samples, as many at once as is fastest."""
     _, params = _model(work)
     num_samples = -(-num_images // PRODUCT_SHARE) * num_importance_samples
@@ -110,13 +110,13 @@ def _both(z: Array, inner: Array, outer: Array) -> tuple[Array, Array]:
     return hidden, hidden @ outer
 
 
-def _operations(work: Work, num_samples: int) -> int:
+def _operations(work: TrainingWork, num_samples: int) -> int:
     """Multiplications and additions in the decoder's products."""
     config = experiment_of(1, "float32").model
     return 2 * num_samples * config.hidden_sizes[0] * (config.latent_size + work.num_pixels)
 
 
-def _model(work: Work) -> tuple[Architecture, Params]:
+def _model(work: TrainingWork) -> tuple[Architecture, Params]:
     architecture = Architecture(experiment_of(1, "float32").model, work.shape)
     return architecture, architecture.init(jax.random.key(0))
 

@@ -10,7 +10,7 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from benchmarks.interleaved_timing import fastest, summary
-from benchmarks.variance.variance_work import Work
+from benchmarks.variance.variance_work import GradientWork
 
 NUM_LATENTS = 2
 
@@ -61,16 +61,16 @@ def _normals(key: Array, number: int) -> Array:
     return jax.random.normal(key, (number,)).sum()
 
 
-def _draw_floor(work: Work, elements: int, num_devices: int) -> Callable[[], Array]:
+def _draw_floor(work: GradientWork, elements: int, num_devices: int) -> Callable[[], Array]:
     mesh = None if num_devices == 1 else work.mesh
     return partial(draws_in_chunks(_normals, _num_normals(work), elements, mesh), work.key)
 
 
-def _num_normals(work: Work) -> int:
+def _num_normals(work: GradientWork) -> int:
     return NUM_LATENTS * work.num_samples * work.num_replicates
 
 
-def _draw_floors(work: Work) -> dict[tuple[int, int], Callable[[], Array]]:
+def _draw_floors(work: GradientWork) -> dict[tuple[int, int], Callable[[], Array]]:
     """Programs that draw and sum the work's normals, by (chunk elements, devices)."""
     candidates = CHUNK_ELEMENTS.get(jax.default_backend(), OTHER_CHUNK_ELEMENTS)
     return {
@@ -81,7 +81,7 @@ def _draw_floors(work: Work) -> dict[tuple[int, int], Callable[[], Array]]:
     }
 
 
-def chosen_floor(work: Work, search: Work) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
+def chosen_floor(work: GradientWork, search: GradientWork) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
     """Returns the description of the floor of `work` and the floor, chosen as the fastest on `search`."""
     best, seconds = fastest(_draw_floors(search))
     description = {
@@ -108,7 +108,7 @@ def ratio_of_medians(numerator: Mapping[str, float], denominator: Mapping[str, f
 
 
 def over_floor(
-    name: str, seconds: Mapping[str, float], floor: Mapping[str, float], work: Work, rate: float | None
+    name: str, seconds: Mapping[str, float], floor: Mapping[str, float], work: GradientWork, rate: float | None
 ) -> dict[str, Any]:
     """A pass's time as a multiple of its floor's, and its fraction of the roofline where a rate is given."""
     operations = OPERATIONS_PER_NORMAL * _num_normals(work)

@@ -12,7 +12,7 @@ from jax import Array
 from vae_jax.estimators import ESTIMATORS
 from vae_jax.problems import BernoulliCost, CategoricalCost, SquareCost
 
-Draw = Callable[[Array, tuple[int, ...]], Array]
+NoiseDraw = Callable[[Array, tuple[int, ...]], Array]
 """Maps a key and a shape to draws."""
 
 
@@ -66,7 +66,7 @@ class Case:
 
     problem: Any
     estimator: str
-    draws: tuple[Draw, ...]
+    draws: tuple[NoiseDraw, ...]
 
     @property
     def name(self) -> str:
@@ -74,7 +74,7 @@ class Case:
         return f"{self.estimator} ({self.problem.name})"
 
     @property
-    def floor(self) -> tuple[tuple[Draw, ...], int]:
+    def floor(self) -> tuple[tuple[NoiseDraw, ...], int]:
         """The draws, and the number of samples that one of them serves."""
         return self.draws, 2 if self.estimator in PAIRED else 1
 

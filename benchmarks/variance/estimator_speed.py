@@ -27,7 +27,7 @@ from benchmarks.interleaved_timing import fastest, interleaved, ratios, seconds_
 from benchmarks.result_tables import open_table, print_tables, shown_range
 from benchmarks.saved_results import Record, described_environment, save_results
 from benchmarks.variance.draw_floor import draws_in_chunks
-from benchmarks.variance.estimator_cases import Case, Draw, estimator_cases
+from benchmarks.variance.estimator_cases import Case, NoiseDraw, estimator_cases
 from benchmarks.variance.large_latent_memory import large_peak_bytes
 from vae_jax.estimators import REGISTRY
 from vae_jax.replicates import replicate_mesh
@@ -105,7 +105,7 @@ def _compiled_pass(case: Case, num_samples: int, num_replicates: int, mesh: Mesh
     return first - second, run
 
 
-def _fastest_floor(draws: tuple[Draw, ...], number: int, mesh: Mesh) -> Callable[[], Any]:
+def _fastest_floor(draws: tuple[NoiseDraw, ...], number: int, mesh: Mesh) -> Callable[[], Any]:
     """The fastest program found that makes and sums `number` draws of each kind."""
 
     def draw_chunk(key: Array, size: int) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float
 
-from benchmarks.variance.variance_work import LEAST_LATENT, Work
+from benchmarks.variance.variance_work import LEAST_LATENT, GradientWork
 from vae_jax import elbo
 from vae_jax.estimators import ESTIMATORS, in_blocks
 from vae_jax.problems.poisson_gamma.poisson_gamma import PUBLISHED_COUNTS
@@ -31,7 +31,7 @@ def written_log_joint(latents: Latents) -> Scalar:
 
 
 def elbo_loss(
-    work: Work, estimator: str, *, log_joint: LogDensity | None = None, block_size: int | None = None
+    work: GradientWork, estimator: str, *, log_joint: LogDensity | None = None, block_size: int | None = None
 ) -> StochasticLoss:
     """The evidence lower bound of the work's problem. The object must be kept: a pass is compiled once for each."""
     chosen = ESTIMATORS[estimator]
@@ -45,7 +45,7 @@ def elbo_loss(
     return loss
 
 
-def cut_normal_loss(work: Work, estimator: str) -> StochasticLoss:
+def cut_normal_loss(work: GradientWork, estimator: str) -> StochasticLoss:
     """The bound under plain normals whose draws are cut off above zero, for the peers without our family."""
 
     def cut_log_joint(latents: Latents) -> Scalar:
@@ -59,21 +59,21 @@ def cut_normal_loss(work: Work, estimator: str) -> StochasticLoss:
 
 
 def gradient_pass(
-    loss: StochasticLoss, work: Work, *, chunk_size: int | None = None
+    loss: StochasticLoss, work: GradientWork, *, chunk_size: int | None = None
 ) -> Callable[[], GradientStatistics]:
     """Statistics of the loss and its gradient over the work's replicates, on every device."""
     arguments = (loss, dict(work.params), work.key, work.num_replicates)
     return partial(gradient_statistics, *arguments, chunk_size=chunk_size, mesh=work.mesh)
 
 
-def blocked_pass(work: Work, estimator: str, block_size: int | None) -> Callable[[], GradientStatistics]:
+def blocked_pass(work: GradientWork, estimator: str, block_size: int | None) -> Callable[[], GradientStatistics]:
     """The same with the samples in blocks, or as one array where the size is None."""
     # Larger chunks of blocks mean fewer steps of the loop over them, whose bookkeeping takes memory on a CPU.
     chunk_size = None if block_size is None else max(1, BLOCKED_CHUNK_ELEMENTS // block_size)
     return gradient_pass(elbo_loss(work, estimator, block_size=block_size), work, chunk_size=chunk_size)
 
 
-def forward_pass(loss: StochasticLoss, work: Work) -> Callable[[], Array]:
+def forward_pass(loss: StochasticLoss, work: GradientWork) -> Callable[[], Array]:
     """The loss alone, in the same chunks of replicates, and summed."""
 
     def total(losses: Float[Array, " c"], counted: Bool[Array, " c"]) -> Scalar:

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.interleaved_timing import interleaved
 from benchmarks.variance.draw_floor import chosen_floor, over_floor, spread
 from benchmarks.variance.gradient_passes import blocked_pass
-from benchmarks.variance.variance_work import Work
+from benchmarks.variance.variance_work import GradientWork
 
 NUM_BLOCKS = 100
 """The number of blocks that the samples of a large pass are cut into."""
@@ -18,7 +18,7 @@ def block_size_of(num_samples: int) -> int:
     return num_samples // NUM_BLOCKS
 
 
-def large_pass(work: Work, estimators: Sequence[str], rounds: int, rate: float | None) -> dict[str, Any]:
+def large_pass(work: GradientWork, estimators: Sequence[str], rounds: int, rate: float | None) -> dict[str, Any]:
     """Times each estimator with the samples as one array and in blocks."""
     print(f"{work.num_samples:,} samples, {rounds} rounds ...", flush=True)
     floor, contenders = chosen_floor(work, replace(work, num_replicates=max(2, work.num_replicates // 20)))

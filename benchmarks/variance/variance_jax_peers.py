@@ -13,19 +13,19 @@ import numpyro.distributions as dist
 from numpyro.infer import Trace_ELBO
 
 from benchmarks.interleaved_timing import fastest
-from benchmarks.variance.variance_work import LEAST_LATENT, Peer, Work
+from benchmarks.variance.variance_work import LEAST_LATENT, GradientWork, Peer
 from vae_jax.distributions import PositiveNormal
 from vae_jax.replicates import stack_replicates
 
 LARGEST_LATENT = 100.0
 """A finite upper end: TensorFlow Probability's truncated normal has no gradient with an infinite one."""
 
-Params = Mapping[str, jax.Array]
+PeerParams = Mapping[str, jax.Array]
 
-Draw = Callable[[Params, jax.Array], Mapping[str, jax.Array]]
+LatentDraw = Callable[[PeerParams, jax.Array], Mapping[str, jax.Array]]
 
 
-def numpyro_peers(work: Work) -> Iterator[Peer]:
+def numpyro_peers(work: GradientWork) -> Iterator[Peer]:
     """NumPyro's `Trace_ELBO` with our log joint as a factor, and with a written model."""
     trace_elbo: Any = Trace_ELBO(num_particles=work.num_samples)
 
@@ -38,31 +38,31 @@ def numpyro_peers(work: Work) -> Iterator[Peer]:
 
 
 def _numpyro_bound(
-    trace_elbo: Any, work: Work, model: Callable[[], None], params: Mapping[str, jax.Array], key: jax.Array
+    trace_elbo: Any, work: GradientWork, model: Callable[[], None], params: Mapping[str, jax.Array], key: jax.Array
 ) -> Any:
     return -trace_elbo.loss(key, params, model, partial(_guide, work))
 
 
-def _guide(work: Work) -> None:
+def _guide(work: GradientWork) -> None:
     params: dict[str, Any] = {name: numpyro.param(name, value) for name, value in work.params.items()}
     for latent in ("u", "v"):
         numpyro.sample(latent, PositiveNormal(params[f"loc_{latent}"], params[f"scale_{latent}"]))
 
 
-def _factor_model(work: Work) -> None:
+def _factor_model(work: GradientWork) -> None:
     flat = dist.ImproperUniform(dist.constraints.positive, (), ())
     latents = {latent: numpyro.sample(latent, flat) for latent in ("u", "v")}
     numpyro.factor("log_joint", work.problem.log_joint(latents))
 
 
-def _poisson_model(work: Work) -> None:
+def _poisson_model(work: GradientWork) -> None:
     u: Any = numpyro.sample("u", dist.Gamma(*work.problem.prior_u))
     v: Any = numpyro.sample("v", dist.Gamma(*work.problem.prior_v))
     with numpyro.plate("data", len(work.problem.counts)):
         numpyro.sample("x", dist.Poisson(u * v), obs=jnp.asarray(work.problem.counts))
 
 
-def tfp_peers(work: Work) -> Iterator[Peer]:
+def tfp_peers(work: GradientWork) -> Iterator[Peer]:
     """TensorFlow Probability's `monte_carlo_variational_loss` by both kinds of gradient and under two families.
 
     Raises:
@@ -89,7 +89,7 @@ def tfp_peers(work: Work) -> Iterator[Peer]:
 
 
 def _tfp_bound(
-    tfp: Any, work: Work, family: Callable[..., Any], estimator: Any, params: Mapping[str, Any], key: jax.Array
+    tfp: Any, work: GradientWork, family: Callable[..., Any], estimator: Any, params: Mapping[str, Any], key: jax.Array
 ) -> Any:
     def log_joint(u: Any, v: Any) -> Any:
         positive = {"u": jnp.maximum(u, LEAST_LATENT), "v": jnp.maximum(v, LEAST_LATENT)}
@@ -105,17 +105,17 @@ def _tfp_bound(
     )
 
 
-def _replicate(bound: Callable[..., Any], params: Params, key: jax.Array) -> Mapping[str, jax.Array]:
+def _replicate(bound: Callable[..., Any], params: PeerParams, key: jax.Array) -> Mapping[str, jax.Array]:
     value, gradient = jax.value_and_grad(bound)(params, key)
     return {"elbo": value, **gradient}
 
 
-def _tuned(name: str, counterpart: str, draw: Draw, work: Work, *, family: str) -> Peer:
+def _tuned(name: str, counterpart: str, draw: LatentDraw, work: GradientWork, *, family: str) -> Peer:
     """A peer in its fastest chunk size, on one device or on all."""
 
     def program(chunk_size: int, num_devices: int) -> Callable[[], Mapping[str, jax.Array]]:
         # The parameters are arguments, as ours are: constants would be computed with while compiling.
-        def run(params: Params, key: jax.Array) -> Mapping[str, jax.Array]:
+        def run(params: PeerParams, key: jax.Array) -> Mapping[str, jax.Array]:
             mesh = None if num_devices == 1 else work.mesh
             return stack_replicates(partial(draw, params), key, work.num_replicates, chunk_size=chunk_size, mesh=mesh)
 

@@ -34,10 +34,10 @@ from benchmarks.variance.variance_jax_peers import numpyro_peers, tfp_peers
 from benchmarks.variance.variance_speed_tables import variance_tables
 from benchmarks.variance.variance_speed_targets import variance_targets
 from benchmarks.variance.variance_torch_peers import torch_peers
-from benchmarks.variance.variance_work import AGREEMENT, SEED, MissingPeer, Peer, Work, default_work, z_scores
+from benchmarks.variance.variance_work import AGREEMENT, SEED, GradientWork, MissingPeer, Peer, default_work, z_scores
 from vae_jax.runtime import start_jax
 
-PEER_LIBRARIES: dict[str, Callable[[Work], Iterator[Peer]]] = {
+PEER_LIBRARIES: dict[str, Callable[[GradientWork], Iterator[Peer]]] = {
     "numpyro": numpyro_peers,
     "tensorflow-probability": tfp_peers,
     "torch": torch_peers,
@@ -49,8 +49,8 @@ PEER_PACKAGES = ("torch", "tfp-nightly", "tensorflow-probability")
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Sizes and numbers of runs."""
+class VarianceSizes:
+    """VarianceSizes and numbers of runs."""
 
     num_samples: int
     num_replicates: int
@@ -63,8 +63,8 @@ class Sizes:
     """The number of chunk sizes that a peer may choose from; None is all."""
 
 
-FULL = Sizes(10_000, 1_000, 7, 1_000_000, 3, TIMED, None)
-QUICK = Sizes(1_000, 100, 3, 20_000, 3, ("pathwise",), 1)
+FULL = VarianceSizes(10_000, 1_000, 7, 1_000_000, 3, TIMED, None)
+QUICK = VarianceSizes(1_000, 100, 3, 20_000, 3, ("pathwise",), 1)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -100,7 +100,7 @@ def main(options: argparse.Namespace) -> None:
     save_results(results, out_folder(options), f"variance_speed_{jax.default_backend()}.json")
 
 
-def _same_work(work: Work, rounds: int, rate: float | None) -> dict[str, Any]:
+def _same_work(work: GradientWork, rounds: int, rate: float | None) -> dict[str, Any]:
     """The sections on one size of work, whose contenders are timed in the same rounds."""
     print("choosing the floor's and the peers' chunks ...", flush=True)
     floor, contenders = chosen_floor(work, work)
@@ -133,7 +133,7 @@ def _over_forward(name: str, times: Mapping[str, Mapping[str, float]]) -> dict[s
     }
 
 
-def _peers(work: Work) -> Iterator[Peer | MissingPeer]:
+def _peers(work: GradientWork) -> Iterator[Peer | MissingPeer]:
     for name, make in PEER_LIBRARIES.items():
         try:
             yield from make(work)
@@ -144,7 +144,7 @@ def _peers(work: Work) -> Iterator[Peer | MissingPeer]:
 
 def _peer_row(
     peer: Peer | MissingPeer,
-    work: Work,
+    work: GradientWork,
     contenders: Mapping[str, Callable[[], Any]],
     times: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _peer_row(
     }
 
 
-def _memory_cases(sizes: Sizes) -> Iterator[MemoryCase]:
+def _memory_cases(sizes: VarianceSizes) -> Iterator[MemoryCase]:
     for estimator in sizes.estimators:
         for factor in (0.1, 1, 10):
             yield MemoryCase(estimator, sizes.num_samples, round(factor * sizes.num_replicates))
@@ -209,7 +209,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _sizes(options: argparse.Namespace) -> Sizes:
+def _sizes(options: argparse.Namespace) -> VarianceSizes:
     standard = QUICK if options.quick else FULL
     given = {name: value for name, value in vars(options).items() if name in asdict(standard) and value is not None}
     return replace(standard, **given)

@@ -5,7 +5,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from benchmarks.variance.variance_work import LEAST_LATENT, Peer, Replicates, Work
+from benchmarks.variance.variance_work import LEAST_LATENT, GradientWork, Peer, Replicates
 
 Loss = Callable[..., tuple[Any, Any]]
 """Maps PyTorch, the work, parameters and a shape of samples to the surrogates and the bound's values."""
@@ -17,7 +17,7 @@ LOOP_REPLICATES = 20
 LOOP_SAMPLES = 25
 
 
-def torch_peers(work: Work) -> Iterator[Peer]:
+def torch_peers(work: GradientWork) -> Iterator[Peer]:
     """Yields both kinds of gradient, vectorised and as a loop over samples.
 
     Raises:
@@ -49,13 +49,13 @@ def _repeated(torch: Any, replicate: Callable[[], Any], num_replicates: int) -> 
     return {name: torch.stack([each[name] for each in gradients]).cpu().numpy() for name in gradients[0]}
 
 
-def _at_once(torch: Any, loss: Loss, work: Work, params: dict[str, Any], num_samples: int) -> dict[str, Any]:
+def _at_once(torch: Any, loss: Loss, work: GradientWork, params: dict[str, Any], num_samples: int) -> dict[str, Any]:
     surrogates, values = loss(torch, work, params, (num_samples,))
     gradients = torch.autograd.grad(surrogates.mean(), list(params.values()))
     return {"elbo": values.detach().mean(), **dict(zip(params, gradients, strict=True))}
 
 
-def _by_sample(torch: Any, loss: Loss, work: Work, params: dict[str, Any], num_samples: int) -> dict[str, Any]:
+def _by_sample(torch: Any, loss: Loss, work: GradientWork, params: dict[str, Any], num_samples: int) -> dict[str, Any]:
     total: dict[str, Any] = dict.fromkeys(("elbo", *params), 0.0)
     for _ in range(num_samples):
         surrogate, value = loss(torch, work, params, ())
@@ -65,14 +65,14 @@ def _by_sample(torch: Any, loss: Loss, work: Work, params: dict[str, Any], num_s
     return {name: value / num_samples for name, value in total.items()}
 
 
-def _pathwise_loss(torch: Any, work: Work, params: dict[str, Any], shape: tuple[int, ...]) -> tuple[Any, Any]:
+def _pathwise_loss(torch: Any, work: GradientWork, params: dict[str, Any], shape: tuple[int, ...]) -> tuple[Any, Any]:
     q = _q(torch, params)
     samples = {latent: distribution.rsample(shape) for latent, distribution in q.items()}
     values = _log_joint(torch, work, samples) - _log_density(q, samples)
     return values, values
 
 
-def _score_loss(torch: Any, work: Work, params: dict[str, Any], shape: tuple[int, ...]) -> tuple[Any, Any]:
+def _score_loss(torch: Any, work: GradientWork, params: dict[str, Any], shape: tuple[int, ...]) -> tuple[Any, Any]:
     q = _q(torch, params)
     samples = {latent: distribution.sample(shape) for latent, distribution in q.items()}
     log_density = _log_density(q, samples)
@@ -89,7 +89,7 @@ def _log_density(q: dict[str, Any], samples: dict[str, Any]) -> Any:
     return q["u"].log_prob(samples["u"]) + q["v"].log_prob(samples["v"])
 
 
-def _log_joint(torch: Any, work: Work, samples: dict[str, Any]) -> Any:
+def _log_joint(torch: Any, work: GradientWork, samples: dict[str, Any]) -> Any:
     """`PoissonGamma.log_joint`, term by term."""
     problem = work.problem
     u, v = (samples[latent].clamp(min=LEAST_LATENT) for latent in ("u", "v"))

@@ -32,7 +32,7 @@ Replicates = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Work:
+class GradientWork:
     """Gradients of `num_replicates` independent bounds of `num_samples` samples each."""
 
     problem: PoissonGamma
@@ -45,12 +45,14 @@ class Work:
     """Numbers of replicates at once: every peer that has the choice is given the fastest."""
 
 
-def default_work(num_samples: int, num_replicates: int, most_chunk_sizes: int | None = None) -> Work:
+def default_work(num_samples: int, num_replicates: int, most_chunk_sizes: int | None = None) -> GradientWork:
     """Returns the published Poisson-Gamma problem on every device."""
     problem = PoissonGamma()
     chunk_sizes = CHUNK_SIZES.get(jax.default_backend(), OTHER_CHUNK_SIZES)[:most_chunk_sizes]
     params = {name: jnp.asarray(value) for name, value in problem.default_params.items()}
-    return Work(problem, params, jax.random.key(SEED), num_samples, num_replicates, replicate_mesh(), chunk_sizes)
+    return GradientWork(
+        problem, params, jax.random.key(SEED), num_samples, num_replicates, replicate_mesh(), chunk_sizes
+    )
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Peer:
         """Our estimator of the same kind, whatever the family and log joint."""
         return self.counterpart.rpartition("/")[2]
 
-    def share(self, work: Work) -> float:
+    def share(self, work: GradientWork) -> float:
         """The fraction of the work that one run does."""
         return self.num_samples * self.num_replicates / (work.num_samples * work.num_replicates)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import tyro
 
 from vae_jax.cli.misuse import refusals_are_misuse
-from vae_jax.runtime import Dtype as DtypeName
+from vae_jax.runtime import DtypeName
 from vae_jax.settings import AT_LEAST_1, AT_LEAST_2, SEED, check_settings, values_of
 
 

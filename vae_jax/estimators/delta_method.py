@@ -86,7 +86,7 @@ def delta_method_score(objective: Objective, q: Distributions, key: PRNGKey, num
     return (remainder + by_score).mean() + _expectation(expansion, gaussian)
 
 
-class _Gaussian(NamedTuple):
+class _FlatGaussian(NamedTuple):
     """All latents' elements in one vector."""
 
     loc: Float[Array, " D"]
@@ -104,7 +104,7 @@ class _Expansion(NamedTuple):
     hessian_diagonal: Float[Array, " D"]
 
 
-def _expand(objective: Objective, q: Distributions, gaussian: _Gaussian) -> _Expansion:
+def _expand(objective: Objective, q: Distributions, gaussian: _FlatGaussian) -> _Expansion:
     held = distributions.without_gradient(q)
     point = lax.stop_gradient(gaussian.loc)
 
@@ -134,17 +134,17 @@ def _at(expansion: _Expansion, ends: Float[Array, "S D"]) -> tuple[Float[Array, 
     return jax.vmap(one)(ends)
 
 
-def _expectation(expansion: _Expansion, gaussian: _Gaussian) -> Scalar:
+def _expectation(expansion: _Expansion, gaussian: _FlatGaussian) -> Scalar:
     """E_q[T], right in its first derivatives at the point of expansion."""
     step = gaussian.loc - expansion.point
     return expansion.value + expansion.slope @ step + expansion.hessian_diagonal @ gaussian.scale**2 / 2
 
 
-def _gaussian(q: Distributions) -> _Gaussian:
+def _gaussian(q: Distributions) -> _FlatGaussian:
     moments = [_moments(name, leaf) for name, leaf in distributions.named_leaves(q)]
     loc, unravel = ravel_pytree(distributions.unflatten(q, [loc for loc, _ in moments]))
     scale, _ = ravel_pytree(distributions.unflatten(q, [scale for _, scale in moments]))
-    return _Gaussian(loc, scale, unravel)
+    return _FlatGaussian(loc, scale, unravel)
 
 
 def _moments(name: str, leaf: Any) -> tuple[Array, Array]:

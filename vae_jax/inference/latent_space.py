@@ -8,13 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Array
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
-from vae_jax.typing import Latents, Scalar
-
-Vector = Float[Array, " D"]
+from vae_jax.typing import Latents, Scalar, Vector
 
 
 @dataclass(frozen=True, eq=False)

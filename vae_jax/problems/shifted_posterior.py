@@ -24,8 +24,6 @@ from vae_jax.problems.problem import EvidenceLowerBound
 from vae_jax.problems.quadrature import standard_normal_nodes
 from vae_jax.typing import Distributions, Latents, Scalar
 
-Params = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class ShiftedPosterior(EvidenceLowerBound):
@@ -82,7 +80,7 @@ class ShiftedPosterior(EvidenceLowerBound):
         """The shift that was given."""
         return {"shift": self.shift}
 
-    def check_params(self, params: Params) -> None:
+    def check_params(self, params: Mapping[str, Any]) -> None:
         """Raises ValueError for missing or unknown names, another length, and values that are not finite."""
         check_names(params, ("shift",))
         shift = np.asarray(params["shift"], float)
@@ -91,7 +89,7 @@ class ShiftedPosterior(EvidenceLowerBound):
         if not np.isfinite(shift).all():
             raise ValueError(f"shift must be finite, got {shift.tolist()}: change it")
 
-    def q(self, params: Params) -> Distributions:
+    def q(self, params: Mapping[str, Any]) -> Distributions:
         """The posterior moved by the shift."""
         loc = self.posterior_loc + self.posterior_scale * jnp.asarray(params["shift"])
         return dist.Normal(loc, self.posterior_scale).to_event(1)
@@ -100,11 +98,11 @@ class ShiftedPosterior(EvidenceLowerBound):
         """log p(x, z) (nats)."""
         return (dist.Normal(0.0, 1.0).log_prob(latents) + dist.Normal(latents, 1.0).log_prob(self.x)).sum()
 
-    def squared_distance(self, params: Params) -> float:
+    def squared_distance(self, params: Mapping[str, Any]) -> float:
         """d^2, the squared Mahalanobis distance of q from the posterior, which is also Var(log w)."""
         return float(np.square(np.asarray(params["shift"], float)).sum())
 
-    def exact_bound(self, params: Params, num_samples: int, *, alpha: float = 0.0) -> float:
+    def exact_bound(self, params: Mapping[str, Any], num_samples: int, *, alpha: float = 0.0) -> float:
         """The mean of the bound from K samples (nats): of the importance-weighted one, or of the Rényi one of order
         alpha.
 
@@ -122,7 +120,7 @@ class ShiftedPosterior(EvidenceLowerBound):
         scaled = _mean_log_mean(abs(power) * math.sqrt(square), num_samples)
         return self.log_evidence - alpha * square / 2 + scaled / power
 
-    def exact(self, params: Params, estimator: str) -> MomentsByParameter:
+    def exact(self, params: Mapping[str, Any], estimator: str) -> MomentsByParameter:
         """The exact moments of the ELBO and of its gradient, as a function of the number of samples.
 
         Args:

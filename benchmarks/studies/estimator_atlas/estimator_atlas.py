@@ -38,8 +38,8 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Sizes and numbers of runs."""
+class AtlasSizes:
+    """AtlasSizes and numbers of runs."""
 
     num_costs: int
     num_replicates: int
@@ -57,7 +57,7 @@ class Sizes:
     """The values of M."""
 
 
-FULL = Sizes(
+FULL = AtlasSizes(
     num_costs=3,
     num_replicates=100_000,
     num_measured=9,
@@ -67,7 +67,7 @@ FULL = Sizes(
     least_fitted=16,
     num_averaged=tuple(2**power for power in range(7)),
 )
-QUICK = Sizes(
+QUICK = AtlasSizes(
     num_costs=1,
     num_replicates=2_000,
     num_measured=1,

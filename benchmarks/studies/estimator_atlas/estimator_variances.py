@@ -36,7 +36,7 @@ Lines = Mapping[tuple[str, str, str], tuple[np.ndarray, np.ndarray]]
 """Values of k and the variance for each sample there, by cost, estimator and parameter."""
 
 
-class Point(NamedTuple):
+class VariancePoint(NamedTuple):
     """A variance for each sample, measured and exact."""
 
     cost: str
@@ -50,7 +50,9 @@ class Point(NamedTuple):
     """The standard error that the measured variance really has."""
 
 
-def measured_variances(key: PRNGKey, panels: Sequence[Panel], num_measured: int, num_replicates: int) -> list[Point]:
+def measured_variances(
+    key: PRNGKey, panels: Sequence[Panel], num_measured: int, num_replicates: int
+) -> list[VariancePoint]:
     """Every estimator's variances at the given number of values of each cost's parameter."""
     points = []
     for number, panel in enumerate(panels):
@@ -70,7 +72,7 @@ def _expected_cost(params: dict[str, Any], key: PRNGKey, *, cost: Callable[[Any,
 
 def _points_at(
     panel: Panel, estimator: str, k: float, loss: Callable[..., Scalar], key: PRNGKey, num_replicates: int
-) -> list[Point]:
+) -> list[VariancePoint]:
     params = {name: jnp.asarray(value) for name, value in {**panel.problem.default_params, "k": k}.items()}
     gradient = gradient_statistics(loss, params, key, num_replicates, tail_size=0).gradient
     num_samples = SAMPLES_OF_ESTIMATE[estimator]
@@ -80,7 +82,7 @@ def _points_at(
         std_se = exact[name].std_se(num_replicates)
         exact_variance = variance_of_sample(exact[name], num_samples)
         points.append(
-            Point(
+            VariancePoint(
                 panel.problem.name, estimator, name, k,
                 variance=num_samples * float(gradient.variance[name]),
                 variance_se=num_samples * float(gradient.variance_se[name]),

@@ -15,7 +15,7 @@ from vae_jax.statistics import gradient_replicates, mean_se
 from vae_jax.typing import PRNGKey, Scalar
 
 
-class Contender(NamedTuple):
+class GradientContender(NamedTuple):
     """A gradient of the bound, and its known slope."""
 
     gradient: bounds.MultiSampleBound
@@ -28,9 +28,9 @@ class Contender(NamedTuple):
 
 # A fainter signal needs more bounds; but vimco takes as long for one as the others for dozens.
 GRADIENTS = {
-    "plain": Contender(bounds.plain, -0.5, 1024, 4.0),
-    "vimco": Contender(bounds.vimco, -0.5, 256, 1 / 4),
-    "doubly_reparameterized": Contender(bounds.doubly_reparameterized, 0.5, 1024, 1.0),
+    "plain": GradientContender(bounds.plain, -0.5, 1024, 4.0),
+    "vimco": GradientContender(bounds.vimco, -0.5, 256, 1 / 4),
+    "doubly_reparameterized": GradientContender(bounds.doubly_reparameterized, 0.5, 1024, 1.0),
 }
 
 SAMPLES_OF_AVERAGED = 16

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from benchmarks.studies.estimator_atlas.estimator_variances import SAMPLES_OF_ESTIMATE, Point
+from benchmarks.studies.estimator_atlas.estimator_variances import SAMPLES_OF_ESTIMATE, VariancePoint
 
 
-def compared(points: Sequence[Point]) -> dict[str, Any]:
+def compared(points: Sequence[VariancePoint]) -> dict[str, Any]:
     """The z-scores of measured variances, and how large these are where the exact ones are 0."""
     varying = [point for point in points if point.exact_variance]
     zeros = [point.variance for point in points if not point.exact_variance]
@@ -33,7 +33,7 @@ def compared(points: Sequence[Point]) -> dict[str, Any]:
     }
 
 
-def _own_z_scores(points: Sequence[Point]) -> list[float]:
+def _own_z_scores(points: Sequence[VariancePoint]) -> list[float]:
     return [(point.variance - point.exact_variance) / point.variance_se for point in points]
 
 

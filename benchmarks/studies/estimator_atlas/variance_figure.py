@@ -10,11 +10,11 @@ from matplotlib.lines import Line2D
 
 from benchmarks.figure_drawing import draw_measured
 from benchmarks.studies.estimator_atlas.cost_panels import Panel
-from benchmarks.studies.estimator_atlas.estimator_variances import PARAMETERS, SAMPLES_OF_ESTIMATE, Lines, Point
+from benchmarks.studies.estimator_atlas.estimator_variances import PARAMETERS, SAMPLES_OF_ESTIMATE, Lines, VariancePoint
 from vae_jax.plotting.style import COLOURS, MARKERS, STYLE, StyledFigure
 
 
-def variance_figure(panels: Sequence[Panel], points: Sequence[Point], lines: Lines) -> Figure:
+def variance_figure(panels: Sequence[Panel], points: Sequence[VariancePoint], lines: Lines) -> Figure:
     """Variance against k: a column for each cost, a row for each parameter of q."""
     with mpl.rc_context(STYLE):
         figure = StyledFigure(figsize=(7.0, 4.6), layout="constrained")
@@ -31,7 +31,7 @@ def variance_figure(panels: Sequence[Panel], points: Sequence[Point], lines: Lin
     return figure
 
 
-def _draw_panel(axes: Axes, panel: Panel, name: str, points: Sequence[Point], lines: Lines) -> None:
+def _draw_panel(axes: Axes, panel: Panel, name: str, points: Sequence[VariancePoint], lines: Lines) -> None:
     """The variances of one cost's gradients in one parameter."""
     for estimator, colour, marker in zip(SAMPLES_OF_ESTIMATE, COLOURS, MARKERS, strict=False):
         members = [point for point in points if point.estimator == estimator]
@@ -45,7 +45,7 @@ def _draw_panel(axes: Axes, panel: Panel, name: str, points: Sequence[Point], li
 
 
 def _draw_variances(
-    axes: Axes, points: Sequence[Point], places: np.ndarray, exact: np.ndarray, colour: str, marker: str
+    axes: Axes, points: Sequence[VariancePoint], places: np.ndarray, exact: np.ndarray, colour: str, marker: str
 ) -> None:
     """Draws points on their line. Variances of exactly zero have no place on the axis."""
     axes.plot(places, np.where(exact > 0, exact, np.nan), color=colour, linewidth=1)

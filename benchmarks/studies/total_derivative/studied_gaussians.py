@@ -17,8 +17,6 @@ COEFFICIENT_SCALES = (0.5, 0.5**0.5, 1.0, 1.25)
 HALF = 0.5**0.5
 """The scale at which dropping the score and keeping it are equally good."""
 
-Params = dict[str, float]
-
 
 def studied_places() -> list[dict[str, Any]]:
     """The study and q's parameters of every measurement."""
@@ -28,11 +26,11 @@ def studied_places() -> list[dict[str, Any]]:
     return places
 
 
-def at_step(t: float) -> Params:
+def at_step(t: float) -> dict[str, float]:
     """q's parameters on the line from the start to the target."""
     return {name: (1 - t) * START[name] + t * goal for name, goal in zip(PARAMETERS, PROBLEM.posterior, strict=True)}
 
 
-def at_scale(scale: float) -> Params:
+def at_scale(scale: float) -> dict[str, float]:
     """q's parameters at the fixed loc."""
     return {"loc": FIXED_LOC, "scale": scale}

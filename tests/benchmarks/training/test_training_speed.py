@@ -2,7 +2,7 @@ import pytest
 
 from benchmarks.interleaved_timing import ratios
 from benchmarks.training.task_rounds import Entry, run_rounds
-from benchmarks.training.task_worker import Failed, started
+from benchmarks.training.task_worker import TaskFailed, started
 from benchmarks.training.training_targets import training_targets
 
 SETTING = {"batch_size": 64, "precision": "float32", "num_seeds": 1, "num_steps": 3}
@@ -26,7 +26,7 @@ def test_a_worker_trains_and_outlives_a_task_that_fails(digits_worker):
 def test_a_process_that_has_ended_is_a_failure(digits_worker):
     digits_worker.process.kill()
     digits_worker.process.wait()
-    with pytest.raises(Failed, match="its process has ended"):
+    with pytest.raises(TaskFailed, match="its process has ended"):
         digits_worker.ask("ours", **SETTING)
 
 

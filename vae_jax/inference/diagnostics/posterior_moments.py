@@ -11,10 +11,6 @@ from numpyro.diagnostics import effective_sample_size
 from vae_jax.inference.diagnostics.scalar_names import scalar_names
 from vae_jax.typing import Latents
 
-Vector = Float[np.ndarray, " P"]
-Matrix = Float[np.ndarray, "P P"]
-
-
 FEWEST_DRAWS = 100
 """The fewest draws that a standard error of a standard deviation is computed from."""
 
@@ -23,12 +19,12 @@ class PosteriorMoments(NamedTuple):
     """Means, standard deviations and correlations of P scalar parameters, each with its Monte Carlo standard error."""
 
     names: tuple[str, ...]
-    mean: Vector
-    mean_se: Vector
-    std: Vector
-    std_se: Vector
-    correlation: Matrix
-    correlation_se: Matrix
+    mean: Float[np.ndarray, " P"]
+    mean_se: Float[np.ndarray, " P"]
+    std: Float[np.ndarray, " P"]
+    std_se: Float[np.ndarray, " P"]
+    correlation: Float[np.ndarray, "P P"]
+    correlation_se: Float[np.ndarray, "P P"]
 
 
 class MomentDifference(NamedTuple):
@@ -170,7 +166,7 @@ def _flattened(draws: Latents, *, num_axes: int) -> tuple[tuple[str, ...], Float
     return names, values
 
 
-def _independent(values: Float[np.ndarray, "1 S P"]) -> Vector:
+def _independent(values: Float[np.ndarray, "1 S P"]) -> Float[np.ndarray, " P"]:
     return np.full(values.shape[2:], float(values.shape[1]))
 
 
@@ -199,7 +195,7 @@ def _moments(names: tuple[str, ...], values: Float[np.ndarray, "C S P"], effecti
     )
 
 
-def _autocorrelated_mean_se(terms: Float[np.ndarray, "C S P"], effective_size: Any) -> Vector:
+def _autocorrelated_mean_se(terms: Float[np.ndarray, "C S P"], effective_size: Any) -> Float[np.ndarray, " P"]:
     """The standard error of the terms' mean."""
     spread = terms.std(axis=(0, 1))
     # A constant has no autocorrelation to be measured, and no error.
@@ -242,7 +238,7 @@ def _z_scores(difference: np.ndarray, error: np.ndarray) -> np.ndarray:
     return np.where(error > 0, difference / np.where(error > 0, error, 1), np.nan)
 
 
-def _normalised(covariance: Matrix, std: Vector) -> Matrix:
+def _normalised(covariance: Float[np.ndarray, "P P"], std: Float[np.ndarray, " P"]) -> Float[np.ndarray, "P P"]:
     """The correlation: zero with what does not vary."""
     scale = np.where(std > 0, std, 1)
     correlation = covariance / np.outer(scale, scale)

@@ -7,13 +7,11 @@ from jaxtyping import Float
 from scipy.special import erfc
 from scipy.stats import binom
 
-Vector = Float[np.ndarray, " R"]
-
 FAR_TAIL = 8.0
 """The Anderson-Darling statistic up to which Marsaglia's polynomial is used."""
 
 
-def symmetry_p_value(probabilities: Vector) -> float:
+def symmetry_p_value(probabilities: Float[np.ndarray, " R"]) -> float:
     """The p-value of a distribution of the probabilities that is symmetric about one half, in whatever form.
 
     The statistic is the largest of |F(x) + F(1 - x) - 1|, the Kolmogorov-Smirnov distance of the probabilities p from
@@ -42,7 +40,7 @@ def _excursion_probability(distance: int, num_steps: int) -> float:
     return float(np.clip(2 * np.sum(turns * (at_least + beyond)), 0, 1))
 
 
-def uniformity_p_value(probabilities: Vector) -> float:
+def uniformity_p_value(probabilities: Float[np.ndarray, " R"]) -> float:
     """The p-value of probabilities that are uniform, by the Anderson-Darling test.
 
     It weighs the ends, where a posterior that is too narrow or too wide shows. Its p-value is the asymptotic one, which

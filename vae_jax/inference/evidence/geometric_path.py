@@ -5,14 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 from numpyro.distributions import constraints
 
 from vae_jax import distributions
 from vae_jax.inference.latent_space import LatentSpace, Pushforward, Support
-from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
-
-Vector = Float[Array, " D"]
+from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar, Vector
 
 
 class GeometricPath(NamedTuple):

@@ -14,8 +14,8 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.distributions.util import vec_to_tril_matrix
 
 from vae_jax.distributions import PositiveNormal
-from vae_jax.inference.latent_space import LatentSpace, Pushforward, Vector, normal_latent
-from vae_jax.typing import Distributions, Latents, Parameters, PRNGKey
+from vae_jax.inference.latent_space import LatentSpace, Pushforward, normal_latent
+from vae_jax.typing import Distributions, Latents, Parameters, PRNGKey, Vector
 
 
 @runtime_checkable

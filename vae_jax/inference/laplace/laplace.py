@@ -15,16 +15,14 @@ from jaxtyping import Array, Bool
 
 from vae_jax import distributions
 from vae_jax.inference.laplace.newton import (
-    Matrix,
     NewtonPath,
-    Point,
-    Vector,
-    ascend,
+    NewtonPoint,
     check_arrival,
     check_start,
+    newton_ascent,
     point_at,
 )
-from vae_jax.typing import LogDensity, Parameters, PRNGKey, Scalar
+from vae_jax.typing import LogDensity, Matrix, Parameters, PRNGKey, Scalar, Vector
 
 PROBE = 0.01
 """Posterior standard deviations about the mode in which the density has to be finite."""
@@ -128,7 +126,7 @@ def laplace(
 class _Outcome(NamedTuple):
     """All that is known at the end, whether good or bad."""
 
-    first: Point
+    first: NewtonPoint
     climb: NewtonPath
     has_converged: Bool[Array, ""]
     is_surrounded: Bool[Array, ""]
@@ -154,7 +152,7 @@ def _approximate(log_density: LogDensity, start: Parameters, max_steps: Any, tol
         return jnp.asarray(log_density(unravel(position)))
 
     first = point_at(density, vector)
-    climb = ascend(density, first, max_steps, tolerance)
+    climb = newton_ascent(density, first, max_steps, tolerance)
     found = climb.point
     polished = point_at(density, found.position + found.step)
     is_better = jnp.isfinite(polished.value) & (polished.decrement <= found.decrement)
@@ -181,7 +179,7 @@ def _approximate(log_density: LogDensity, start: Parameters, max_steps: Any, tol
 _approximate_once = jax.jit(_approximate)
 
 
-def _precision(point: Point) -> Matrix:
+def _precision(point: NewtonPoint) -> Matrix:
     return -(point.hessian + point.hessian.T) / 2
 
 

@@ -8,12 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
-from vae_jax.typing import Scalar
-
-Vector = Float[Array, " D"]
-Matrix = Float[Array, "D D"]
+from vae_jax.typing import Matrix, Scalar, Vector
 
 SUFFICIENT = 1e-4
 """Share of the gain that a gradient promises which a step has to make."""
@@ -25,7 +22,7 @@ MANY_BLOCKED = 10
 """Steps in a row that were cut short where the density is not finite: a way to the boundary rather than a detour."""
 
 
-class Point(NamedTuple):
+class NewtonPoint(NamedTuple):
     """A point on the way, and the Newton step from it."""
 
     position: Vector
@@ -50,7 +47,7 @@ class _Trial(NamedTuple):
 class NewtonPath(NamedTuple):
     """The way to the mode so far."""
 
-    point: Point
+    point: NewtonPoint
     num_steps: Int[Array, ""]
     num_blocked: Int[Array, ""]
     """Blocked steps in a row, up to the last."""
@@ -58,7 +55,9 @@ class NewtonPath(NamedTuple):
     """The last step was cut short and gained nothing."""
 
 
-def ascend(density: Callable[[Vector], Scalar], first: Point, max_steps: Any, tolerance: Any) -> NewtonPath:
+def newton_ascent(
+    density: Callable[[Vector], Scalar], first: NewtonPoint, max_steps: Any, tolerance: Any
+) -> NewtonPath:
     """Newton steps until one is shorter than the tolerance."""
 
     def goes_on(climb: NewtonPath) -> Bool[Array, ""]:
@@ -80,7 +79,7 @@ def ascend(density: Callable[[Vector], Scalar], first: Point, max_steps: Any, to
     return lax.while_loop(goes_on, advance, NewtonPath(first, zero, zero, jnp.zeros((), bool)))
 
 
-def _search(density: Callable[[Vector], Scalar], point: Point) -> _Trial:
+def _search(density: Callable[[Vector], Scalar], point: NewtonPoint) -> _Trial:
     """The first of the step, its half, its quarter and so on that rises enough."""
     resolution = jnp.finfo(point.position.dtype).eps
     # Close to the mode a gain is smaller than the rounding of the values that it is the difference of.
@@ -99,12 +98,12 @@ def _search(density: Callable[[Vector], Scalar], point: Point) -> _Trial:
     )
 
 
-def point_at(density: Callable[[Vector], Scalar], position: Vector) -> Point:
+def point_at(density: Callable[[Vector], Scalar], position: Vector) -> NewtonPoint:
     """The density, its derivatives and the Newton step at a position."""
     value, gradient = jax.value_and_grad(density)(position)
     hessian = jax.hessian(density)(position)
     step, decrement = _newton_step(position, gradient, hessian)
-    return Point(position, value, gradient, hessian, step, decrement)
+    return NewtonPoint(position, value, gradient, hessian, step, decrement)
 
 
 def _newton_step(position: Vector, gradient: Vector, hessian: Matrix) -> tuple[Vector, Scalar]:
@@ -126,7 +125,7 @@ def _newton_step(position: Vector, gradient: Vector, hessian: Matrix) -> tuple[V
     return step, jnp.where(is_known, jnp.sqrt(jnp.sum(coordinates**2 / curvature)), jnp.nan)
 
 
-def check_start(first: Point) -> None:
+def check_start(first: NewtonPoint) -> None:
     """Refuses a start from which there is no way."""
     for name, value in (("start", first.position), ("log_density at the start", first.value)):
         if not np.isfinite(value).all():
@@ -139,7 +138,7 @@ def check_start(first: Point) -> None:
         )
 
 
-def check_arrival(climb: NewtonPath, first: Point, has_converged: Bool[Array, ""]) -> None:
+def check_arrival(climb: NewtonPath, first: NewtonPoint, has_converged: Bool[Array, ""]) -> None:
     """Refuses a way that led to no mode."""
     if has_converged:
         return

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
 
 from vae_jax.problems.parameter_checks import check_finite, check_positive
-from vae_jax.typing import Scalar
-
-LatentVector = Float[Array, " D"]
+from vae_jax.typing import Scalar, Vector
 
 
 @dataclass(frozen=True)
@@ -67,13 +64,13 @@ class LinearGaussianChain:
         scale = np.diagonal(self._precision) ** -0.5
         return dist.Normal(jnp.asarray(self._posterior_mean), jnp.asarray(scale)).to_event(1)
 
-    def log_likelihood(self, latents: LatentVector) -> Scalar:
+    def log_likelihood(self, latents: Vector) -> Scalar:
         """log p(x | z) (nats)."""
         neighbours = jnp.concatenate([jnp.zeros(1, latents.dtype), latents[:-1]])
         noise = (self.x - latents - self.coupling * neighbours) / self.noise_scale
         return -(noise**2).sum() / 2 - self.num_latents * (math.log(self.noise_scale) + math.log(2 * math.pi) / 2)
 
-    def log_joint(self, latents: LatentVector) -> Scalar:
+    def log_joint(self, latents: Vector) -> Scalar:
         """log p(x, z) (nats)."""
         return self.log_likelihood(latents) - (latents**2).sum() / 2 - self.num_latents * math.log(2 * math.pi) / 2
 
