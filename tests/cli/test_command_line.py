@@ -16,6 +16,8 @@ from vae_jax.cli.misuse import Misuse
 from vae_jax.cli.out_of_memory import out_of_memory
 from vae_jax.cli.output_folder import staged
 from vae_jax.cli.parsing import parse
+from vae_jax.cli.problem_flags import WITH_COST
+from vae_jax.problems import COSTS
 
 SMALL = ("--num-samples", "5", "20", "--num-replicates", "50")
 
@@ -108,7 +110,7 @@ def test_counts_come_from_a_file_and_float64_is_honoured(tmp_path):
 
 
 MISUSES = {
-    "--prior-v 4 0": "prior_v must have a positive, finite rate, got 0",
+    "--prior-v 4 0": "--prior-v must be finite and above 0, got 0",
     "--data 3 -1": "counts must be integers from 0 .*, got -1.0 as value 2",
     "--data 2.5": "counts must be integers from 0 .*, got 2.5",
     "--data 1e40": "counts must be integers from 0 .*, got 1e[+]40",
@@ -119,7 +121,7 @@ MISUSES = {
     "--data missing.csv": "got missing.csv: No such file",
     "--data 1 two": "got 'two' as value 2 of 2",
     "--data": "counts must have at least one value",
-    "--scale 0.5 0": "scale_v must be positive, got 0",
+    "--scale 0.5 0": "--scale must be finite and above 0, got 0.0",
     "--num-samples 0": "--num-samples must be at least 1, got .*0",
     "--num-samples 1": "leave_one_out needs at least 2 samples, got 1",
     "--num-samples many": "--num-samples must be whole numbers, got many: vae-jax variance --help",
@@ -129,10 +131,10 @@ MISUSES = {
     "--seed -1": "--seed must be from 0 to 4,294,967,295, got -1",
     "--problem another": "--problem must be one of poisson-gamma, square, .*, got another",
     "--estimators another": "estimators must be among pathwise, .*, got another",
-    "--problem square --family log_normal": "--family applies to poisson-gamma, got --problem square: use --params",
-    "--problem gamma --cost 2": "--cost applies to square, cosine, .*, got --problem gamma: use --params",
-    "--cost 2": "--cost applies to square, cosine, .*, got --problem poisson-gamma: use --params",
-    "--function log": "--function applies to gamma, got --problem poisson-gamma: leave it out",
+    "--problem square --family log_normal": "--family must be left out with --problem square, .* choose --problem",
+    "--problem gamma --cost 2": "--cost must be left out with --problem gamma, .* choose --problem square, cosine, .*",
+    "--cost 2": "--cost must be left out with --problem poisson-gamma, where it has no effect, got 2.0: leave it out",
+    "--function log": "--function must be left out with --problem poisson-gamma, .*, or choose --problem gamma",
     "--problem square --params scale=-1": "scale must be positive and finite, got -1.0",
     "--problem square --params width=1": "--params must be of loc, scale, got 'width=1': write NAME=VALUE",
     "--problem square --params loc=one": "--params must be NAME=VALUE with numbers, got 'loc=one'",
@@ -163,6 +165,10 @@ def test_misuse_ends_with_one_line_and_leaves_nothing(arguments, tmp_path):
     assert re.search(MISUSES[arguments], line)
     assert line.startswith("vae-jax: error: ")
     assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
+
+
+def test_the_costs_that_take_a_parameter_are_those_of_the_library():
+    assert tuple(COSTS) == WITH_COST
 
 
 def test_a_failure_ends_with_one_line_and_leaves_nothing(tmp_path):

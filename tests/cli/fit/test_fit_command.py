@@ -76,8 +76,8 @@ MISUSES = {
     "--patience -1": "--patience must be at least 0, got -1",
     "--tolerance -1": "--tolerance must be finite and at least 0, got -1",
     "--dtype half": "--dtype must be one of float32, float64, got half",
-    "--prior-u 0 1": "prior_u must have a positive, finite concentration",
-    "--rank 2": "--rank applies to --family low_rank, got --rank 2 with --family normal",
+    "--prior-u 0 1": "--prior-u must be finite and above 0, got 0.0",
+    "--rank 2": "--rank must be left out with --family normal, .*, got 2: leave it out, or choose --family low_rank",
 }
 
 
