@@ -1,17 +1,14 @@
 import csv
 import json
 import math
-import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
 
-from vae_jax.cli import main
+from commands import run_command, run_process
 from vae_jax.cli.csv_numbers import read_columns
 from vae_jax.cli.misuse import Misuse
 
@@ -23,16 +20,7 @@ GOOD = "name,east,north,felt\n" + "".join(
 )
 FLAGS = ("--position", "east", "north", "--count", "felt", "--num-restarts", 5)
 
-
-def run(*arguments, cwd):
-    environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "JAX_PLATFORMS": "cpu", "COLUMNS": "80"}
-    return subprocess.run(
-        [sys.executable, "-m", "vae_jax", "cavi", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+run = partial(run_command, "cavi")
 
 
 def content(folder):
@@ -49,7 +37,9 @@ TABLES = {"cavi.json", "cavi.csv", "components.csv", "responsibilities.npz", "co
 def felt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("felt")
     (folder / "events.csv").write_text(GOOD)
-    return folder, run("events.csv", *FLAGS, "--num-components", "1:3", 5, "--out", "results", cwd=folder)
+    return folder, run_process(
+        "cavi", "events.csv", *FLAGS, "--num-components", "1:3", 5, "--out", "results", cwd=folder
+    )
 
 
 def test_a_run_prints_and_saves_its_results(felt):
@@ -222,16 +212,12 @@ def test_places_without_a_spread_name_their_columns_and_leave_nothing(places, fl
 
 
 @pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
+def refused(tmp_path, monkeypatch):
     """What the command says in this process: it must not have come as far as JAX."""
 
     def refuse(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("vae_jax.cli.cavi.cavi.start_jax", lambda *_, **__: pytest.fail("accepted"))
-        handler = signal.getsignal(signal.SIGTERM)
-        code = main(["cavi", *map(str, arguments), "--out", "made/results"])
-        signal.signal(signal.SIGTERM, handler)
-        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+        monkeypatch.setattr("commands.set_precision", lambda *_, **__: pytest.fail("accepted"))
+        return run(*arguments, "--out", "made/results", cwd=tmp_path)
 
     return refuse
 

@@ -436,13 +436,13 @@ MISUSES = {
     ),
     "must return one scalar for one sample": lambda: importance_sampling(lambda z: z, FIVE.prior, KEY, 10),
     "num_samples must be at least twice num_bound_samples": Budget(num_samples=10, num_bound_samples=6).check,
-    "schedule must be sigmoid, linear or geometric, got 'cubic'": lambda: compare_estimates(
+    "num_chains must be at least 2, got 0": lambda: compare_estimates(
         FIVE.log_likelihood,
         FIVE.log_joint,
         FIVE.prior,
         FIVE.mean_field,
         KEY,
-        budget=replace(Budget(), **{"schedule": "cubic"}),
+        budget=Budget(num_chains=0),
     ),
     "num_latents must be at least 1, got 0": lambda: LinearGaussianChain(0),
     "noise_scale must be positive and finite, got 0.0": lambda: LinearGaussianChain(2, noise_scale=0.0),

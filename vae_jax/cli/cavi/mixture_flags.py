@@ -133,8 +133,11 @@ class PriorFlags:
 
     def _given(self) -> dict[str, Any]:
         """The hyperparameters of the clusters that were given."""
+        import numpy as np
+
         weights = ("weights", "weight_concentration")
-        return {name: value for name, value in asdict(self).items() if value is not None and name not in weights}
+        given = {name: value for name, value in asdict(self).items() if value is not None and name not in weights}
+        return given if self.prior_loc is None else given | {"prior_loc": np.array(self.prior_loc)}
 
     def _weights(self, num_components: int) -> Any:
         import jax.numpy as jnp
