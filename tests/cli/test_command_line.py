@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from commands import run_command, run_process
 from vae_jax.cli import main
 from vae_jax.cli.command_flags import flags_of
 from vae_jax.cli.commands import COMMANDS, MOVED, first_line
@@ -20,23 +21,13 @@ from vae_jax.cli.problem_flags import WITH_COST
 from vae_jax.problems import COSTS
 
 SMALL = ("--num-samples", "5", "20", "--num-replicates", "50")
-
-
-def run(*arguments, cwd):
-    environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "JAX_PLATFORMS": "cpu", "COLUMNS": "80"}
-    return subprocess.run(
-        [sys.executable, "-m", "vae_jax", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+SMALLEST = ("--estimators", "pathwise", *SMALL)
 
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
-    return folder, run("variance", *SMALL, "--out", "results", cwd=folder)
+    return folder, run_process("variance", *SMALL, "--out", "results", cwd=folder)
 
 
 def test_a_run_prints_and_saves_its_results(small_run):
@@ -93,7 +84,7 @@ def test_the_saved_command_line_repeats_the_run(small_run):
     folder, _ = small_run
     words = shlex.split(json.loads((folder / "results/config.json").read_text())["command_line"])
     assert words[0] == "vae-jax"
-    assert run(*words[1:], "--out", "again", cwd=folder).returncode == 0
+    assert run_command(*words[1:], "--out", "again", cwd=folder).returncode == 0
     first, second = (
         [{k: v for k, v in row.items() if k not in TIMES} for row in json.loads((folder / f).read_text())["rows"]]
         for f in ("results/variance.json", "again/variance.json")
@@ -103,7 +94,9 @@ def test_the_saved_command_line_repeats_the_run(small_run):
 
 def test_counts_come_from_a_file_and_float64_is_honoured(tmp_path):
     (tmp_path / "counts.csv").write_text("count\n3\n4\n\n 10 \n1234567\n  \n", encoding="utf-8-sig")
-    process = run("variance", *SMALL, "--data", "counts.csv", "--dtype", "float64", "--out", "o", cwd=tmp_path)
+    process = run_command(
+        "variance", *SMALLEST, "--data", "counts.csv", "--dtype", "float64", "--out", "o", cwd=tmp_path
+    )
     assert process.returncode == 0, process.stderr
     assert json.loads((tmp_path / "o/config.json").read_text())["settings"]["data"] == ["3", "4", "10", "1234567"]
     assert json.loads((tmp_path / "o/variance.json").read_text())["environment"]["dtype"] == "float64"
@@ -159,7 +152,7 @@ def test_misuse_ends_with_one_line_and_leaves_nothing(arguments, tmp_path):
     before = set(tmp_path.rglob("*"))
     words = arguments.split()
     out = () if "--out" in words else ("--out", "made/results")
-    process = run("variance", *words, *out, cwd=tmp_path)
+    process = run_command("variance", *words, *out, cwd=tmp_path)
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()
     assert re.search(MISUSES[arguments], line)
@@ -171,16 +164,13 @@ def test_the_costs_that_take_a_parameter_are_those_of_the_library():
     assert tuple(COSTS) == WITH_COST
 
 
-def test_a_failure_ends_with_one_line_and_leaves_nothing(tmp_path):
-    script = (
-        "import sys, vae_jax.plotting as p; from vae_jax.cli import main\n"
-        "def broken(study): raise OSError('disk full')\n"
-        "p.std_by_samples = broken\n"
-        f"sys.exit(main(['variance', '--out', 'results', *{SMALL}, *sys.argv[1:]]))"
-    )
+def test_a_failure_ends_with_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def broken(study):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("vae_jax.plotting.std_by_samples", broken)
     quiet, loud = (
-        subprocess.run([sys.executable, "-c", script, *flag], cwd=tmp_path, capture_output=True, text=True)
-        for flag in ((), ("--debug",))
+        run_command("variance", "--out", "results", *SMALLEST, *flag, cwd=tmp_path) for flag in ((), ("--debug",))
     )
     assert quiet.returncode == loud.returncode == 1
     assert quiet.stderr.splitlines()[-1] == "vae-jax: error: OSError: disk full"
@@ -228,7 +218,7 @@ def test_help_needs_no_jax(tmp_path):
 
 
 def test_every_estimator_that_a_problem_admits_is_shown_with_its_cost(tmp_path):
-    process = run(
+    process = run_command(
         "variance", "--problem", "bernoulli", "--estimators", "all", "--num-samples", "2", "4",
         "--num-replicates", "50", cwd=tmp_path,
     )  # fmt: skip
@@ -253,7 +243,7 @@ def test_every_estimator_that_a_problem_admits_is_shown_with_its_cost(tmp_path):
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
-    return folder, run(
+    return folder, run_process(
         "compare", "pathwise", "score_function", "--problem", "cosine", "--cost", "2", "--params", "loc=0.5",
         "--num-samples", "5", "20", "--num-replicates", "2000", "--out", "results", cwd=folder,
     )  # fmt: skip
@@ -280,7 +270,7 @@ def test_the_saved_command_line_repeats_a_comparison(compared):
     folder, _ = compared
     words = shlex.split(json.loads((folder / "results/config.json").read_text())["command_line"])
     assert words[:4] == ["vae-jax", "compare", "pathwise", "score_function"]
-    assert run(*words[1:], "--out", "again", cwd=folder).returncode == 0
+    assert run_command(*words[1:], "--out", "again", cwd=folder).returncode == 0
     times = {"seconds_ratio", "variance_seconds_ratio"}
     first, second = (
         [{k: v for k, v in row.items() if k not in times} for row in json.loads((folder / f).read_text())["rows"]]
@@ -299,7 +289,7 @@ def test_the_saved_command_line_repeats_a_comparison(compared):
     ],
 )
 def test_misuse_of_compare_ends_with_one_line(words, message, tmp_path):
-    process = run("compare", *words, "--out", "made", cwd=tmp_path)
+    process = run_command("compare", *words, "--out", "made", cwd=tmp_path)
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()
     assert re.search(message, line)
