@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from vae_jax.cli.options import settings_of
-from vae_jax.cli.problem_flags import Target, as_settings
+from vae_jax.cli.problem_flags import ProblemFlags, as_settings
 from vae_jax.cli.progress_bars import shown_progress
 from vae_jax.settings import values_of
 
@@ -23,14 +23,14 @@ def measured_study(plan: "StudyPlan", seed: int) -> "VarianceStudy":
         return measure(plan, jax.random.key(seed), mesh=replicate_mesh(), on_progress=on_progress)
 
 
-def study_settings(options: Any, target: Target, problem: "Problem", params: dict[str, Any]) -> dict[str, Any]:
+def study_settings(options: Any, flags: ProblemFlags, problem: "Problem", params: dict[str, Any]) -> dict[str, Any]:
     """The settings of a command that measures estimators, its problem written out.
 
     Args:
         options: the command.
-        target: its flags of the problem.
+        flags: its flags of the problem.
         problem: that they give.
         params: of the problem's q.
     """
-    own = {name: value for name, value in settings_of(options).items() if name not in values_of(target)}
-    return as_settings(target, problem, params) | own
+    own = {name: value for name, value in settings_of(options).items() if name not in values_of(flags)}
+    return as_settings(flags, problem, params) | own
