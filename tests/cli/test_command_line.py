@@ -243,7 +243,7 @@ def test_every_estimator_that_a_problem_admits_is_shown_with_its_cost(tmp_path):
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
-    return folder, run_process(
+    return folder, run_command(
         "compare", "pathwise", "score_function", "--problem", "cosine", "--cost", "2", "--params", "loc=0.5",
         "--num-samples", "5", "20", "--num-replicates", "2000", "--out", "results", cwd=folder,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from commands import run_command, run_process
+from commands import run_command
 
 SAVED = {"regress.json", "regress.csv", "history.csv", "regress.png", "regress.pdf", "config.json"}
 SHORT = ("--num-steps", 1000, "--window", 250, "--num-restarts", 2)
@@ -18,6 +18,7 @@ def write_table(path, rows):
     path.write_text("\n".join(["count,x,other", *(",".join(map(str, row)) for row in rows)]) + "\n")
 
 
+@pytest.mark.slow
 def test_a_regression_agrees_with_laplace(data_folder, tmp_path):
     process = run(
         data_folder / "quakes.csv", "--response", "stations", "--predictors", "mag", "depth",
@@ -45,7 +46,7 @@ def test_batches_of_a_table(tmp_path):
     x = generator.normal(size=300)
     write_table(tmp_path / "data.csv", zip(generator.poisson(np.exp(1 + 0.5 * x)), x, x, strict=True))
     table = ("data.csv", "--response", "count", "--predictors", "x", "--batch-size", 30)
-    process = run_process("regress", *table, "--family", "normal", *SHORT, "--out", "results", cwd=tmp_path)
+    process = run(*table, "--family", "normal", *SHORT, "--out", "results", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     content = json.loads((tmp_path / "results/regress.json").read_text())
     row = content["rows"][1]
