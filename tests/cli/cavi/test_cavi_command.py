@@ -37,7 +37,7 @@ TABLES = {"cavi.json", "cavi.csv", "components.csv", "responsibilities.npz", "co
 def felt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("felt")
     (folder / "events.csv").write_text(GOOD)
-    return folder, run("cavi", "events.csv", *FLAGS, "--num-components", "1:3", 5, "--out", "results", cwd=folder)
+    return folder, run("events.csv", *FLAGS, "--num-components", "1:3", 5, "--out", "results", cwd=folder)
 
 
 def test_a_run_prints_and_saves_its_results(felt):
