@@ -197,7 +197,6 @@ FAULTS = (
         "the exact leave-one-out variance is off by one in N",
         "(others - 1) / others * g**2",
         "others / num_samples * g**2",
-        ("problems/test_gaussian_problems.py",),
     ),
     Fault(
         "studies/estimator_comparison.py",
@@ -244,9 +243,9 @@ FAULTS = (
     ),
     Fault(
         "vae/runs/periodic_checkpoints.py",
-        "a resumed run forgets the best score so far",
-        'self.best_score = -math.inf if best is None else float(np.mean(best["validation_elbo"]))',
-        "self.best_score = -math.inf",
+        "the best state has no score where it is saved later",
+        "self.checkpoints.save(best_step, best_state, score=self.best_score)",
+        "self.checkpoints.save(best_step, best_state, score=None)",
         ("vae/runs/test_training_run.py",),
     ),
     Fault(
@@ -302,7 +301,6 @@ FAULTS = (
         "a black pixel is white once in 65,536 draws",
         "(bits.astype(jnp.int32) < threshold)",
         "(bits.astype(jnp.int32) <= threshold)",
-        ("vae/config/test_presets.py",),
     ),
     Fault(
         "vae/data/download.py",
@@ -452,7 +450,7 @@ def _pytest(folder: Path, arguments: Sequence[str], timeout: float) -> tuple[int
 
 def _print_row(number: int | str, verdict: str, seconds: str, *texts: str) -> None:
     """Prints a row of the table, its words broken into lines of 80 columns."""
-    lines = [line for text in texts for line in textwrap.wrap(text, WIDTH - INDENT)]
+    lines = [line for text in texts for line in textwrap.wrap(text, WIDTH - INDENT, break_on_hyphens=False)]
     print(f"{number:>2}  {verdict:<8} {seconds:>5}  ".ljust(INDENT) + lines[0], flush=True)
     for line in lines[1:]:
         print(" " * INDENT + line, flush=True)

@@ -82,6 +82,14 @@ def test_float32_keeps_its_digits_near_equality(excess):
     assert as_matrix == pytest.approx(expected, rel=2e-5)
 
 
+@pytest.mark.parametrize("excess", [0.01, 0.05, 0.1, 0.118, -0.01, -0.05, -0.1, -0.133])
+def test_float64_keeps_its_digits_near_equality(excess, float64):
+    scale = np.float64(1 + excess)
+    square_excess = np.longdouble(scale) ** 2 - 1
+    expected = float((square_excess - np.log1p(square_excess)) / 2)
+    assert kl_standard_normal(jnp.zeros(1), jnp.array([scale])) == pytest.approx(expected, rel=1e-13)
+
+
 def test_near_equality_a_plain_difference_would_fail_that_test():
     scale = np.float32(1) + np.float32(3e-7)
     plain = (scale**2 - np.float32(1) - np.log(scale**2)) / np.float32(2)
