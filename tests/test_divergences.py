@@ -54,6 +54,9 @@ def test_full_matches_the_textbook_formula(float64):
     expected = textbook_kl(loc_q, tril_q @ tril_q.T, loc_p, tril_p @ tril_p.T)
     got = kl_gaussian(*map(jnp.asarray, (loc_q, tril_q, loc_p, tril_p)))
     assert got == pytest.approx(expected, rel=1e-12)
+    above = np.triu(np.ones_like(tril_q), 1)
+    full = kl_gaussian(*map(jnp.asarray, (loc_q, tril_q + above, loc_p, tril_p - above)))
+    assert full == got, "what is above the diagonals is read"
 
 
 def test_full_of_diagonal_factors_is_the_diagonal_one(float64):

@@ -54,6 +54,8 @@ def test_mean_field_reaches_the_diagonal_of_the_precision():
     # The gap is known too: half the log of how much smaller the determinant is.
     gap = 0.5 * np.log(np.diag(PRECISION).prod() / np.linalg.det(PRECISION))
     assert fitted.elbo == pytest.approx(-gap, abs=0.01 + 5 * fitted.elbo_se)
+    # Estimated again, from other samples than those that chose the restart.
+    assert abs(fitted.elbo - fitted.restart_elbos[0]) > 1e-4
 
 
 @pytest.mark.parametrize(
