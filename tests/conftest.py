@@ -1,5 +1,7 @@
 """Strictness for every test, switched on before the package is imported."""
 
+import contextlib
+import ctypes
 import gc
 import os
 import shutil
@@ -40,18 +42,30 @@ MOST_MAPPINGS = 20_000
 """Of memory. XLA makes several for every program that it compiles, and Linux refuses a process more than 65,530: XLA
 then dies. The tests compile thousands of programs."""
 
-TESTS_BETWEEN_COUNTS = 20
+MOST_MEMORY = 1_500 * 2**20
+"""Bytes that a worker may hold between tests, so that it stays below 2 GB. Compiled programs take most of them."""
+
+TESTS_BETWEEN_COUNTS = 10
 
 
 def pytest_runtest_teardown(item, nextitem):
     item.config.num_run = getattr(item.config, "num_run", 0) + 1
-    mappings = Path("/proc/self/maps")
-    if item.config.num_run % TESTS_BETWEEN_COUNTS or not mappings.exists():
-        return
-    with mappings.open() as file:
-        if sum(1 for _ in file) > MOST_MAPPINGS:
-            jax.clear_caches()
-            gc.collect()
+    if item.config.num_run % TESTS_BETWEEN_COUNTS == 0 and _holds_too_much():
+        jax.clear_caches()
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):
+            # The C library keeps what is freed otherwise.
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _holds_too_much():
+    process = Path("/proc/self")
+    if not process.exists():
+        return False
+    with (process / "maps").open() as file:
+        num_mappings = sum(1 for _ in file)
+    memory = int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return num_mappings > MOST_MAPPINGS or memory > MOST_MEMORY
 
 
 def pytest_unconfigure(config):

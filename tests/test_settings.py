@@ -4,7 +4,7 @@ import math
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -14,6 +14,8 @@ from vae_jax.settings import (
     DECAY,
     FINITE_AND_NOT_NEGATIVE,
     FINITE_AND_POSITIVE,
+    GIVEN,
+    LEFT_OUT,
     POSITIVE_SHARE,
     SEED,
     SHARE,
@@ -23,6 +25,7 @@ from vae_jax.settings import (
     check_settings,
     check_settings_are_used,
     declarations,
+    defaults_of,
     documented,
     rules_of,
     values_of,
@@ -40,6 +43,23 @@ class Steps:
     rate: Annotated[float | None, FINITE_AND_POSITIVE] = None
     momentum: Annotated[float, DECAY, AppliesWith(optimizer=("sgd", "nesterov"), num_chains=OtherThan(1))] = 0.0
     """Decay of the velocity."""
+
+
+@dataclass(frozen=True)
+@documented
+class Chain:
+    """Settings one of which must be given, and some that depend on whether others are."""
+
+    name: str
+    """Name of the chain."""
+    steps: Steps = field(default_factory=Steps)
+    """How it is run."""
+    weights: tuple[float, ...] | None = None
+    """Given weights."""
+    concentration: Annotated[float | None, AppliesWith(weights=LEFT_OUT)] = None
+    """Of the prior of the weights."""
+    tempered: Annotated[bool, AppliesWith(weights=GIVEN)] = False
+    """Raises the weights to a power."""
 
 
 # Any, so that the tests' own checks of types do not stop wrong values first.
@@ -97,7 +117,7 @@ def test_a_range_holds_its_numbers_and_says_which(allowed, words, inside, outsid
         (Typed(whole=1.5), "whole must be int, got 1.5: give a value of that type"),
         (Typed(pair=[1.0]), "pair must be tuple[float, ...], got [1.0]: give a value of that type"),
         (Typed(pair=(0.5, "a")), "pair must be tuple[float, ...], got (0.5, 'a'): give a value of that type"),
-        (Typed(pair=(0.5, 1.5)), "pair must be in [0, 1], got (0.5, 1.5): choose another number"),
+        (Typed(pair=(0.5, 1.5)), "pair must be in [0, 1], got 1.5: choose another number"),
         (Typed(choice="c"), "choice must be a or b, got 'c': use one of these"),
         (Typed(text=3), "text must be str | None, got 3: give a value of that type"),
     ],
@@ -132,6 +152,35 @@ def test_a_setting_that_was_given_and_has_no_effect_is_refused():
         check_settings_are_used(idle, before=MOVING)
     with pytest.raises(ValueError, match=r"^--momentum must .* --optimizer adam, .*choose --optimizer sgd or nesterov"):
         check_settings_are_used(replace(MOVING, optimizer="adam"), named=lambda name: f"--{name}")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"weights": (0.5, 0.5), "concentration": 2.0},
+         "concentration must be left out with weights 0.5 0.5, where it has no effect, got 2.0: leave it out, or "
+         "leave out weights"),
+        ({"tempered": True},
+         "tempered must be left out without weights, where it has no effect, got True: leave it out, or add weights"),
+    ],
+)  # fmt: skip
+def test_a_setting_may_need_that_another_is_given_or_left_out(given, message):
+    check_settings_are_used(Chain("a", weights=(0.5, 0.5), tempered=True))
+    check_settings_are_used(Chain("a", concentration=2.0))
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check_settings_are_used(Chain("a", **given))
+
+
+def test_defaults_are_known_of_a_class_that_needs_arguments():
+    assert defaults_of(Chain) == {
+        "name": MISSING, "num_steps": 100, "rate": None, "momentum": 0.0,
+        "weights": None, "concentration": None, "tempered": False,
+    }  # fmt: skip
+    helps = {each.name: each.metadata["help"] for each in fields(Chain)}
+    assert helps["steps"] == "How it is run."
+    assert helps["concentration"] == "Of the prior of the weights. Applies with no weights."
+    assert helps["tempered"] == "Raises the weights to a power. Applies with weights."
+    assert Chain("a").steps == Steps()
 
 
 def test_nested_settings_are_one_list_by_name():

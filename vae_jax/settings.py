@@ -19,10 +19,10 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 Settings = TypeVar("Settings")
 
@@ -79,11 +79,16 @@ class OtherThan:
         return f"other than {self.value}"
 
 
+GIVEN = OtherThan(None)
+LEFT_OUT = (None,)
+
+
 class AppliesWith:
     """The values of other settings with which a setting has an effect; without one of them it does nothing.
 
     `AppliesWith(schedule=("linear", "cyclical"), num_validation=OtherThan(0))` takes the values of each other setting
-    by its name. The other settings may be in another part of the same nested dataclass.
+    by its name, `GIVEN` those other than None, and `LEFT_OUT` None alone. The other settings may be in another part of
+    the same nested dataclass.
     """
 
     def __init__(self, **needed: tuple[Any, ...] | OtherThan) -> None:
@@ -93,13 +98,22 @@ class AppliesWith:
         """The first other setting, of all settings' values by name, that leaves the setting without effect."""
         return next((name for name, needed in self.needed.items() if values[name] not in needed), None)
 
-    def values(self, name: str) -> str:
-        """The values of one of the other settings that give the setting an effect."""
+    def remedy(self, name: str, called: str) -> str:
+        """The change of another setting, named as messages call it, that gives the setting an effect."""
         needed = self.needed[name]
-        return str(needed) if isinstance(needed, OtherThan) else _either(needed)
+        if needed == GIVEN:
+            return f"add {called}"
+        return f"leave out {called}" if needed == LEFT_OUT else f"choose {called} {_words(needed)}"
 
     def __str__(self) -> str:
-        return ", and ".join(f"{name} {self.values(name)}" for name in self.needed)
+        return ", and ".join(
+            name if needed == GIVEN else f"no {name}" if needed == LEFT_OUT else f"{name} {_words(needed)}"
+            for name, needed in self.needed.items()
+        )
+
+
+def _words(needed: tuple[Any, ...] | OtherThan) -> str:
+    return str(needed) if isinstance(needed, OtherThan) else _either(needed)
 
 
 def documented(settings: type[Settings]) -> type[Settings]:
@@ -111,8 +125,15 @@ def documented(settings: type[Settings]) -> type[Settings]:
     for name, text in _docstrings(settings.__module__).get(settings.__name__, {}).items():
         conditional = "".join(f" Applies with {condition}." for condition in conditions.get(name, []))
         metadata = {"help": text + conditional, "docstring": text}
-        setattr(settings, name, field(default=getattr(settings, name, MISSING), metadata=metadata))
+        setattr(settings, name, _with_metadata(getattr(settings, name, MISSING), metadata))
     return settings
+
+
+def _with_metadata(default: Any, metadata: Mapping[str, Any]) -> Any:
+    """A field with the same default, which may be a field already."""
+    if isinstance(default, Field):
+        return field(default=default.default, default_factory=default.default_factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @lru_cache
@@ -150,8 +171,9 @@ def check_settings(settings: Any, *, named: Callable[[str], str] = str) -> None:
             raise ValueError(f"{named(name)} must be {described_type(hint)}, got {value!r}: {advice}")
         numbers = value if isinstance(value, tuple) else (value,)
         for allowed in (rule for rule in rules if isinstance(rule, Range)):
-            if not all(number is None or number in allowed for number in numbers):
-                raise ValueError(f"{named(name)} must be {allowed}, got {value}: choose another number")
+            for number in numbers:
+                if number is not None and number not in allowed:
+                    raise ValueError(f"{named(name)} must be {allowed}, got {number}: choose another number")
         if is_dataclass(hint):
             check_settings(value, named=named)
 
@@ -162,24 +184,47 @@ def check_settings_are_used(settings: Any, *, before: Any = None, named: Callabl
     Args:
         settings: a dataclass, whose fields may be dataclasses, as it was changed.
         before: the same before it was changed, by default with all defaults. A setting that is as it was there, or as
-            it is by default, was not given.
+            it is by default, counts as not given.
         named: a field's name to what messages call it, such as its flag.
 
     Raises:
         ValueError: one line that names the setting, the other that leaves it without effect and what to do.
     """
-    default = type(settings)()
-    given, earlier, usual = (values_of(each) for each in (settings, default if before is None else before, default))
+    usual = defaults_of(type(settings))
+    given, earlier = values_of(settings), usual if before is None else values_of(before)
     for name, conditions in rules_of(type(settings), AppliesWith).items():
         if given[name] in (earlier[name], usual[name]):
             continue
         for condition in conditions:
             other = condition.unmet(given)
             if other is not None:
+                value = given[other]
+                state = f"without {named(other)}" if value is None else f"with {named(other)} {_written(value)}"
                 raise ValueError(
-                    f"{named(name)} must be left out with {named(other)} {given[other]}, where it has no effect, got "
-                    f"{given[name]}: leave it out, or choose {named(other)} {condition.values(other)}"
+                    f"{named(name)} must be left out {state}, where it has no effect, got {_written(given[name])}: "
+                    f"leave it out, or {condition.remedy(other, named(other))}"
                 )
+
+
+def _written(value: Any) -> str:
+    """A value as a user writes it."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def defaults_of(settings: type) -> dict[str, Any]:
+    """The default of each field of a dataclass, and of the dataclasses among them in their place, by name.
+
+    A field that must be given has the default `dataclasses.MISSING`.
+    """
+    defaults: dict[str, Any] = {}
+    for each in fields(settings):
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        part = _unwrapped(_hints(settings)[each.name])[0]
+        if default is MISSING and is_dataclass(part):
+            defaults |= defaults_of(cast(type, part))
+        else:
+            defaults |= values_of(default) if is_dataclass(default) else {each.name: default}
+    return defaults
 
 
 def values_of(settings: Any) -> dict[str, Any]:

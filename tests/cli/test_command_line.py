@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from commands import run_command, run_process
 from vae_jax.cli import main
 from vae_jax.cli.command_flags import flags_of
 from vae_jax.cli.commands import COMMANDS, MOVED, first_line
@@ -16,25 +17,17 @@ from vae_jax.cli.misuse import Misuse
 from vae_jax.cli.out_of_memory import out_of_memory
 from vae_jax.cli.output_folder import staged
 from vae_jax.cli.parsing import parse
+from vae_jax.cli.problem_flags import WITH_COST
+from vae_jax.problems import COSTS
 
 SMALL = ("--num-samples", "5", "20", "--num-replicates", "50")
-
-
-def run(*arguments, cwd):
-    environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "JAX_PLATFORMS": "cpu", "COLUMNS": "80"}
-    return subprocess.run(
-        [sys.executable, "-m", "vae_jax", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+SMALLEST = ("--estimators", "pathwise", *SMALL)
 
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
-    return folder, run("variance", *SMALL, "--out", "results", cwd=folder)
+    return folder, run_process("variance", *SMALL, "--out", "results", cwd=folder)
 
 
 def test_a_run_prints_and_saves_its_results(small_run):
@@ -91,7 +84,7 @@ def test_the_saved_command_line_repeats_the_run(small_run):
     folder, _ = small_run
     words = shlex.split(json.loads((folder / "results/config.json").read_text())["command_line"])
     assert words[0] == "vae-jax"
-    assert run(*words[1:], "--out", "again", cwd=folder).returncode == 0
+    assert run_command(*words[1:], "--out", "again", cwd=folder).returncode == 0
     first, second = (
         [{k: v for k, v in row.items() if k not in TIMES} for row in json.loads((folder / f).read_text())["rows"]]
         for f in ("results/variance.json", "again/variance.json")
@@ -101,14 +94,16 @@ def test_the_saved_command_line_repeats_the_run(small_run):
 
 def test_counts_come_from_a_file_and_float64_is_honoured(tmp_path):
     (tmp_path / "counts.csv").write_text("count\n3\n4\n\n 10 \n1234567\n  \n", encoding="utf-8-sig")
-    process = run("variance", *SMALL, "--data", "counts.csv", "--dtype", "float64", "--out", "o", cwd=tmp_path)
+    process = run_command(
+        "variance", *SMALLEST, "--data", "counts.csv", "--dtype", "float64", "--out", "o", cwd=tmp_path
+    )
     assert process.returncode == 0, process.stderr
     assert json.loads((tmp_path / "o/config.json").read_text())["settings"]["data"] == ["3", "4", "10", "1234567"]
     assert json.loads((tmp_path / "o/variance.json").read_text())["environment"]["dtype"] == "float64"
 
 
 MISUSES = {
-    "--prior-v 4 0": "prior_v must have a positive, finite rate, got 0",
+    "--prior-v 4 0": "--prior-v must be finite and above 0, got 0",
     "--data 3 -1": "counts must be integers from 0 .*, got -1.0 as value 2",
     "--data 2.5": "counts must be integers from 0 .*, got 2.5",
     "--data 1e40": "counts must be integers from 0 .*, got 1e[+]40",
@@ -119,7 +114,7 @@ MISUSES = {
     "--data missing.csv": "got missing.csv: No such file",
     "--data 1 two": "got 'two' as value 2 of 2",
     "--data": "counts must have at least one value",
-    "--scale 0.5 0": "scale_v must be positive, got 0",
+    "--scale 0.5 0": "--scale must be finite and above 0, got 0.0",
     "--num-samples 0": "--num-samples must be at least 1, got .*0",
     "--num-samples 1": "leave_one_out needs at least 2 samples, got 1",
     "--num-samples many": "--num-samples must be whole numbers, got many: vae-jax variance --help",
@@ -129,10 +124,10 @@ MISUSES = {
     "--seed -1": "--seed must be from 0 to 4,294,967,295, got -1",
     "--problem another": "--problem must be one of poisson-gamma, square, .*, got another",
     "--estimators another": "estimators must be among pathwise, .*, got another",
-    "--problem square --family log_normal": "--family applies to poisson-gamma, got --problem square: use --params",
-    "--problem gamma --cost 2": "--cost applies to square, cosine, .*, got --problem gamma: use --params",
-    "--cost 2": "--cost applies to square, cosine, .*, got --problem poisson-gamma: use --params",
-    "--function log": "--function applies to gamma, got --problem poisson-gamma: leave it out",
+    "--problem square --family log_normal": "--family must be left out with --problem square, .* choose --problem",
+    "--problem gamma --cost 2": "--cost must be left out with --problem gamma, .* choose --problem square, cosine, .*",
+    "--cost 2": "--cost must be left out with --problem poisson-gamma, where it has no effect, got 2.0: leave it out",
+    "--function log": "--function must be left out with --problem poisson-gamma, .*, or choose --problem gamma",
     "--problem square --params scale=-1": "scale must be positive and finite, got -1.0",
     "--problem square --params width=1": "--params must be of loc, scale, got 'width=1': write NAME=VALUE",
     "--problem square --params loc=one": "--params must be NAME=VALUE with numbers, got 'loc=one'",
@@ -157,7 +152,7 @@ def test_misuse_ends_with_one_line_and_leaves_nothing(arguments, tmp_path):
     before = set(tmp_path.rglob("*"))
     words = arguments.split()
     out = () if "--out" in words else ("--out", "made/results")
-    process = run("variance", *words, *out, cwd=tmp_path)
+    process = run_command("variance", *words, *out, cwd=tmp_path)
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()
     assert re.search(MISUSES[arguments], line)
@@ -165,16 +160,17 @@ def test_misuse_ends_with_one_line_and_leaves_nothing(arguments, tmp_path):
     assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
 
 
-def test_a_failure_ends_with_one_line_and_leaves_nothing(tmp_path):
-    script = (
-        "import sys, vae_jax.plotting as p; from vae_jax.cli import main\n"
-        "def broken(study): raise OSError('disk full')\n"
-        "p.std_by_samples = broken\n"
-        f"sys.exit(main(['variance', '--out', 'results', *{SMALL}, *sys.argv[1:]]))"
-    )
+def test_the_costs_that_take_a_parameter_are_those_of_the_library():
+    assert tuple(COSTS) == WITH_COST
+
+
+def test_a_failure_ends_with_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def broken(study):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("vae_jax.plotting.std_by_samples", broken)
     quiet, loud = (
-        subprocess.run([sys.executable, "-c", script, *flag], cwd=tmp_path, capture_output=True, text=True)
-        for flag in ((), ("--debug",))
+        run_command("variance", "--out", "results", *SMALLEST, *flag, cwd=tmp_path) for flag in ((), ("--debug",))
     )
     assert quiet.returncode == loud.returncode == 1
     assert quiet.stderr.splitlines()[-1] == "vae-jax: error: OSError: disk full"
@@ -222,7 +218,7 @@ def test_help_needs_no_jax(tmp_path):
 
 
 def test_every_estimator_that_a_problem_admits_is_shown_with_its_cost(tmp_path):
-    process = run(
+    process = run_command(
         "variance", "--problem", "bernoulli", "--estimators", "all", "--num-samples", "2", "4",
         "--num-replicates", "50", cwd=tmp_path,
     )  # fmt: skip
@@ -247,7 +243,7 @@ def test_every_estimator_that_a_problem_admits_is_shown_with_its_cost(tmp_path):
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
-    return folder, run(
+    return folder, run_process(
         "compare", "pathwise", "score_function", "--problem", "cosine", "--cost", "2", "--params", "loc=0.5",
         "--num-samples", "5", "20", "--num-replicates", "2000", "--out", "results", cwd=folder,
     )  # fmt: skip
@@ -274,7 +270,7 @@ def test_the_saved_command_line_repeats_a_comparison(compared):
     folder, _ = compared
     words = shlex.split(json.loads((folder / "results/config.json").read_text())["command_line"])
     assert words[:4] == ["vae-jax", "compare", "pathwise", "score_function"]
-    assert run(*words[1:], "--out", "again", cwd=folder).returncode == 0
+    assert run_command(*words[1:], "--out", "again", cwd=folder).returncode == 0
     times = {"seconds_ratio", "variance_seconds_ratio"}
     first, second = (
         [{k: v for k, v in row.items() if k not in times} for row in json.loads((folder / f).read_text())["rows"]]
@@ -293,7 +289,7 @@ def test_the_saved_command_line_repeats_a_comparison(compared):
     ],
 )
 def test_misuse_of_compare_ends_with_one_line(words, message, tmp_path):
-    process = run("compare", *words, "--out", "made", cwd=tmp_path)
+    process = run_command("compare", *words, "--out", "made", cwd=tmp_path)
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()
     assert re.search(message, line)

@@ -272,7 +272,7 @@ MISUSES = {
     "--num-images must be at least 1, got 0": ("sample", "one", "--num-images", 0),
     "--seed must be from 0": ("sample", "one", "--seed", -1),
     "--model-seed must be from 0 to 0, got 1": ("sample", "one", "--model-seed", 1),
-    "--model-seed must be from 0 to 1, got -1": ("encode", "two", "--model-seed", -1, "--out", "o"),
+    "--model-seed must be at least 0, got -1": ("encode", "two", "--model-seed", -1, "--out", "o"),
     "--num-images must be at least 1, got -3": ("reconstruct", "one", "--num-images", -3),
     "--split must have at least 5000 images, got test with 299": ("reconstruct", "one", "--num-images", 5000),
     "--out must be a file in a folder that exists, got nowhere/z.npz": ("encode", "one", "--out", "nowhere/z.npz"),

@@ -1,30 +1,21 @@
 import csv
 import json
 import math
-import os
 import re
 import shlex
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
+from commands import run_command, run_process
 
-def run(*arguments, cwd):
-    environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "JAX_PLATFORMS": "cpu", "COLUMNS": "80"}
-    return subprocess.run(
-        [sys.executable, "-m", "vae_jax", "laplace", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+run = partial(run_command, "laplace")
 
 
 @pytest.fixture(scope="module")
 def factorials(tmp_path_factory):
     folder = tmp_path_factory.mktemp("factorials")
-    return folder, run("--factorial", 5, 10, 100, 10**9, "--out", "results", cwd=folder)
+    return folder, run_process("laplace", "--factorial", 5, 10, 100, 10**9, "--out", "results", cwd=folder)
 
 
 def test_a_run_prints_and_saves_its_results(factorials):

@@ -5,26 +5,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.options import optional
-from vae_jax.settings import AT_LEAST_0, AT_LEAST_1, AT_LEAST_2, FINITE_AND_NOT_NEGATIVE, FINITE_AND_POSITIVE
+from vae_jax.settings import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    AT_LEAST_2,
+    FINITE_AND_NOT_NEGATIVE,
+    FINITE_AND_POSITIVE,
+    documented,
+)
 
 if TYPE_CHECKING:
     from vae_jax.inference.fit import Fit
 
-PATIENCE = {"constant": 2, "cosine": 0}
-TOLERANCE = {"constant": 0.01, "cosine": 0.05}
-
-
-PATIENCE_HELP = (
-    "Stop after so many windows in a row whose mean ELBO rises by no more than its standard error and --tolerance. "
-    "0 makes all steps. By default 2 with a constant learning rate, and 0 with a cosine."
-)
-TOLERANCE_HELP = (
-    "Nats by which the mean ELBO may rise from a window to the next, above its standard error, and be level. By "
-    "default 0.01, and 0.05 with a cosine, under which the ELBO rises to the end as the steps become less noisy."
-)
+COSINE_PATIENCE = 0
+COSINE_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
+@documented
 class AscentFlags:
     """The stochastic ascent on the ELBO."""
 
@@ -40,17 +38,25 @@ class AscentFlags:
     """A cosine decays to nothing over all steps."""
     window: Annotated[int, AT_LEAST_2] = 1000
     """Steps over which the parameters and the ELBO's history are averaged."""
-    patience: Annotated[int | None, AT_LEAST_0, optional("INT", PATIENCE_HELP)] = None
-    tolerance: Annotated[float | None, FINITE_AND_NOT_NEGATIVE, optional("FLOAT", TOLERANCE_HELP)] = None
+    patience: Annotated[int | None, AT_LEAST_0, optional("INT")] = None
+    """Stop after so many windows in a row whose mean ELBO rises by no more than its standard error and --tolerance.
+    0 makes all steps. By default 2 with a constant learning rate, and 0 with a cosine."""
+    tolerance: Annotated[float | None, FINITE_AND_NOT_NEGATIVE, optional("FLOAT")] = None
+    """Nats by which the mean ELBO may rise from a window to the next, above its standard error, and be level. By
+    default 0.01, and 0.05 with a cosine, under which the ELBO rises to the end as the steps become less noisy."""
     num_restarts: Annotated[int, AT_LEAST_1] = 4
     """Runs from other random numbers. The best is kept, and their spread is the error of the estimates."""
 
     def stopping(self) -> dict[str, Any]:
         """The settings of the stopping rule, those left to the schedule filled in."""
-        schedule = self.learning_rate_schedule
+        from vae_jax.inference.fit import ElboPlateau
+
+        is_constant = self.learning_rate_schedule == "constant"
+        patience = ElboPlateau.patience if is_constant else COSINE_PATIENCE
+        tolerance = ElboPlateau.tolerance if is_constant else COSINE_TOLERANCE
         return {
-            "patience": PATIENCE[schedule] if self.patience is None else self.patience,
-            "tolerance": TOLERANCE[schedule] if self.tolerance is None else self.tolerance,
+            "patience": patience if self.patience is None else self.patience,
+            "tolerance": tolerance if self.tolerance is None else self.tolerance,
         }
 
     def ascend(self, log_joint: Any, family: Any, seed: int) -> "Fit":

@@ -10,7 +10,7 @@ import tyro
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.options import Debug, Dtype, NumReplicates, Out, Seed, check_options
 from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
-from vae_jax.cli.problem_flags import Target, as_settings
+from vae_jax.cli.problem_flags import ProblemFlags, as_settings
 from vae_jax.runtime import environment, start_jax
 from vae_jax.settings import AT_LEAST_1
 
@@ -31,7 +31,7 @@ class CompareCommand:
     """The estimator whose variance is divided."""
     second: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SECOND")]
     """The estimator by whose variance it is divided."""
-    target: Target = field(default_factory=Target)
+    problem: ProblemFlags = field(default_factory=ProblemFlags)
     """The problem, and where its gradient is taken."""
     num_samples: Annotated[tuple[int, ...], AT_LEAST_1] = (10, 100, 1000)
     """Numbers of samples that one estimate averages."""
@@ -50,13 +50,13 @@ class CompareCommand:
         check_options(self)
         if self.first == self.second:
             raise Misuse(f"the estimators must be two, got {self.first} twice: name another")
-        counts = self.target.counts()
+        counts = self.problem.poisson_gamma.counts()
         start_jax(self.dtype)
         from vae_jax.studies import plan_comparison
 
         with staged(self.out) as folder:
             with refusals_are_misuse():
-                problem, params = self.target.build(counts)
+                problem, params = self.problem.build(counts)
                 plan = plan_comparison(
                     problem, params, self.num_replicates, first=self.first, second=self.second,
                     num_samples=self.num_samples,
@@ -84,7 +84,7 @@ class CompareCommand:
         settings = {
             "first": self.first,
             "second": self.second,
-            **as_settings(self.target, problem, dict(params)),
+            **as_settings(self.problem, problem, dict(params)),
             "num_samples": self.num_samples,
             "num_replicates": self.num_replicates,
             "seed": self.seed,

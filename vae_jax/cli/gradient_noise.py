@@ -13,7 +13,7 @@ from vae_jax.cli.options import Data, DataDir, Debug, ModelOptions, NumReplicate
 from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
 from vae_jax.cli.progress_bars import shown_steps
 from vae_jax.runtime import environment, start_jax
-from vae_jax.settings import AT_LEAST_1
+from vae_jax.settings import AT_LEAST_1, documented
 
 if TYPE_CHECKING:
     from vae_jax.vae.data.image_data import ImageData
@@ -23,6 +23,7 @@ SAVED = ("gradient_noise.json", "gradient_noise.csv", "signal_to_noise.png", "co
 
 
 @dataclass(frozen=True)
+@documented
 class GradientNoiseCommand:
     """Measures the signal and the noise of a trained model's gradient, layer by layer.
 
@@ -35,12 +36,10 @@ class GradientNoiseCommand:
     """The trained model."""
     data: Data = None
     data_dir: DataDir = None
-    estimators: Annotated[
-        tuple[str, ...], optional("[STR ...]", "Gradient estimators to measure. By default the run's own.")
-    ] = ()
-    num_samples: Annotated[
-        tuple[int, ...], AT_LEAST_1, optional("[INT ...]", "Numbers of samples of an image. By default the run's own.")
-    ] = ()
+    estimators: Annotated[tuple[str, ...], optional("[STR ...]")] = ()
+    """Gradient estimators to measure. By default the run's own."""
+    num_samples: Annotated[tuple[int, ...], AT_LEAST_1, optional("[INT ...]")] = ()
+    """Numbers of samples of an image. By default the run's own."""
     num_replicates: NumReplicates = 1000
     """Draws of the gradient, a multiple of 10."""
     seed: Seed = 0

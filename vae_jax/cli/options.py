@@ -12,15 +12,24 @@ import tyro
 
 from vae_jax.cli.misuse import refusals_are_misuse
 from vae_jax.runtime import Dtype as DtypeName
-from vae_jax.settings import AT_LEAST_1, AT_LEAST_2, SEED, check_settings, values_of
+from vae_jax.settings import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    AT_LEAST_2,
+    SEED,
+    AppliesWith,
+    check_settings,
+    check_settings_are_used,
+    values_of,
+)
 
 
-def optional(metavar: str, help: str) -> Any:
+def optional(metavar: str, help: str | None = None) -> Any:
     """The look in help of an option that is unset by default: its text explains what applies then.
 
     Args:
         metavar: what stands for the value.
-        help: the text, on one line. tyro would keep the line breaks of a docstring.
+        help: the text, by default the docstring of the field, whose class is `documented`.
     """
     return tyro.conf.arg(metavar=metavar, help=help, help_behavior_hint="")
 
@@ -33,7 +42,10 @@ Debug: TypeAlias = Annotated[bool, tyro.conf.arg(help="Show the traceback of an 
 NumReplicates: TypeAlias = Annotated[int, AT_LEAST_2, tyro.conf.arg(help="Estimates at each number of samples.")]
 
 Rank: TypeAlias = Annotated[
-    int, AT_LEAST_1, tyro.conf.arg(help="Rank of the low_rank family's covariance, which has a diagonal too.")
+    int,
+    AT_LEAST_1,
+    AppliesWith(family=("low_rank",)),
+    tyro.conf.arg(help="Rank of the low_rank family's covariance, which has a diagonal too."),
 ]
 
 RunPath: TypeAlias = Annotated[
@@ -43,7 +55,7 @@ Checkpoint: TypeAlias = Annotated[
     Literal["best", "latest"], tyro.conf.arg(help="The best checkpoint by the validation ELBO, or the latest.")
 ]
 ModelSeed: TypeAlias = Annotated[
-    int, tyro.conf.arg(help="Which model of a run that trained several from different seeds, from 0.")
+    int, AT_LEAST_0, tyro.conf.arg(help="Which model of a run that trained several from different seeds, from 0.")
 ]
 Split: TypeAlias = Annotated[Literal["test", "validation", "train"], tyro.conf.arg(help="Split of the images.")]
 Data: TypeAlias = Annotated[str | None, optional("PATH", "Where the images are. By default where the run found them.")]
@@ -76,13 +88,14 @@ def flag_of(name: str) -> str:
 
 
 def check_options(options: Any) -> None:
-    """Refuses values outside the types and ranges that the fields of a command declare, those of nested options too.
+    """Refuses what the declared fields of a command, and of the options nested in it, do not allow.
 
     Raises:
-        Misuse: one line that names the flag, what it must be and what it was.
+        Misuse: a value outside its type or range, or one that has no effect; one line that names it.
     """
     with refusals_are_misuse():
         check_settings(options, named=flag_of)
+        check_settings_are_used(options, named=flag_of)
 
 
 UNSAVED = ("out", "debug")

@@ -1,17 +1,14 @@
 import csv
 import json
 import math
-import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
 
-from vae_jax.cli import main
+from commands import run_command, run_process
 from vae_jax.cli.csv_numbers import read_columns
 from vae_jax.cli.misuse import Misuse
 
@@ -23,16 +20,7 @@ GOOD = "name,east,north,felt\n" + "".join(
 )
 FLAGS = ("--position", "east", "north", "--count", "felt", "--num-restarts", 5)
 
-
-def run(*arguments, cwd):
-    environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "JAX_PLATFORMS": "cpu", "COLUMNS": "80"}
-    return subprocess.run(
-        [sys.executable, "-m", "vae_jax", "cavi", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+run = partial(run_command, "cavi")
 
 
 def content(folder):
@@ -49,7 +37,9 @@ TABLES = {"cavi.json", "cavi.csv", "components.csv", "responsibilities.npz", "co
 def felt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("felt")
     (folder / "events.csv").write_text(GOOD)
-    return folder, run("events.csv", *FLAGS, "--num-components", "1:3", 5, "--out", "results", cwd=folder)
+    return folder, run_process(
+        "cavi", "events.csv", *FLAGS, "--num-components", "1:3", 5, "--out", "results", cwd=folder
+    )
 
 
 def test_a_run_prints_and_saves_its_results(felt):
@@ -222,16 +212,12 @@ def test_places_without_a_spread_name_their_columns_and_leave_nothing(places, fl
 
 
 @pytest.fixture
-def refused(tmp_path, monkeypatch, capsys):
+def refused(tmp_path, monkeypatch):
     """What the command says in this process: it must not have come as far as JAX."""
 
     def refuse(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("vae_jax.cli.cavi.cavi.start_jax", lambda *_, **__: pytest.fail("accepted"))
-        handler = signal.getsignal(signal.SIGTERM)
-        code = main(["cavi", *map(str, arguments), "--out", "made/results"])
-        signal.signal(signal.SIGTERM, handler)
-        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+        monkeypatch.setattr("commands.set_precision", lambda *_, **__: pytest.fail("accepted"))
+        return run(*arguments, "--out", "made/results", cwd=tmp_path)
 
     return refuse
 
@@ -260,17 +246,19 @@ MISUSES = {
     "GOOD --num-components 0": "--num-components must be numbers from 1 or ranges as 1:12, got 0",
     "GOOD --num-components 3:1": "got 3:1",
     "GOOD --num-components many": "got many",
-    "GOOD --weights 0.5 0.5 --weight-concentration 1": "must not both be given",
-    "GOOD --degrees 3": "--degrees applies to --model normal-wishart, got --model gaussian-poisson",
+    "GOOD --weights 0.5 0.5 --weight-concentration 1": "must be left out with --weights 0.5 0.5, .* out --weights",
+    "GOOD --degrees 3": "--degrees must be left out with --model gaussian-poisson, .* choose --model normal-wishart",
     "GOOD --model gaussian": "--model must be one of gaussian-poisson, normal-wishart, got gaussian",
-    "GOOD --model normal-wishart": "--count applies to --model gaussian-poisson, got --model normal-wishart",
-    "--simulate 9 --model normal-wishart": "--simulate applies to --model gaussian-poisson, got --model normal-wishart",
+    "GOOD --model normal-wishart": "--count must be left out with --model normal-wishart, .*, got .*: leave it out",
+    "--simulate 9 --model normal-wishart": "--simulate must be left out with --model normal-wishart, .* got 9",
     "GOOD --seed -1": "--seed must be from 0",
     "GOOD --num-restarts 0": "--num-restarts must be at least 1, got 0",
     "GOOD --dtype float16": "--dtype must be one of float32, float64, got float16",
     "--simulate 0": "--simulate must be at least 1, got 0",
     "--simulate 9 --true-num-components 0": "--true-num-components must be at least 1, got 0",
-    "GOOD --true-num-components 3": "--true-num-components applies to --simulate, got a file",
+    "GOOD --true-num-components 3": "must be left out without --simulate, .*, got 3: leave it out, or add --simulate",
+    "GOOD --tolerance -1": "--tolerance must be finite and at least 0, got -1.0",
+    "--simulate 9 --rate 0": "--rate must be finite and above 0, got 0",
     "GOOD --weight-concentration 0": "--weight-concentration must be finite and above 0, got 0",
     "GOOD --weight-concentration nan": "--weight-concentration must be finite and above 0, got nan",
 }
@@ -279,7 +267,6 @@ MISUSES_OF_THE_LIBRARY = {
     "GOOD --num-components 9": "--num-components must be at most the 8 events, got 9: lower it",
     "GOOD --num-components 1:999999999999": "at most the 8 events, got 999,999,999,999",
     "GOOD --weights 0.5 0.6": "weights must sum to 1, got 1.1",
-    "--simulate 9 --rate 0": "rate must be positive and finite, got 0",
     "--simulate 9 --rate 1e-30": "rates must be below 1,073,741,824 to draw counts, got .*: raise rate",
 }
 

@@ -1,32 +1,23 @@
 import csv
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
+from functools import partial
 
 import pytest
+
+from commands import run_command, run_process
 
 SAVED = {"fit.json", "fit.csv", "history.csv", "fit.png", "fit.pdf", "config.json"}
 SHORT = ("--num-steps", 1000, "--window", 250, "--num-restarts", 2)
 
-
-def run(*arguments, cwd):
-    environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "JAX_PLATFORMS": "cpu", "COLUMNS": "80"}
-    return subprocess.run(
-        [sys.executable, "-m", "vae_jax", "fit", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+run = partial(run_command, "fit")
 
 
 @pytest.fixture(scope="module")
 def poisson_gamma(tmp_path_factory):
     folder = tmp_path_factory.mktemp("poisson_gamma")
-    return folder, run("--out", "results", cwd=folder)
+    return folder, run_process("fit", "--out", "results", cwd=folder)
 
 
 def test_a_problem_prints_and_saves_its_fit(poisson_gamma):
@@ -76,8 +67,8 @@ MISUSES = {
     "--patience -1": "--patience must be at least 0, got -1",
     "--tolerance -1": "--tolerance must be finite and at least 0, got -1",
     "--dtype half": "--dtype must be one of float32, float64, got half",
-    "--prior-u 0 1": "prior_u must have a positive, finite concentration",
-    "--rank 2": "--rank applies to --family low_rank, got --rank 2 with --family normal",
+    "--prior-u 0 1": "--prior-u must be finite and above 0, got 0.0",
+    "--rank 2": "--rank must be left out with --family normal, .*, got 2: leave it out, or choose --family low_rank",
 }
 
 

@@ -1,26 +1,17 @@
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
 
+from commands import run_command, run_process
+
 SAVED = {"regress.json", "regress.csv", "history.csv", "regress.png", "regress.pdf", "config.json"}
 SHORT = ("--num-steps", 1000, "--window", 250, "--num-restarts", 2)
 
-
-def run(*arguments, cwd):
-    environment = os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "JAX_PLATFORMS": "cpu", "COLUMNS": "80"}
-    return subprocess.run(
-        [sys.executable, "-m", "vae_jax", "regress", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+run = partial(run_command, "regress")
 
 
 def write_table(path, rows):
@@ -68,7 +59,7 @@ def test_batches_of_a_table(tmp_path):
     counts = generator.poisson(np.exp(1 + 0.5 * x))
     write_table(tmp_path / "data.csv", zip(counts, x, x, strict=True))
     table = ("data.csv", "--response", "count", "--predictors", "x", "--batch-size", 30)
-    process = run(*table, "--family", "normal", *SHORT, "--out", "results", cwd=tmp_path)
+    process = run_process("regress", *table, "--family", "normal", *SHORT, "--out", "results", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     content = json.loads((tmp_path / "results/regress.json").read_text())
     row = content["rows"][1]
@@ -101,7 +92,7 @@ MISUSES = {
     "data.csv --response absent --predictors x": "data.csv must have a column 'absent'",
     "absent.csv --response count --predictors x": "the data must be a CSV file that can be read, got absent.csv",
     f"{TABLE} --family gamma": "--family must be one of normal, full_rank, low_rank, flow, got gamma",
-    f"{TABLE} --batch-size 0": "batch_size must be from 1 to the 4 examples, got 0",
+    f"{TABLE} --batch-size 0": "--batch-size must be at least 1, got 0",
     f"{TABLE} --batch-size 100": "batch_size must be from 1 to the 4 examples, got 100",
     f"{TABLE} --data 1 2": "Unrecognized options: --data",
     f"{TABLE} --prior-scale 0": "--prior-scale must be finite and above 0, got 0",

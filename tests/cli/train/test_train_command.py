@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 import re
 import shlex
 import shutil
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from commands import run_command, run_process, settings_of_process, words_of_process
 from idx_files import NAMES, small_arrays, write_idx_folder
 from vae_jax.cli import main
 from vae_jax.cli.commands import COMMANDS
@@ -33,22 +33,6 @@ def _allow_rank_promotion():
     """NumPyro's distributions of vectors promote ranks in drawing."""
     with jax.numpy_rank_promotion("allow"):
         yield
-
-
-def words(*arguments):
-    return [sys.executable, "-m", "vae_jax", *map(str, arguments)]
-
-
-def settings(cwd):
-    return {
-        "cwd": cwd,
-        "env": os.environ | {"XDG_CACHE_HOME": str(cwd / "cache"), "JAX_PLATFORMS": "cpu", "COLUMNS": "80"},
-        "text": True,
-    }
-
-
-def run(*arguments, cwd):
-    return subprocess.run(words(*arguments), capture_output=True, **settings(cwd))
 
 
 @pytest.fixture
@@ -94,7 +78,7 @@ def assert_same_end(path, other):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    return folder, run("train", *SMALL, "--num-epochs", "2", "--out", "run", cwd=folder)
+    return folder, run_process("train", *SMALL, "--num-epochs", "2", "--out", "run", cwd=folder)
 
 
 def test_a_run_prints_and_saves_its_results(trained):
@@ -146,12 +130,12 @@ def test_events_for_tensorboard_hold_every_metric(called, tmp_path):
 def test_the_saved_command_line_repeats_the_run_which_may_be_stopped_and_resumed(trained):
     folder, _ = trained
     _, *saved = shlex.split(json.loads((folder / "run/config.json").read_text())["command_line"])
-    stopped = run(*saved, "--out", "again", "--stop-after", "1", cwd=folder)
+    stopped = run_command(*saved, "--out", "again", "--stop-after", "1", cwd=folder)
     assert stopped.returncode == 0, stopped.stderr
     assert "stopped after 1 epoch" in stopped.stdout
     assert not (folder / "again/summary.json").exists()
     (hint,) = re.findall("vae-jax (train --resume .*) continues it", stopped.stdout)
-    resumed = run(*shlex.split(hint), cwd=folder)
+    resumed = run_command(*shlex.split(hint), cwd=folder)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_end(folder / "again", folder / "run")
     summaries = [json.loads((folder / name / "summary.json").read_text()) for name in ("run", "again")]
@@ -162,7 +146,7 @@ def test_the_saved_command_line_repeats_the_run_which_may_be_stopped_and_resumed
 def test_more_epochs_of_a_finished_run_are_those_of_a_longer_one(trained):
     folder, _ = trained
     for arguments in ((*SMALL, "--num-epochs", "1", "--out", "short"), ("--resume", "short", "--num-epochs", "2")):
-        process = run("train", *arguments, cwd=folder)
+        process = run_command("train", *arguments, cwd=folder)
         assert process.returncode == 0, process.stderr
     assert_same_end(folder / "short", folder / "run")
     experiments = [RunFolder(folder / name).experiment() for name in ("short", "run")]
@@ -286,9 +270,9 @@ def test_misuse_ends_with_one_line_and_changes_nothing(arguments, called, stoppe
 
 
 def test_misuse_is_told_where_standard_output_has_no_boxes_too(tmp_path):
-    environment = settings(tmp_path)
+    environment = settings_of_process(tmp_path)
     environment["env"] |= {"PYTHONIOENCODING": "ascii"}
-    process = subprocess.run(words("train", "--another", "1"), capture_output=True, **environment)
+    process = subprocess.run(words_of_process("train", "--another", "1"), capture_output=True, **environment)
     assert process.returncode == 2
     assert "vae-jax: error: Unrecognized options: --another" in process.stderr
 
@@ -368,7 +352,9 @@ def test_a_first_request_is_noted_and_a_second_interrupts():
 
 def started(*arguments, cwd):
     """A run in the background of which at least an epoch is done."""
-    process = subprocess.Popen(words(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings(cwd))
+    process = subprocess.Popen(
+        words_of_process(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings_of_process(cwd)
+    )
     metrics = cwd / "run/metrics.jsonl"
     deadline = time.monotonic() + 120
     while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n")):
@@ -400,7 +386,7 @@ def test_a_run_that_is_told_to_stop_is_saved_and_says_how_to_go_on(number, tmp_p
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_as_the_uninterrupted_one(tmp_path):
     arguments = ("train", *SMALL, "--num-epochs", "60")
-    assert run(*arguments, "--out", "whole", cwd=tmp_path).returncode == 0
+    assert run_command(*arguments, "--out", "whole", cwd=tmp_path).returncode == 0
     generator, num_kills = np.random.default_rng(), 0
     process = started(*arguments, "--out", "run", "--seconds-between-checkpoints", "0", cwd=tmp_path)
     while True:
@@ -438,7 +424,7 @@ def test_help_of_every_command_needs_no_jax(tmp_path):
         "    except SystemExit as exit_: assert exit_.code in (0, None)\n"
         "print(sorted(sys.modules))"
     )
-    process = subprocess.run([sys.executable, "-c", script], capture_output=True, **settings(tmp_path))
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, **settings_of_process(tmp_path))
     assert process.returncode == 0, process.stderr
     *text, loaded = process.stdout.splitlines()
     assert sum("usage: vae-jax" in line for line in text) == len(COMMANDS) + 1
@@ -469,7 +455,7 @@ def test_every_preset_is_a_default_of_its_own(tmp_path):
         "    print(command.preset, command.experiment)\n"
         "assert 'jax' not in sys.modules"
     )
-    process = subprocess.run([sys.executable, "-c", script], capture_output=True, **settings(tmp_path))
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, **settings_of_process(tmp_path))
     assert process.returncode == 0, process.stderr
     lines = process.stdout.splitlines()
     for line, name in zip(lines, sorted(PRESETS), strict=True):

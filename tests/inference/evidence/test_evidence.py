@@ -430,13 +430,20 @@ MISUSES = {
     "num_leapfrog_steps must be at least 1, got 0": lambda: Annealing(num_leapfrog_steps=0),
     "step_size must be positive and finite, got -1.0": lambda: Annealing(step_size=-1.0),
     "schedule must give 3 temperatures rising from 0 to 1": lambda: Annealing(3, lambda number: np.ones(number)),
-    "num_temperatures must be at least 2, got 0": lambda: Budget(num_temperatures=0),
+    "num_temperatures must be at least 2, got 0": Budget(num_temperatures=0).check,
     "must have an empty batch shape": lambda: importance_sampling(
         FIVE.log_joint, dist.Normal(jnp.zeros(5), 1.0), KEY, 10
     ),
     "must return one scalar for one sample": lambda: importance_sampling(lambda z: z, FIVE.prior, KEY, 10),
-    "num_samples must be at least twice num_bound_samples": lambda: Budget(num_samples=10, num_bound_samples=6),
-    "schedule must be one of linear, sigmoid, geometric, got cubic": lambda: Budget(schedule="cubic"),
+    "num_samples must be at least twice num_bound_samples": Budget(num_samples=10, num_bound_samples=6).check,
+    "num_chains must be at least 2, got 0": lambda: compare_estimates(
+        FIVE.log_likelihood,
+        FIVE.log_joint,
+        FIVE.prior,
+        FIVE.mean_field,
+        KEY,
+        budget=Budget(num_chains=0),
+    ),
     "num_latents must be at least 1, got 0": lambda: LinearGaussianChain(0),
     "noise_scale must be positive and finite, got 0.0": lambda: LinearGaussianChain(2, noise_scale=0.0),
     "x must be finite, got nan": lambda: LinearGaussianChain(2, x=math.nan),

@@ -158,10 +158,10 @@ MISUSES = [
     ({"model": {"network": "transformer"}}, "network must be mlp, convolutional or hierarchical, got 'transformer'"),
     ({"model": {"latent_size": 0}}, "latent_size must be at least 1, got 0"),
     ({"model": {"latent_size": 2.5}}, "latent_size must be int, got 2.5"),
-    ({"model": {"hidden_sizes": (20, 0)}}, "hidden_sizes must be at least 1, got (20, 0)"),
+    ({"model": {"hidden_sizes": (20, 0)}}, "hidden_sizes must be at least 1, got 0"),
     ({"model": {"hidden_sizes": [20]}}, "hidden_sizes must be tuple[int, ...], got [20]"),
     ({"model": {"top_latent_size": 0}}, "top_latent_size must be at least 1, got 0"),
-    ({"model": {"top_hidden_sizes": (-1,)}}, "top_hidden_sizes must be at least 1, got (-1,)"),
+    ({"model": {"top_hidden_sizes": (-1,)}}, "top_hidden_sizes must be at least 1, got -1"),
     ({"model": {"activation": "swish"}}, "activation must be relu, leaky_relu, tanh, elu, gelu, silu or softplus"),
     (
         GREY | {"model": {"likelihood": "gaussian", "likelihood_scale": 0.0}},

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vae_jax.cli.cavi.mixture_flags import GAUSSIAN_POISSON, NORMAL_WISHART, Model, Prior
+from vae_jax.cli.cavi.mixture_flags import GAUSSIAN_POISSON, NORMAL_WISHART, WITH_COUNTS, MixtureName, PriorFlags
 from vae_jax.cli.csv_numbers import read_columns
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.options import Debug, Dtype, Out, Seed, check_options, optional, settings_of
 from vae_jax.cli.output_folder import save_config, staged
 from vae_jax.runtime import environment, start_jax
-from vae_jax.settings import AT_LEAST_1
+from vae_jax.settings import AT_LEAST_1, FINITE_AND_NOT_NEGATIVE, GIVEN, AppliesWith, documented
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,22 +29,8 @@ TRUE_NUM_COMPONENTS = 4
 """Components that are simulated by default."""
 
 
-CSV_HELP = "File of events whose first line names its columns."
-POSITION_HELP = (
-    "Columns that say where the events were, one or more. A map is drawn of two. The gaussian-poisson model's clusters "
-    "are round: the columns must have the same unit."
-)
-COUNT_HELP = "Column of natural numbers that goes with each event in the gaussian-poisson model."
-SIMULATE_HELP = (
-    "Instead of a file, this many events from the gaussian-poisson model's prior, whose truth is then shown as well."
-)
-TRUE_NUM_COMPONENTS_HELP = "Components that are simulated. By default 4, or as many as --weights."
-NUM_COMPONENTS_HELP = (
-    "Numbers to compare, or ranges with both ends: 6, or 2 4 8, or 1:12. By default 1:12, or as many as --weights."
-)
-
-
 @dataclass(frozen=True)
+@documented
 class CaviCommand:
     """Clusters events by coordinate ascent, and compares numbers of clusters.
 
@@ -55,21 +41,28 @@ class CaviCommand:
     and map, counts, elbo_by_sweep and elbo_by_num_components (.png and .pdf).
     """
 
-    csv: Annotated[tyro.conf.Positional[Path | None], optional("[FILE.csv]", CSV_HELP)] = None
-    position: Annotated[tuple[str, ...] | None, optional("STR [STR ...]", POSITION_HELP)] = None
-    count: Annotated[str | None, optional("STR", COUNT_HELP)] = None
-    simulate: Annotated[int | None, AT_LEAST_1, optional("INT", SIMULATE_HELP)] = None
-    true_num_components: Annotated[int | None, AT_LEAST_1, optional("INT", TRUE_NUM_COMPONENTS_HELP)] = None
-    model: Model = GAUSSIAN_POISSON
+    csv: Annotated[tyro.conf.Positional[Path | None], optional("[FILE.csv]")] = None
+    """File of events whose first line names its columns."""
+    position: Annotated[tuple[str, ...] | None, optional("STR [STR ...]")] = None
+    """Columns that say where the events were, one or more. A map is drawn of two. The gaussian-poisson model's clusters
+    are round: the columns must have the same unit."""
+    count: Annotated[str | None, WITH_COUNTS, optional("STR")] = None
+    """Column of natural numbers that goes with each event."""
+    simulate: Annotated[int | None, AT_LEAST_1, WITH_COUNTS, optional("INT")] = None
+    """Instead of a file, this many events from the model's prior, whose truth is then shown as well."""
+    true_num_components: Annotated[int | None, AT_LEAST_1, AppliesWith(simulate=GIVEN), optional("INT")] = None
+    """Components that are simulated. By default 4, or as many as --weights."""
+    model: MixtureName = GAUSSIAN_POISSON
     """The mixture model."""
-    num_components: Annotated[tuple[str, ...], optional("[INT|INT:INT ...]", NUM_COMPONENTS_HELP)] = ()
-    prior: Prior = field(default_factory=Prior)
+    num_components: Annotated[tuple[str, ...], optional("[INT|INT:INT ...]")] = ()
+    """Numbers to compare, or ranges with both ends: 6, or 2 4 8, or 1:12. By default 1:12, or as many as --weights."""
+    prior: PriorFlags = field(default_factory=PriorFlags)
     """Hyperparameters. v is the variance of the positions, averaged over their columns."""
     num_restarts: Annotated[int, AT_LEAST_1] = 100
     """Starts for each number, by k-means++. The best is kept."""
     max_steps: Annotated[int, AT_LEAST_1] = 1000
     """The most sweeps of a start."""
-    tolerance: float = 1e-8
+    tolerance: Annotated[float, FINITE_AND_NOT_NEGATIVE] = 1e-8
     """A start ends when a sweep raises its ELBO by less than this share of it."""
     seed: Seed = 0
     dtype: Dtype = "float32"
@@ -106,17 +99,11 @@ class CaviCommand:
         return self.count or ("count" if self.simulate is not None else None)
 
     def _check(self) -> None:
-        self.prior.check(self.model)
         if (self.csv is None) == (self.simulate is None):
             got = "neither" if self.csv is None else "both"
             raise Misuse(f"the events must come from one CSV file or from --simulate, got {got}: name one of them")
         if self.csv is not None and not self.position:
             raise Misuse("--position must name the columns of the places, got none: write --position long lat")
-        if self.true_num_components is not None and self.simulate is None:
-            raise Misuse("--true-num-components applies to --simulate, got a file: leave it out")
-        for flag, value in (("--simulate", self.simulate), ("--count", self.count)):
-            if self.model == NORMAL_WISHART and value is not None:
-                raise Misuse(f"{flag} applies to --model {GAUSSIAN_POISSON}, got --model {self.model}: leave it out")
         if self.csv is not None and self.model == GAUSSIAN_POISSON and self.count is None:
             raise Misuse(
                 f"--count must name the column of the counts, got none: add it, or choose --model {NORMAL_WISHART}"
@@ -201,7 +188,7 @@ class CaviCommand:
             self.max_steps,
         )
 
-    def _select(self, prior: Prior, data: Any, num_events: int, key: Any) -> "Selection":
+    def _select(self, prior: PriorFlags, data: Any, num_events: int, key: Any) -> "Selection":
         """The fits of every number of components."""
         from vae_jax.cli.progress_bars import shown_steps
         from vae_jax.inference import cavi

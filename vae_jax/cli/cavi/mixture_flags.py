@@ -1,27 +1,24 @@
 """The mixtures of `vae-jax cavi` and their hyperparameters, as flags."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.options import flag_of, optional
-from vae_jax.settings import FINITE_AND_POSITIVE
+from vae_jax.cli.options import optional
+from vae_jax.settings import FINITE_AND_POSITIVE, LEFT_OUT, AppliesWith, documented
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vae_jax.inference.cavi import Simulation
 
-Model: TypeAlias = Literal["gaussian-poisson", "normal-wishart"]
-GAUSSIAN_POISSON, NORMAL_WISHART = MODELS = get_args(Model)
+MixtureName: TypeAlias = Literal["gaussian-poisson", "normal-wishart"]
+GAUSSIAN_POISSON, NORMAL_WISHART = get_args(MixtureName)
 
-CLUSTERS_OF = {
-    GAUSSIAN_POISSON: ("position_precision", "prior_precision", "concentration", "rate"),
-    NORMAL_WISHART: ("prior_count", "degrees"),
-}
-"""The hyperparameters of one model alone."""
+WITH_COUNTS = AppliesWith(model=(GAUSSIAN_POISSON,))
+WITH_COVARIANCES = AppliesWith(model=(NORMAL_WISHART,))
 
 DEPENDENT = 3e-4
 """Standardised columns whose smallest singular value is below this share of the largest have a covariance that is
@@ -31,59 +28,38 @@ SIMULATED = {"position_precision": 25.0, "prior_precision": 1.0, "concentration"
 """Hyperparameters of simulations where none are given: clusters a fifth as wide as they are spread."""
 
 
-POSITION_PRECISION_HELP = (
-    "tau of the gaussian-poisson model: one over the variance of events about their cluster's place, known and alike "
-    "in all. By default 25 / v: clusters are a fifth as wide as the data."
-)
-PRIOR_LOC_HELP = "Where clusters are around, a number a position column. By default the events' mean."
-PRIOR_PRECISION_HELP = "rho of the gaussian-poisson model: one over the variance of clusters' places. By default 1 / v."
-CONCENTRATION_HELP = "alpha of the Gamma prior of the rates. By default 1 (2 in simulations)."
-RATE_HELP = "beta of the Gamma prior of the rates. By default alpha over the mean count (over 20 in simulations)."
-WEIGHTS_HELP = "Given weights of the components, which sum to one. By default they are inferred."
-WEIGHT_CONCENTRATION_HELP = (
-    "Concentration of the weights' symmetric Dirichlet prior, where they are not given. By default 1. Smaller ones "
-    "favour empty components."
-)
-PRIOR_COUNT_HELP = "Events that the prior of a place is worth in the normal-wishart model. By default 1."
-DEGREES_HELP = (
-    "Degrees of freedom of the Wishart prior of the precisions in the normal-wishart model. By default the number of "
-    "position columns. Its scale is the inverse of the data's covariance."
-)
-
-
 @dataclass(frozen=True)
-class Prior:
+@documented
+class PriorFlags:
     """Hyperparameters. Defaults are on the data's own scale: v is the positions' variance, averaged over dimensions.
 
     None depends on the number of components, so that bounds compare.
     """
 
-    position_precision: Annotated[float | None, optional("FLOAT", POSITION_PRECISION_HELP)] = None
-    prior_loc: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]", PRIOR_LOC_HELP)] = None
-    prior_precision: Annotated[float | None, optional("FLOAT", PRIOR_PRECISION_HELP)] = None
-    concentration: Annotated[float | None, optional("FLOAT", CONCENTRATION_HELP)] = None
-    rate: Annotated[float | None, optional("FLOAT", RATE_HELP)] = None
-    weights: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]", WEIGHTS_HELP)] = None
-    weight_concentration: Annotated[float | None, FINITE_AND_POSITIVE, optional("FLOAT", WEIGHT_CONCENTRATION_HELP)] = (
-        None
-    )
-    prior_count: Annotated[float | None, optional("FLOAT", PRIOR_COUNT_HELP)] = None
-    degrees: Annotated[float | None, optional("FLOAT", DEGREES_HELP)] = None
+    position_precision: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COUNTS, optional("FLOAT")] = None
+    """tau, one over the variance of events about their cluster's place, known and alike in all. By default 25 / v:
+    clusters are a fifth as wide as the data."""
+    prior_loc: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]")] = None
+    """Where clusters are around, a number a position column. By default the events' mean."""
+    prior_precision: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COUNTS, optional("FLOAT")] = None
+    """rho, one over the variance of clusters' places. By default 1 / v."""
+    concentration: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COUNTS, optional("FLOAT")] = None
+    """alpha of the Gamma prior of the rates. By default 1 (2 in simulations)."""
+    rate: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COUNTS, optional("FLOAT")] = None
+    """beta of the Gamma prior of the rates. By default alpha over the mean count (over 20 in simulations)."""
+    weights: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]")] = None
+    """Given weights of the components, which sum to one. By default they are inferred."""
+    weight_concentration: Annotated[
+        float | None, FINITE_AND_POSITIVE, AppliesWith(weights=LEFT_OUT), optional("FLOAT")
+    ] = None
+    """Concentration of the weights' symmetric Dirichlet prior. By default 1. Smaller ones favour empty components."""
+    prior_count: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COVARIANCES, optional("FLOAT")] = None
+    """Events that the prior of a place is worth. By default 1."""
+    degrees: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COVARIANCES, optional("FLOAT")] = None
+    """Degrees of freedom of the Wishart prior of the precisions. By default the number of position columns. Its scale
+    is the inverse of the data's covariance."""
 
-    def check(self, model: Model) -> None:
-        """Refuses hyperparameters of the other model, and weights both given and inferred.
-
-        Raises:
-            Misuse: naming the flag.
-        """
-        for other in set(MODELS) - {model}:
-            for name in CLUSTERS_OF[other]:
-                if getattr(self, name) is not None:
-                    raise Misuse(f"{flag_of(name)} applies to --model {other}, got --model {model}: leave it out")
-        if self.weights is not None and self.weight_concentration is not None:
-            raise Misuse("--weights and --weight-concentration must not both be given, got both: leave one out")
-
-    def check_places(self, model: Model, places: "Mapping[str, np.ndarray]", path: Path) -> None:
+    def check_places(self, model: MixtureName, places: "Mapping[str, np.ndarray]", path: Path) -> None:
         """Refuses columns of places that the model's defaults cannot be computed from.
 
         Raises:
@@ -116,13 +92,12 @@ class Prior:
                 "leave columns out"
             )
 
-    def build(self, model: Model) -> Callable[[Any, int], Any]:
+    def build(self, model: MixtureName) -> Callable[[Any, int], Any]:
         """A function from data and a number of components to the mixture."""
         from vae_jax.inference.cavi import gaussian_poisson_mixture, normal_wishart_mixture
 
         make = gaussian_poisson_mixture if model == GAUSSIAN_POISSON else normal_wishart_mixture
-        names = ("prior_loc", *CLUSTERS_OF[model])
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        given = self._given()
         return lambda data, num_components: make(data, num_components, weights=self._weights(num_components), **given)
 
     def simulate(self, key: Any, num_events: int, num_components: int, num_dimensions: int) -> "Simulation":
@@ -139,11 +114,12 @@ class Prior:
         # The prior needs no data where every hyperparameter is given, except for their number and dimensions.
         size = max(num_components, 1)
         blank = located_counts(np.zeros((size, num_dimensions)), np.zeros(size))
-        given = {name: getattr(filled, name) for name in ("prior_loc", *CLUSTERS_OF[GAUSSIAN_POISSON])}
-        weights = filled._weights(num_components)
-        return gaussian_poisson_mixture(blank, num_components, weights=weights, **given).simulate(key, num_events)
+        mixture = gaussian_poisson_mixture(
+            blank, num_components, weights=filled._weights(num_components), **filled._given()
+        )
+        return mixture.simulate(key, num_events)
 
-    def filled_for_simulation(self, num_dimensions: int) -> "Prior":
+    def filled_for_simulation(self, num_dimensions: int) -> "PriorFlags":
         """The same with every hyperparameter that events are drawn and fitted under filled in."""
         concentration = SIMULATED["concentration"] if self.concentration is None else self.concentration
         defaults = {
@@ -153,8 +129,15 @@ class Prior:
             "concentration": concentration,
             "rate": concentration / SIMULATED["mean_count"],
         }
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        return Prior(**{**defaults, **given})
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    def _given(self) -> dict[str, Any]:
+        """The hyperparameters of the clusters that were given."""
+        import numpy as np
+
+        weights = ("weights", "weight_concentration")
+        given = {name: value for name, value in asdict(self).items() if value is not None and name not in weights}
+        return given if self.prior_loc is None else given | {"prior_loc": np.array(self.prior_loc)}
 
     def _weights(self, num_components: int) -> Any:
         import jax.numpy as jnp

@@ -2,19 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from vae_jax.cli.evidence.budget_flags import BudgetFlags
 from vae_jax.cli.evidence.evidence_rows import evidence_row
-from vae_jax.cli.misuse import Misuse
+from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.options import Debug, Dtype, Out, Seed, check_options, settings_of
 from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
 from vae_jax.cli.progress_bars import shown_steps
+from vae_jax.evidence_budget import Budget
 from vae_jax.runtime import environment, start_jax
 from vae_jax.settings import Range
-
-if TYPE_CHECKING:
-    from vae_jax.inference.evidence import Budget
 
 SAVED = ("evidence.json", "evidence.csv", "evidence.png", "config.json")
 
@@ -33,7 +30,7 @@ class EvidenceCommand:
     """The problem."""
     num_latents: Annotated[tuple[int, ...], Range(1, 1_000)] = (1, 2, 5, 10, 20, 50)
     """Numbers of latents."""
-    budget: BudgetFlags = field(default_factory=BudgetFlags)
+    budget: Budget = field(default_factory=Budget)
     """Samples, chains and temperatures of the estimators."""
     seed: Seed = 0
     dtype: Dtype = "float32"
@@ -47,11 +44,12 @@ class EvidenceCommand:
             Misuse: an argument is refused.
         """
         check_options(self)
+        with refusals_are_misuse():
+            self.budget.check()
         num_latents = tuple(sorted(set(self.num_latents)))
         if not num_latents:
             raise Misuse("--num-latents must have at least one number, got none: write --num-latents 1 2 5")
         start_jax(self.dtype, num_cpu_devices=1)
-        budget = self.budget.build()
         from vae_jax.cli.evidence.evidence_tables import print_by_latents
         from vae_jax.plotting.evidence import evidence_by_latents
 
@@ -59,14 +57,14 @@ class EvidenceCommand:
             rows: list[dict[str, Any]] = []
             for place, number in enumerate(num_latents):
                 on_progress("log p(x) of growing numbers of latents", place / len(num_latents))
-                rows += _rows(number, self.seed, budget)
+                rows += _rows(number, self.seed, self.budget)
             save_table(folder, "evidence", rows, {"environment": environment(self.dtype, self.seed)})
             save_config(folder, "evidence", settings_of(self) | {"num_latents": num_latents})
             save_figure(folder, "evidence", evidence_by_latents(rows))
-        print_by_latents(rows, budget, self.out, SAVED)
+        print_by_latents(rows, self.budget, self.out, SAVED)
 
 
-def _rows(num_latents: int, seed: int, budget: "Budget") -> list[dict[str, Any]]:
+def _rows(num_latents: int, seed: int, budget: Budget) -> list[dict[str, Any]]:
     """A row for each estimator."""
     import jax
 

@@ -12,7 +12,7 @@ from vae_jax.cli.terminal_tables import add_numbers, add_words, plain_table, pri
 from vae_jax.inference.evidence import ESTIMATES
 
 if TYPE_CHECKING:
-    from vae_jax.inference.evidence import Budget
+    from vae_jax.evidence_budget import Budget
 
 MOST_IMAGES = 20
 """Images that are shown one by one."""

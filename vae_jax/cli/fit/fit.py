@@ -2,21 +2,17 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from vae_jax.cli.ascent_flags import AscentFlags
-from vae_jax.cli.csv_numbers import read_counts
-from vae_jax.cli.joint_families import RANK, check_rank
 from vae_jax.cli.misuse import refusals_are_misuse
-from vae_jax.cli.options import Debug, Dtype, Out, Rank, Seed, check_options, optional, settings_of
+from vae_jax.cli.options import Debug, Dtype, Out, Rank, Seed, check_options, settings_of
 from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
+from vae_jax.cli.poisson_gamma_flags import POISSON_GAMMA, PoissonGammaFlags
 from vae_jax.runtime import environment, start_jax
 
 if TYPE_CHECKING:
     from vae_jax.cli.fit.problem_fit import ProblemFit
-
-
-DATA_HELP = "Counts, or one CSV file with a count a line. By default the published ten."
 
 
 @dataclass(frozen=True)
@@ -28,16 +24,13 @@ class FitCommand:
     vae-jax regress fits a table of data.
     """
 
-    problem: Literal["poisson-gamma"] = "poisson-gamma"
+    problem: Literal["poisson-gamma"] = POISSON_GAMMA
     """The problem."""
-    data: Annotated[tuple[str, ...] | None, optional("[COUNT ...]|FILE.csv", DATA_HELP)] = None
-    prior_u: tuple[float, float] = (5.0, 1.0)
-    """Concentration and rate of the Gamma prior of u."""
-    prior_v: tuple[float, float] = (4.0, 4.0)
-    """Concentration and rate of the Gamma prior of v."""
+    poisson_gamma: PoissonGammaFlags = field(default_factory=PoissonGammaFlags)
+    """The problem's data and priors."""
     family: Literal["normal", "log_normal", "gamma", "full_rank", "low_rank", "flow"] = "normal"
     """The family. The first three have independent factors, and the normal is truncated at zero."""
-    rank: Rank = RANK
+    rank: Rank = 1
     ascent: AscentFlags = field(default_factory=AscentFlags)
     """The stochastic ascent on the ELBO."""
     seed: Seed = 0
@@ -52,8 +45,7 @@ class FitCommand:
             Misuse: an argument or a file is refused.
         """
         check_options(self)
-        check_rank(self.rank, self.family)
-        counts = None if self.data is None else read_counts(self.data)
+        counts = self.poisson_gamma.counts()
         start_jax(self.dtype, num_cpu_devices=1)
         from vae_jax.cli.ascent_results import save_history
         from vae_jax.cli.fit.fit_tables import print_problem_fit
@@ -71,11 +63,9 @@ class FitCommand:
 
     def _fit(self, counts: tuple[float, ...] | None) -> "ProblemFit":
         from vae_jax.cli.fit.problem_fit import problem_family, summarize_problem
-        from vae_jax.problems import GammaPrior, PoissonGamma
 
         with refusals_are_misuse():
-            data: dict[str, Any] = {} if counts is None else {"counts": counts}
-            problem = PoissonGamma(**data, prior_u=GammaPrior(*self.prior_u), prior_v=GammaPrior(*self.prior_v))
+            problem = self.poisson_gamma.build(counts)
             family = problem_family(self.family, problem, self.rank)
         fitted = self.ascent.ascend(problem.log_joint, family, self.seed)
         return summarize_problem(problem, self.family, family, fitted, self.seed)

@@ -10,12 +10,11 @@ import tyro
 
 from vae_jax.cli.ascent_flags import AscentFlags
 from vae_jax.cli.csv_numbers import read_columns
-from vae_jax.cli.joint_families import RANK, check_rank
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.options import Debug, Dtype, Out, Rank, Seed, check_options, optional, settings_of
 from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
 from vae_jax.runtime import environment, start_jax
-from vae_jax.settings import FINITE_AND_POSITIVE
+from vae_jax.settings import AT_LEAST_1, FINITE_AND_POSITIVE, documented
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+@documented
 class RegressCommand:
     """Fits a Poisson regression of a column of counts on others, by stochastic ascent on the ELBO.
 
@@ -42,10 +42,11 @@ class RegressCommand:
     """Standard deviation of the normal prior of a coefficient, the predictors being standardised."""
     intercept_scale: Annotated[float, FINITE_AND_POSITIVE] = 10.0
     """Standard deviation of the normal prior of the intercept."""
-    batch_size: Annotated[int | None, optional("INT", "Rows that each step sees. By default all.")] = None
+    batch_size: Annotated[int | None, AT_LEAST_1, optional("INT")] = None
+    """Rows that each step sees. By default all."""
     family: Literal["normal", "full_rank", "low_rank", "flow"] = "full_rank"
     """The family. The first has independent coefficients."""
-    rank: Rank = RANK
+    rank: Rank = 1
     ascent: AscentFlags = field(default_factory=partial(AscentFlags, num_samples=16, learning_rate_schedule="cosine"))
     """The stochastic ascent on the ELBO."""
     seed: Seed = 0
@@ -60,7 +61,6 @@ class RegressCommand:
             Misuse: an argument or a file is refused.
         """
         check_options(self)
-        check_rank(self.rank, self.family)
         self._check_columns()
         columns = read_columns(self.csv, (self.response, *self.predictors), counts=(self.response,))
         start_jax(self.dtype, num_cpu_devices=1)

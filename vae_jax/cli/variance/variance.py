@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from vae_jax.cli.misuse import refusals_are_misuse
 from vae_jax.cli.options import Debug, Dtype, NumReplicates, Out, Seed, check_options, optional
 from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
-from vae_jax.cli.problem_flags import Target, as_settings
+from vae_jax.cli.problem_flags import ProblemFlags, as_settings
 from vae_jax.runtime import environment, start_jax
-from vae_jax.settings import AT_LEAST_1
+from vae_jax.settings import AT_LEAST_1, documented
 
 if TYPE_CHECKING:
     from vae_jax.problems import Problem
@@ -26,16 +26,8 @@ MOST_BY_SAMPLES = 5
 """Estimators that can be told apart by colour; more are drawn side by side at the largest number of samples."""
 
 
-ESTIMATORS_HELP = (
-    "Gradient estimators to measure, or all for every one that the problem admits. By default the four most usual of "
-    "those."
-)
-NUM_SAMPLES_HELP = (
-    "Numbers of samples that one estimate averages. By default 5 to 10,000, or 4 to 256 with --estimators all."
-)
-
-
 @dataclass(frozen=True)
+@documented
 class VarianceCommand:
     """Measures gradient estimators on a problem with exact answers: mean, standard deviation and cost.
 
@@ -43,10 +35,13 @@ class VarianceCommand:
     and config.json.
     """
 
-    target: Target = field(default_factory=Target)
+    problem: ProblemFlags = field(default_factory=ProblemFlags)
     """The problem, and where its gradient is taken."""
-    estimators: Annotated[tuple[str, ...], optional("[STR ...]", ESTIMATORS_HELP)] = ()
-    num_samples: Annotated[tuple[int, ...], AT_LEAST_1, optional("[INT ...]", NUM_SAMPLES_HELP)] = ()
+    estimators: Annotated[tuple[str, ...], optional("[STR ...]")] = ()
+    """Gradient estimators to measure, or all for every one that the problem admits. By default the four most usual of
+    those."""
+    num_samples: Annotated[tuple[int, ...], AT_LEAST_1, optional("[INT ...]")] = ()
+    """Numbers of samples that one estimate averages. By default 5 to 10,000, or 4 to 256 with --estimators all."""
     num_replicates: NumReplicates = 1000
     seed: Seed = 0
     dtype: Dtype = "float32"
@@ -60,14 +55,14 @@ class VarianceCommand:
             Misuse: an argument is refused.
         """
         check_options(self)
-        counts = self.target.counts()
+        counts = self.problem.poisson_gamma.counts()
         start_jax(self.dtype)
         from vae_jax.cli.variance.variance_tables import print_study
         from vae_jax.studies import plan_study
 
         with staged(self.out) as folder:
             with refusals_are_misuse():
-                problem, params = self.target.build(counts)
+                problem, params = self.problem.build(counts)
                 problem.check_params(params)
                 estimators = self._chosen(problem, params)
                 num_samples = self.num_samples or (ALL_NUM_SAMPLES if self._is_all else PROBLEM_NUM_SAMPLES)
@@ -104,7 +99,7 @@ class VarianceCommand:
 
         rows = [asdict(row) for row in study.rows]
         save_table(folder, "variance", rows, {"environment": environment(self.dtype, self.seed)})
-        settings = as_settings(self.target, problem, params) | {
+        settings = as_settings(self.problem, problem, params) | {
             "estimators": study.estimators,
             "num_samples": study.num_samples,
             "num_replicates": self.num_replicates,

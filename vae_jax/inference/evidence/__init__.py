@@ -1,5 +1,6 @@
 """The log marginal likelihood, each estimate with its error and with what says whether the error can be believed."""
 
+from vae_jax.evidence_budget import Budget
 from vae_jax.inference.evidence.annealing import (
     AnnealedChains,
     Annealing,
@@ -7,7 +8,7 @@ from vae_jax.inference.evidence.annealing import (
     annealed_importance_sampling,
     reverse_annealing,
 )
-from vae_jax.inference.evidence.evidence_comparison import ESTIMATES, Budget, compare_estimates
+from vae_jax.inference.evidence.evidence_comparison import ESTIMATES, compare_estimates
 from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate, estimate_from_weights
 from vae_jax.inference.evidence.importance_sampling import (
     importance_sampling,

@@ -1,11 +1,10 @@
 """The same evidence by every estimator."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import jax
 
+from vae_jax.evidence_budget import Budget
 from vae_jax.inference.evidence.annealing import Annealing, annealed_importance_sampling
 from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate
 from vae_jax.inference.evidence.importance_sampling import (
@@ -15,51 +14,6 @@ from vae_jax.inference.evidence.importance_sampling import (
 )
 from vae_jax.inference.evidence.temperature_schedules import SCHEDULES
 from vae_jax.typing import Distributions, LogDensity, PRNGKey
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Samples, chains and temperatures that every estimator may use.
-
-    Args:
-        num_samples: of the prior, of the proposal, and of all replicates of the bound together.
-        num_bound_samples: K of the importance-weighted bound.
-        num_chains, num_temperatures, num_leapfrog_steps: of annealing.
-        schedule: of its temperatures: linear, sigmoid or geometric.
-        start: where it starts, at the prior or at the proposal.
-
-    Raises:
-        ValueError: a number is too small, or a name unknown.
-    """
-
-    num_samples: int = 10_000
-    num_bound_samples: int = 50
-    num_chains: int = 256
-    num_temperatures: int = 100
-    num_leapfrog_steps: int = 5
-    schedule: str = "sigmoid"
-    start: Literal["prior", "fit"] = "prior"
-
-    def __post_init__(self) -> None:
-        for name, number in {"num_bound_samples": 1, "num_chains": 2}.items():
-            if getattr(self, name) < number:
-                raise ValueError(f"{name} must be at least {number}, got {getattr(self, name)}: raise it")
-        if self.num_samples < 2 * self.num_bound_samples:
-            raise ValueError(
-                f"num_samples must be at least twice num_bound_samples, got {self.num_samples} and "
-                f"{self.num_bound_samples}: the bound's error needs two replicates"
-            )
-        for name, value, known in (("schedule", self.schedule, SCHEDULES), ("start", self.start, ("prior", "fit"))):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value}: choose another")
-        # What they may be is checked where they are made.
-        _ = self.annealing
-
-    @property
-    def annealing(self) -> Annealing:
-        """Its temperatures and transitions."""
-        return Annealing(self.num_temperatures, SCHEDULES[self.schedule], self.num_leapfrog_steps)
-
 
 ESTIMATES: Mapping[str, str] = {
     "prior_sampling": "prior sampling",
@@ -90,8 +44,9 @@ def compare_estimates(
         budget: of samples, chains and temperatures.
 
     Raises:
-        TypeError, ValueError: as for the estimators.
+        TypeError, ValueError: as for the budget and the estimators.
     """
+    budget.check()
     keys = jax.random.split(key, len(ESTIMATES))
     return {
         "prior_sampling": prior_sampling(log_likelihood, prior, keys[0], budget.num_samples),
@@ -101,7 +56,7 @@ def compare_estimates(
             prior if budget.start == "prior" else q,
             keys[2],
             budget.num_chains,
-            annealing=budget.annealing,
+            annealing=Annealing(budget.num_temperatures, SCHEDULES[budget.schedule], budget.num_leapfrog_steps),
         ),
         "importance_weighted_bound": importance_weighted_bound(
             log_joint,

@@ -1,7 +1,7 @@
 """Scores of a trained model on a set of images: the ELBO, its terms, and the latents that are active."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -62,24 +62,30 @@ def make_score(
         num_seeds: above 1, keys and parameters have a leading axis of that length.
         mesh: devices that seeds are sharded over.
     """
-    num_images = len(images)
-    size = min(IMAGES_AT_ONCE, num_images)
+    size = min(IMAGES_AT_ONCE, len(images))
     groups = _in_groups(images, size)
+    score = _compiled_score(architecture, len(images), num_samples, num_seeds, mesh)
+    return partial(score, to_devices(groups, mesh))
 
+
+# Remembered, so that a model that is scored again in one process is not compiled again.
+@lru_cache(maxsize=16)
+def _compiled_score(
+    architecture: Architecture, num_images: int, num_samples: int, num_seeds: int, mesh: Mesh | None
+) -> Callable[[UInt8[Array, "G g X"], PRNGKey, Params], Scores]:
     def score(groups: UInt8[Array, "G g X"], key: PRNGKey, params: Params) -> Scores:
         model = architecture.bind(params)
 
         def of_group(group: UInt8[Array, "g X"], number: Array) -> tuple[Array, ...]:
             x = group.astype(jnp.float32) / WHITE
-            keys = jax.random.split(jax.random.fold_in(key, number), size)
+            keys = jax.random.split(jax.random.fold_in(key, number), len(group))
             return jax.vmap(partial(_score_image, model, num_samples))(model.encode(x), x, keys)
 
         rows = lax.map(lambda arguments: of_group(*arguments), (groups, jnp.arange(len(groups))))
         of_images = (row.reshape(-1, *row.shape[2:])[:num_images] for row in rows)
         return _scores(*of_images)
 
-    compiled = jax.jit(over_seeds(score, num_seeds, mesh))
-    return partial(compiled, to_devices(groups, mesh))
+    return jax.jit(over_seeds(score, num_seeds, mesh))
 
 
 def _score_image(

@@ -1,18 +1,15 @@
-"""The samples, chains and temperatures of the evidence estimators, as flags."""
+"""The samples, chains and temperatures that estimators of the log evidence may use: plain data that imports no JAX."""
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from vae_jax.cli.misuse import refusals_are_misuse
-from vae_jax.settings import AT_LEAST_1, AT_LEAST_2
-
-if TYPE_CHECKING:
-    from vae_jax.inference.evidence import Budget
+from vae_jax.settings import AT_LEAST_1, AT_LEAST_2, check_settings, documented
 
 
 @dataclass(frozen=True)
-class BudgetFlags:
-    """Samples, chains and temperatures of the estimators."""
+@documented
+class Budget:
+    """Samples, chains and temperatures that every estimator may use."""
 
     num_samples: Annotated[int, AT_LEAST_2] = 10_000
     """Samples from the prior, from the proposal, and in all replicates of the bound together."""
@@ -29,13 +26,15 @@ class BudgetFlags:
     start: Literal["prior", "fit"] = "prior"
     """The distribution that annealing starts from: the prior, or the proposal."""
 
-    def build(self) -> "Budget":
-        """The library's budget.
+    def check(self) -> None:
+        """Refuses numbers that are too small or do not go together, and unknown names.
 
         Raises:
-            Misuse: the numbers do not go together.
+            ValueError: one line that names the setting, what it must be and what it was.
         """
-        from vae_jax.inference.evidence import Budget
-
-        with refusals_are_misuse():
-            return Budget(**asdict(self))
+        check_settings(self)
+        if self.num_samples < 2 * self.num_bound_samples:
+            raise ValueError(
+                f"num_samples must be at least twice num_bound_samples, got {self.num_samples} and "
+                f"{self.num_bound_samples}: the bound's error needs two replicates"
+            )
