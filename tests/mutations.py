@@ -311,9 +311,9 @@ FAULTS = (
     ),
     Fault(
         "settings.py",
-        "one number of several in its range is enough",
-        "if not all(number is None or number in allowed",
-        "if not any(number is None or number in allowed",
+        "only the first of several numbers is checked",
+        "for number in numbers:",
+        "for number in numbers[:1]:",
     ),
     Fault(
         "cli/main.py",
