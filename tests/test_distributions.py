@@ -23,6 +23,16 @@ def test_positive_normal_is_the_truncated_normal(loc, scale, float64):
     assert total == pytest.approx(1, abs=1e-8)
 
 
+@pytest.mark.parametrize(("loc", "scale"), [(1.0, 0.2), (0.3, 1.0), (-1.0, 0.7)])
+def test_the_score_of_a_positive_normal_is_the_slope_of_its_density(loc, scale, float64):
+    z, step = np.linspace(1e-3, loc + 5 * scale, 50), 1e-5
+    scores = jax.jacfwd(lambda loc, scale: PositiveNormal(loc, scale).log_prob(jnp.asarray(z)), (0, 1))(loc, scale)
+    by_loc = truncated(loc + step, scale).logpdf(z) - truncated(loc - step, scale).logpdf(z)
+    by_scale = truncated(loc, scale + step).logpdf(z) - truncated(loc, scale - step).logpdf(z)
+    np.testing.assert_allclose(scores[0], by_loc / (2 * step), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(scores[1], by_scale / (2 * step), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(("loc", "scale"), [(5.0, 0.5), (1.0, 0.2), (0.3, 1.0), (-1.0, 0.7), (-2.5, 1.0)])
 def test_positive_normal_draws_from_its_density(loc, scale):
     draws = np.asarray(PositiveNormal(loc, scale).sample(jax.random.key(0), (200_000,)), float)

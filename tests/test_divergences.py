@@ -54,6 +54,9 @@ def test_full_matches_the_textbook_formula(float64):
     expected = textbook_kl(loc_q, tril_q @ tril_q.T, loc_p, tril_p @ tril_p.T)
     got = kl_gaussian(*map(jnp.asarray, (loc_q, tril_q, loc_p, tril_p)))
     assert got == pytest.approx(expected, rel=1e-12)
+    above = np.triu(np.ones_like(tril_q), 1)
+    full = kl_gaussian(*map(jnp.asarray, (loc_q, tril_q + above, loc_p, tril_p - above)))
+    assert full == got, "what is above the diagonals is read"
 
 
 def test_full_of_diagonal_factors_is_the_diagonal_one(float64):
@@ -80,6 +83,14 @@ def test_float32_keeps_its_digits_near_equality(excess):
     assert got == pytest.approx(expected, rel=2e-5)
     as_matrix = kl_gaussian(jnp.zeros(1), jnp.array([[scale]]), jnp.zeros(1), jnp.ones((1, 1)))
     assert as_matrix == pytest.approx(expected, rel=2e-5)
+
+
+@pytest.mark.parametrize("excess", [0.01, 0.05, 0.1, 0.118, -0.01, -0.05, -0.1, -0.133])
+def test_float64_keeps_its_digits_near_equality(excess, float64):
+    scale = np.float64(1 + excess)
+    square_excess = np.longdouble(scale) ** 2 - 1
+    expected = float((square_excess - np.log1p(square_excess)) / 2)
+    assert kl_standard_normal(jnp.zeros(1), jnp.array([scale])) == pytest.approx(expected, rel=1e-13)
 
 
 def test_near_equality_a_plain_difference_would_fail_that_test():

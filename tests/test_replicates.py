@@ -52,6 +52,23 @@ def test_a_fold_counts_every_replicate_once(num_replicates, chunk_size, num_devi
     assert total["sum"] == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize("num_devices", [None, 2, 4])
+def test_a_last_group_that_is_not_full_is_counted_once(num_devices, monkeypatch):
+    """Two chunks make a group, and a device has five: what fills its last group is another device's to count."""
+    monkeypatch.setattr("vae_jax.replicates.GROUP_ELEMENTS", 2)
+    num_replicates = 5 * (num_devices or 1)
+    counts = fold_replicates(
+        lambda key: jax.random.bits(key) * 0.0,
+        KEY,
+        num_replicates,
+        summarize=lambda draws, counted: counted.sum(),
+        merge=jnp.add,
+        chunk_size=1,
+        mesh=mesh_of(num_devices),
+    )
+    assert counts == num_replicates
+
+
 def test_a_draw_may_scan_from_a_constant_on_a_mesh():
     def scanning(key):
         return lax.scan(lambda total, x: (total + x, None), 0.0, jax.random.normal(key, (4,)))[0]

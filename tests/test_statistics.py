@@ -8,6 +8,7 @@ from scipy import stats
 
 from monte_carlo import Z, assert_unbiased
 from vae_jax import gradient_replicates, gradient_statistics, summarize
+from vae_jax.statistics import mean_se
 
 KEY = jax.random.key(0)
 PARAMS = {"a": jnp.float32(2.0), "b": jnp.array([0.5, -1.0])}
@@ -86,6 +87,14 @@ def test_merging_keeps_a_small_variance_beside_a_large_mean():
     naive = np.float32(10) + np.float32(1e-3) * np.random.default_rng(0).normal(size=10_000).astype(np.float32)
     difference = (naive**2).mean(dtype=np.float32) - naive.mean(dtype=np.float32) ** 2
     assert not 0.5e-6 < difference < 2e-6
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_the_standard_error_of_a_mean_is_scipy_s(axis):
+    values = np.random.default_rng(0).exponential(size=(3, 5))
+    expected = stats.sem(values, axis)
+    np.testing.assert_allclose(mean_se(values, axis), expected, rtol=1e-12)
+    np.testing.assert_allclose(mean_se(jnp.asarray(values), axis), expected, rtol=1e-6)
 
 
 def test_standard_errors_cover():

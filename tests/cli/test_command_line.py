@@ -59,7 +59,7 @@ def test_help_needs_no_jax(tmp_path):
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
-    return folder, run_process(
+    return folder, run_command(
         "compare", "pathwise", "score_function", "--problem", "cosine", "--cost", "2", "--params", "loc=0.5",
         "--num-samples", "5", "20", "--num-replicates", "2000", "--out", "results", cwd=folder,
     )  # fmt: skip

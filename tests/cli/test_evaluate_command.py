@@ -153,6 +153,7 @@ def test_a_run_s_likelihood_is_kept_by_an_evaluation_without_one_and_replaced_by
     third = evaluated("--num-importance-samples", 30)[3]
     assert third["num_importance_samples"] == 30
     assert third["nll"] != first["nll"]
+    assert evaluated("--num-importance-samples", 30)[1].endswith("Saved in run/summary.json\n")
 
 
 @pytest.mark.parametrize("change", [{"step": 14}, {"binarization_seed": 7}, {"num_images": 50}, None])

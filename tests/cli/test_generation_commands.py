@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import jax
@@ -206,17 +203,6 @@ def test_a_run_s_figures_are_drawn_into_its_folder(runs, digits):
     trained = load_trained(RunFolder(runs / "one"), on_damage=pytest.fail)
     assert save_figures(RunFolder(runs / "one"), trained, digits) == RUN_OF_ONE
     assert_drawn(runs / "one/figures", RUN_OF_ONE)
-
-
-def test_the_command_draws_them_anew(runs, tmp_path):
-    """In a process of its own, as a user has it."""
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "vae_jax", "plot", str(runs / "one"), "--out", "o"]
-    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    assert "warning" not in process.stderr.lower()
-    assert process.stdout == f"Saved in o: {', '.join(RUN_OF_ONE)}\n"
-    assert_drawn(tmp_path / "o", RUN_OF_ONE)
 
 
 def test_several_runs_are_drawn_together(runs, tmp_path):

@@ -108,6 +108,7 @@ def test_the_numbers_of_the_command_are_of_the_run_s_best_model(measured):
     assert [row["noise"] for row in rows] == [layer.noise for layer in layers]
 
 
+@pytest.mark.slow
 def test_more_estimators_and_samples_are_measured_on_request(measured):
     code, output, errors, out = measured(
         "run --num-replicates 20 --estimators pathwise score_function --num-samples 1 4"

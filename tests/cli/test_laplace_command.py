@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from commands import run_command, run_process
+from commands import run_command
 
 run = partial(run_command, "laplace")
 
@@ -15,7 +15,7 @@ run = partial(run_command, "laplace")
 @pytest.fixture(scope="module")
 def factorials(tmp_path_factory):
     folder = tmp_path_factory.mktemp("factorials")
-    return folder, run_process("laplace", "--factorial", 5, 10, 100, 10**9, "--out", "results", cwd=folder)
+    return folder, run("--factorial", 5, 10, 100, 10**9, "--out", "results", cwd=folder)
 
 
 def test_a_run_prints_and_saves_its_results(factorials):

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from commands import run_command, run_process
+from commands import run_command
 from vae_jax.cli.csv_numbers import read_columns
 from vae_jax.cli.misuse import Misuse
 
@@ -37,9 +37,7 @@ TABLES = {"cavi.json", "cavi.csv", "components.csv", "responsibilities.npz", "co
 def felt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("felt")
     (folder / "events.csv").write_text(GOOD)
-    return folder, run_process(
-        "cavi", "events.csv", *FLAGS, "--num-components", "1:3", 5, "--out", "results", cwd=folder
-    )
+    return folder, run("events.csv", *FLAGS, "--num-components", "1:3", 5, "--out", "results", cwd=folder)
 
 
 def test_a_run_prints_and_saves_its_results(felt):
@@ -88,6 +86,7 @@ def test_the_files_agree_with_each_other(felt):
         np.testing.assert_array_equal(arrays["counts"], [3, 2, 4, 30, 25, 28, 31, 3])
 
 
+@pytest.mark.slow
 def test_the_saved_command_line_repeats_the_run(felt):
     folder, _ = felt
     words = shlex.split(json.loads((folder / "results/config.json").read_text())["command_line"])
@@ -144,6 +143,7 @@ def test_given_weights_set_the_number_and_one_column_has_no_map(tmp_path):
     assert "given weights differ" in process.stdout
 
 
+@pytest.mark.slow
 def test_given_weights_are_those_of_what_is_simulated(tmp_path):
     words = ("--simulate", 40, "--weights", 0.7, 0.3, "--prior-loc", 5, -3, "--num-restarts", 3, "--out", "results")
     process = run(*words, cwd=tmp_path)
@@ -163,6 +163,7 @@ def test_the_normal_wishart_mixture_has_no_counts(tmp_path):
     assert "rate" not in process.stdout
 
 
+@pytest.mark.slow
 def test_the_quakes_of_fiji(data_folder, tmp_path):
     words = ("--position", "long", "lat", "--count", "stations", "--num-components", 4, 6, "--num-restarts", 20)
     process = run(data_folder / "quakes.csv", *words, cwd=tmp_path)

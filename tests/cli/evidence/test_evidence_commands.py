@@ -84,6 +84,7 @@ def test_a_problem_is_printed_and_saved_beside_its_exact_answer(call, folder):
         ]
 
 
+@pytest.mark.slow
 def test_the_saved_command_line_repeats_the_results(call, folder):
     assert (
         call("evidence", "--problem", "linear-gaussian", "--num-latents", 3, "--seed", 7, *QUICK, "--out", "first")[0]
@@ -115,6 +116,7 @@ def test_a_trained_model_is_scored_image_by_image(call, folder, run):
     assert (values[:, 3] < values[:, 1] + 7 * np.hypot(errors[:, 1], errors[:, 3])).all()
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_by_its_saved_command_line(call, folder, run):
     arguments = ("--num-images", 2, "--split", "validation", "--checkpoint", "latest", "--start", "fit", *QUICK)
     assert call("image-evidence", "run", *arguments, "--out", "third")[0] == 0

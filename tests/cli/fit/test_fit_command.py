@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from commands import run_command, run_process
+from commands import run_command
 
 SAVED = {"fit.json", "fit.csv", "history.csv", "fit.png", "fit.pdf", "config.json"}
 SHORT = ("--num-steps", 1000, "--window", 250, "--num-restarts", 2)
@@ -17,7 +17,7 @@ run = partial(run_command, "fit")
 @pytest.fixture(scope="module")
 def poisson_gamma(tmp_path_factory):
     folder = tmp_path_factory.mktemp("poisson_gamma")
-    return folder, run_process("fit", "--out", "results", cwd=folder)
+    return folder, run("--out", "results", cwd=folder)
 
 
 def test_a_problem_prints_and_saves_its_fit(poisson_gamma):
@@ -44,6 +44,7 @@ def test_the_mean_field_normal_comes_out_at_its_optimum(poisson_gamma):
     assert float(rows[0]["exact_mean"]) == pytest.approx(4.864, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_saved_command_line_repeats_the_fit(tmp_path):
     first = run("--problem", "poisson-gamma", "--family", "full_rank", *SHORT, "--out", "results", cwd=tmp_path)
     assert first.returncode == 0, first.stderr

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from commands import run_command, run_process
+from commands import run_command
 
 SAVED = {"regress.json", "regress.csv", "history.csv", "regress.png", "regress.pdf", "config.json"}
 SHORT = ("--num-steps", 1000, "--window", 250, "--num-restarts", 2)
@@ -18,6 +18,20 @@ def write_table(path, rows):
     path.write_text("\n".join(["count,x,other", *(",".join(map(str, row)) for row in rows)]) + "\n")
 
 
+def laplace_by_hand(predictors, counts):
+    """Means and standard deviations by Newton's method, under the command's own priors."""
+    standard = (predictors - predictors.mean(0)) / predictors.std(0)
+    design = np.column_stack([np.ones(len(counts)), standard])
+    prior_precision = np.diag([10.0**-2, *[2.5**-2] * predictors.shape[1]])
+    mode = np.array([np.log(counts.mean()), *np.zeros(predictors.shape[1])])
+    for _ in range(30):
+        means = np.exp(design @ mode)
+        covariance = np.linalg.inv(design.T @ (means[:, None] * design) + prior_precision)
+        mode = mode + covariance @ (design.T @ (counts - means) - prior_precision @ mode)
+    return mode, np.sqrt(np.diagonal(covariance))
+
+
+@pytest.mark.slow
 def test_a_regression_agrees_with_laplace(data_folder, tmp_path):
     process = run(
         data_folder / "quakes.csv", "--response", "stations", "--predictors", "mag", "depth",
@@ -43,13 +57,17 @@ def test_a_regression_agrees_with_laplace(data_folder, tmp_path):
 def test_batches_of_a_table(tmp_path):
     generator = np.random.default_rng(0)
     x = generator.normal(size=300)
-    write_table(tmp_path / "data.csv", zip(generator.poisson(np.exp(1 + 0.5 * x)), x, x, strict=True))
+    counts = generator.poisson(np.exp(1 + 0.5 * x))
+    write_table(tmp_path / "data.csv", zip(counts, x, x, strict=True))
     table = ("data.csv", "--response", "count", "--predictors", "x", "--batch-size", 30)
-    process = run_process("regress", *table, "--family", "normal", *SHORT, "--out", "results", cwd=tmp_path)
+    process = run(*table, "--family", "normal", *SHORT, "--out", "results", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     content = json.loads((tmp_path / "results/regress.json").read_text())
     row = content["rows"][1]
     assert row["mean"] == pytest.approx(row["laplace_mean"], abs=2 * row["laplace_std"])
+    mode, std = laplace_by_hand(x[:, None], counts)
+    np.testing.assert_allclose([row["laplace_mean"] for row in content["rows"]], mode, rtol=1e-4)
+    np.testing.assert_allclose([row["laplace_std"] for row in content["rows"]], std, rtol=1e-4)
     words = shlex.split(json.loads((tmp_path / "results/config.json").read_text())["command_line"])
     assert words[:3] == ["vae-jax", "regress", "data.csv"]
     assert run(*words[2:], "--out", "again", cwd=tmp_path).returncode == 0

@@ -54,6 +54,8 @@ def test_mean_field_reaches_the_diagonal_of_the_precision():
     # The gap is known too: half the log of how much smaller the determinant is.
     gap = 0.5 * np.log(np.diag(PRECISION).prod() / np.linalg.det(PRECISION))
     assert fitted.elbo == pytest.approx(-gap, abs=0.01 + 5 * fitted.elbo_se)
+    # Estimated again, from other samples than those that chose the restart.
+    assert abs(fitted.elbo - fitted.restart_elbos[0]) > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -328,6 +330,27 @@ def test_a_fit_stops_early_and_a_slow_one_does_not():
     assert slow.num_steps == 4000
     assert not slow.converged
     assert slow.rise > 5 * slow.rise_se > 0
+
+
+def test_flat_windows_must_be_in_a_row_to_stop_a_fit():
+    """One window of each three has steps. Of the two without, the second is as high as the one before it."""
+    window, num_windows = 20, 12
+    optimizer = optax.sgd(lambda step: jnp.where(step // window % 3 == 0, 0.005, 0.0))
+    fitted = fit(
+        lambda z: -((z - 30.0) ** 2) / 2,
+        MeanFieldNormal(Support(constraints.real)),
+        jax.random.key(0),
+        optimizer=optimizer,
+        num_steps=window * num_windows,
+        window=window,
+        stopping=ElboPlateau(tolerance=5.0),
+        num_final_samples=100,
+    )
+    assert fitted.num_steps == window * num_windows
+    assert not fitted.converged
+    rises = np.diff(fitted.window_means)
+    is_flat = np.abs(rises) < 5
+    np.testing.assert_array_equal(is_flat, [number % 3 == 2 for number in range(1, num_windows)])
 
 
 def test_a_numpyro_model_is_its_log_joint(float64):

@@ -1,0 +1,59 @@
+"""Every command once as a user starts it: as a process of its own, which imports, configures and starts JAX itself."""
+
+import json
+
+import pytest
+
+from commands import run_process
+from vae_jax.cli.commands import COMMANDS
+
+pytestmark = pytest.mark.slow
+
+DRAWS = ("--num-samples", 40, "--num-bound-samples", 5, "--num-chains", 4, "--num-temperatures", 3)
+FIT = ("--num-steps", 40, "--window", 20, "--num-restarts", 1, "--num-samples", 4)
+
+ARGUMENTS = {
+    "variance": ("--estimators", "pathwise", "--num-samples", 2, "--num-replicates", 20),
+    "compare": ("pathwise", "score_function", "--num-samples", 2, "--num-replicates", 20),
+    "laplace": ("--factorial", 5),
+    "cavi": ("--simulate", 40, "--num-components", 2, "--num-restarts", 2),
+    "evidence": ("--num-latents", 1, *DRAWS),
+    "fit": FIT,
+    "regress": ("data.csv", "--response", "count", "--predictors", "x", *FIT),
+    "train": ("--data", "digits", "--hidden-sizes", 4, "--latent-size", 2, "--batch-size", 500, "--num-epochs", 1),
+    "evaluate": ("run", "--num-importance-samples", 5),
+    "sample": ("run", "--num-images", 2),
+    "reconstruct": ("run", "--num-images", 2),
+    "encode": ("run",),
+    "plot": ("run",),
+    "gradient-noise": ("run", "--num-replicates", 20),
+    "image-evidence": ("run", "--num-images", 1, *DRAWS),
+}
+OUT = {"train": "run", "encode": "codes.npz"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder that all commands are started in, the training first, whose run the later ones read."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "data.csv").write_text("count,x\n3,0.1\n4,0.9\n8,1.5\n2,0.2\n7,1.9\n")
+    process = run_process("train", *ARGUMENTS["train"], "--out", OUT["train"], cwd=folder)
+    assert process.returncode == 0, process.stderr
+    return folder
+
+
+def test_no_command_is_left_out():
+    assert set(ARGUMENTS) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", [name for name in ARGUMENTS if name != "train"])
+def test_a_command_runs_in_a_process_of_its_own(command, folder):
+    out = () if command == "evaluate" else ("--out", OUT.get(command, f"{command}-out"))
+    process = run_process(command, *ARGUMENTS[command], *out, cwd=folder)
+    assert process.returncode == 0, process.stderr
+    assert "warning" not in process.stderr.lower()
+    assert process.stdout.splitlines()[-1].startswith("Saved ")
+    for path in out[1:]:
+        assert (folder / path).exists()
+        if (config := folder / path / "config.json").exists():
+            assert json.loads(config.read_text())["command_line"].startswith(f"vae-jax {command} ")
