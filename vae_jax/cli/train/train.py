@@ -70,12 +70,12 @@ class TrainCommand:
         folder = RunFolder(self.resume or self.out or DEFAULT_OUT)
         experiment = self.experiment
         self._check(folder)
-        self._check_experiment()
+        self._check_settings()
         start_jax("float32", num_cpu_devices=None if experiment.num_seeds > 1 else 1)
-        from vae_jax.vae.training.experiment_checks import check_experiment, check_image_shape
+        from vae_jax.vae.training.experiment_checks import check_estimator, check_image_shape
 
         with refusals_are_misuse():
-            check_experiment(experiment)
+            check_estimator(experiment.objective)
         images = loaded_images(experiment.data)
         check_sizes(images)
         with refusals_are_misuse():
@@ -105,7 +105,7 @@ class TrainCommand:
             with refusals_are_misuse():
                 check_resumable(folder.experiment(), self.experiment)
 
-    def _check_experiment(self) -> None:
+    def _check_settings(self) -> None:
         """Refuses settings by all rules that need no JAX, which takes seconds to start."""
         with refusals_are_misuse():
             check_settings(self, named=flag_of)

@@ -118,6 +118,8 @@ def fit_tail(top_log_weights: Float[Array, " T"], num_samples: int) -> Generaliz
 def effective_sample_size(log_weights: Float[Array, " S"]) -> Scalar:
     """The number of samples of the target that would have the variance of these weighted ones: from 1 to S.
 
+    NumPyro's function of this name is for the draws of Markov chains, which have no weights.
+
     Args:
         log_weights: nats, up to a constant.
 

@@ -23,13 +23,17 @@ def check_experiment(experiment: Experiment, shape: tuple[int, ...] | None = Non
     """
     check_settings(experiment)
     check_settings_agree(experiment)
-    _check_estimator(experiment.objective)
+    check_estimator(experiment.objective)
     if shape is not None:
         check_image_shape(experiment.model, shape)
 
 
-def _check_estimator(config: ObjectiveConfig) -> None:
-    """Hands the estimator such a posterior as a VAE has, without computing anything."""
+def check_estimator(config: ObjectiveConfig) -> None:
+    """Hands the estimator such a posterior as a VAE has, without computing anything.
+
+    Raises:
+        ValueError: no estimator has the name, or it refuses the posterior or the number of samples.
+    """
     estimator = estimator_named(config.estimator)
     q = dist.Normal(jnp.zeros(2), jnp.ones(2)).to_event(1)
 
