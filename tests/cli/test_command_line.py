@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from commands import run_command, run_process
+from commands import run_command
 from vae_jax.cli import main
 from vae_jax.cli.command_flags import flags_of
 from vae_jax.cli.commands import COMMANDS, MOVED, first_line

@@ -176,10 +176,10 @@ def test_the_evaluations_are_as_many_as_the_registry_says(problem_name, name, mo
     assert len(calls) == REGISTRY[name].evaluations.number(work_of(problem, problem.default_params, 6))
 
 
-def test_the_readme_shows_the_registries():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert estimator_table() in readme
-    assert bounds.bound_table() in readme
+def test_the_guide_shows_the_registries():
+    guide = (Path(__file__).parents[2] / "docs/estimators.md").read_text()
+    assert estimator_table() in guide
+    assert bounds.bound_table() in guide
 
 
 def test_the_bounds_are_registered_by_the_names_of_their_functions():

@@ -70,7 +70,7 @@ BOUNDS: dict[str, RegisteredBound] = {
 
 
 def bound_table() -> str:
-    """The registry of bounds as the README shows it."""
+    """The registry of bounds as docs/estimators.md shows it."""
     header = ("bound, gradient", "bounds", "latents", "differentiable log joint", "unbiased", "evaluations", "source")
     rows = [
         (f"`{name}`", row.bounds, row.latents, "needed" if row.differentiable else "-", *row[3:])

@@ -187,7 +187,7 @@ def estimator_named(name: str) -> Estimator:
 
 
 def estimator_table() -> str:
-    """The registry of estimators as the README shows it."""
+    """The registry of estimators as docs/estimators.md shows it."""
     header = ("estimator", "latents", "discrete", "differentiable objective", "unbiased", "evaluations", "source")
     rows = [
         (
