@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from commands import run_command, run_process
+from commands import run_command
 from vae_jax.cli.problem_flags import WITH_COST
 from vae_jax.problems import COSTS
 
@@ -16,7 +16,7 @@ SMALLEST = ("--estimators", "pathwise", *SMALL)
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
-    return folder, run_process("variance", *SMALL, "--out", "results", cwd=folder)
+    return folder, run_command("variance", *SMALL, "--out", "results", cwd=folder)
 
 
 def test_a_run_prints_and_saves_its_results(small_run):
