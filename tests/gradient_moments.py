@@ -53,23 +53,16 @@ def _keys(key: jax.Array, num_replicates: int) -> jax.Array:
 
 
 def _moments(replicates: Any) -> SampleMoments:
-    fields = jax.tree.map(_moments_of_array, replicates)
-    return SampleMoments(
-        *(jax.tree.map(lambda leaf: leaf[name], fields, is_leaf=_is_fields) for name in SampleMoments._fields)
-    )
+    leaves, structure = jax.tree.flatten(replicates)
+    fields = zip(*map(_moments_of_array, leaves), strict=True)
+    return SampleMoments(*(jax.tree.unflatten(structure, field) for field in fields))
 
 
-def _is_fields(node: Any) -> bool:
-    return isinstance(node, dict) and set(node) == set(SampleMoments._fields)
-
-
-def _moments_of_array(drawn: np.ndarray) -> dict[str, np.ndarray]:
+def _moments_of_array(drawn: np.ndarray) -> SampleMoments:
     number = len(drawn)
     variance = drawn.var(0, ddof=1)
     fourth = ((drawn - drawn.mean(0)) ** 4).mean(0)
     std = np.sqrt(variance)
     variance_se = np.sqrt(np.maximum(fourth - variance**2 * (number - 3) / (number - 1), 0) / number)
     std_se = np.divide(variance_se, 2 * std, out=np.zeros_like(std), where=std > 0)
-    return {
-        "mean": drawn.mean(0), "mean_se": std / np.sqrt(number), "variance": variance, "std": std, "std_se": std_se,
-    }  # fmt: skip
+    return SampleMoments(drawn.mean(0), std / np.sqrt(number), variance, std, std_se)
