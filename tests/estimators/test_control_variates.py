@@ -73,7 +73,7 @@ def cosine_cost(params):
 square_exact, cosine_exact = (jax.jit(jax.value_and_grad(cost)) for cost in (square_cost, cosine_cost))
 
 
-def statistics(loss, estimator, seed, num_replicates=50_000, params=PARAMS, **options):
+def statistics(loss, estimator, seed, num_replicates=60_000, params=PARAMS, **options):
     return gradient_moments(partial(loss, estimator=estimator, **options), params, jax.random.key(seed), num_replicates)
 
 
@@ -353,7 +353,7 @@ def test_the_delta_method_s_elbo_is_right(estimator, closed_form):
         log_joint = dist.Normal(params["target"], 1.0).log_prob(z) - jnp.log1p(jnp.exp(-z))
         return log_joint @ WEIGHTS.astype(np.float32) + dist.Normal(0.0, params["scale"]).entropy()
 
-    measured = gradient_moments(loss, PARAMS, jax.random.key(9), 50_000)
+    measured = gradient_moments(loss, PARAMS, jax.random.key(9), 60_000)
     assert_right(measured, *jax.jit(jax.value_and_grad(expected))(PARAMS), resolution=0.1)
 
 

@@ -196,7 +196,7 @@ def test_any_scale_and_temperature_is_unbiased(make):
 )
 def test_without_its_conditional_term_rebar_is_caught(latent, loss, params, exact, monkeypatch):
     monkeypatch.setattr(latent, "conditional_slope", lambda self, noisy, hard: jnp.zeros_like(noisy))
-    gradient = gradient_moments(partial(loss, estimator=rebar), params, jax.random.key(4), 150_000).gradient
+    gradient = gradient_moments(partial(loss, estimator=rebar), params, jax.random.key(4), 160_000).gradient
     (mean,), (error,) = gradient.mean.values(), gradient.mean_se.values()
     assert is_biased(mean, error, exact)
 
