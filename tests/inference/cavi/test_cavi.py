@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.integrate import nquad
-from scipy.special import gammaln
+from scipy.special import gammaln, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import BayesianGaussianMixture
 
@@ -21,8 +20,13 @@ from vae_jax.inference.cavi import optimal_assignment as assignment
 from vae_jax.problems import PoissonGamma
 from vae_jax.replicates import replicate_mesh
 
-SHAPES = [(30, 3, 2), (6, 6, 1), (50, 5, 3)]
-"""Events, components, dimensions."""
+SHAPE = (30, 3, 2)
+"""Events, components, dimensions. Tests that need no other have this one, and share its compiled programs."""
+
+OTHER_SHAPES = [(6, 6, 1), (50, 5, 3)]
+
+MAX_STEPS = 100
+"""Of a run that shares its program with others."""
 
 
 def random_events(seed, num_events, num_dimensions):
@@ -103,6 +107,53 @@ def responsibilities_of(model, state, data):
     return model.responsibilities(state, data)
 
 
+@jax.jit
+def updated_by(model, responsibilities, data):
+    return model.update(responsibilities, data)
+
+
+@jax.jit
+def bound_and_slopes(model, state, responsibilities, data):
+    """By the parameters of all factors but that of the labels."""
+    return jax.value_and_grad(lambda state: model.elbo(symmetric(state), responsibilities, data))(state)
+
+
+@jax.jit
+def bound_and_slope_by_logits(model, state, logits, data):
+    return jax.value_and_grad(lambda logits: model.elbo(state, jax.nn.softmax(logits, axis=0), data))(logits)
+
+
+@jax.jit
+def bound_and_slopes_without_labels(model, state, data):
+    return jax.value_and_grad(lambda state: model.elbo(state, data))(state)
+
+
+@jax.jit
+def canonical_of(model, state):
+    return model.canonical(state)
+
+
+@jax.jit
+def predicted(model, state, *events):
+    return model.predictive_log_density(state, *events)
+
+
+@jax.jit
+def fixed_steps(model, data, num_steps):
+    state = model.init(jax.random.key(0), data)
+    return jax.lax.fori_loop(0, num_steps, lambda _, state: model.step(state, data)[0], state)
+
+
+def symmetric(state):
+    if not hasattr(state, "inverse_scale"):
+        return state
+    return state._replace(inverse_scale=(state.inverse_scale + state.inverse_scale.mT) / 2)
+
+
+def bound_of(model, state, responsibilities, data):
+    return float(bound_and_slopes(model, state, responsibilities, data)[0])
+
+
 MODELS = {
     "normal-wishart": random_normal_wishart,
     "normal": random_normal,
@@ -111,17 +162,20 @@ MODELS = {
         f"earthquakes-{kind}-{shape[0]}": partial(
             lambda seed, shape, kind: random_mixture(seed, *shape, kind), shape=shape, kind=kind
         )
-        for shape in SHAPES
+        for shape in (SHAPE, *OTHER_SHAPES)
         for kind in ("given", "dirichlet")
     },
 }
+SLOW_MODELS = [name for name in MODELS if name.endswith(("-6", "-50"))]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW_MODELS else ()) for name in MODELS]
+)
 def test_the_bound_never_falls(float64, name):
     for seed in range(8):
         model, data = MODELS[name](seed)
-        ascent = cavi.ascend(model, data, jax.random.key(seed), max_steps=100, tolerance=0.0)
+        ascent = cavi.ascend(model, data, jax.random.key(seed), max_steps=MAX_STEPS, tolerance=0.0)
         history = np.asarray(ascent.elbo_history[: ascent.num_steps])
         assert np.isfinite(history).all()
         assert (np.diff(history) >= -1e-9 * np.abs(history[:-1])).all()
@@ -129,75 +183,72 @@ def test_the_bound_never_falls(float64, name):
         assert ascent.elbo == history[-1]
 
 
-def fixed_steps(model, data, num_steps):
-    state = start(model, data)
-    return jax.jit(lambda state: jax.lax.fori_loop(0, num_steps, lambda _, state: model.step(state, data)[0], state))(
-        state
-    )
-
-
-def assert_stationary(bound, factor):
-    """The gradient by each parameter of the factor is zero, in units of the bound; nearby factors have lower bounds."""
-    bound = jax.jit(bound)
-    value, gradient = jax.jit(jax.value_and_grad(bound))(factor)
-    for leaf, slope in zip(jax.tree.leaves(factor), jax.tree.leaves(gradient), strict=True):
+def assert_stationary(bound_and_slopes, state, names):
+    """The slope by each named parameter is zero, in units of the bound; nearby factors have lower bounds."""
+    value, slopes = bound_and_slopes(state)
+    factor, slopes = ({name: getattr(tree, name) for name in names} for tree in (state, slopes))
+    for leaf, slope in zip(jax.tree.leaves(factor), jax.tree.leaves(slopes), strict=True):
         assert np.abs(slope * leaf).max() < 1e-9 * max(1, abs(value))
     generator = np.random.default_rng(0)
     for size in (1e-3, 0.1):
         changes = jax.tree.map(lambda leaf: generator.normal(size=leaf.shape), factor)
-        near = jax.tree.map(lambda leaf, change, size=size: leaf * np.exp(size * change), factor, changes)
-        assert bound(near) < value
+        near = jax.tree.map(lambda leaf, change, size=size: np.asarray(leaf) * np.exp(size * change), factor, changes)
+        assert bound_and_slopes(state._replace(**near))[0] < value
 
 
 @pytest.mark.parametrize("kind", ["given", "dirichlet"])
-@pytest.mark.parametrize("shape", SHAPES[:2])
+@pytest.mark.parametrize("shape", [SHAPE, pytest.param(OTHER_SHAPES[0], marks=pytest.mark.slow)])
 def test_each_update_of_the_mixture_maximises_the_bound(float64, shape, kind):
     model, data = random_mixture(3, *shape, kind)
     state = start(model, data)
     responsibilities = responsibilities_of(model, state, data)
-    updated = model.update(responsibilities, data)
-    fields = ["loc", "precision", "concentration", "rate"] + ["weights"] * (kind == "dirichlet")
-    for names in (("loc", "precision"), ("concentration", "rate"), ("weights",)):
-        if names[0] in fields:
-            assert_stationary(
-                lambda factor: model.elbo(updated._replace(**factor), responsibilities, data),
-                {name: getattr(updated, name) for name in names},
-            )
-    logits = jnp.log(responsibilities)
-    bound = jax.jit(lambda logits: model.elbo(state, jax.nn.softmax(logits, axis=0), data))
-    value, slope = jax.value_and_grad(bound)(logits)
+    updated = updated_by(model, responsibilities, data)
+    bound = partial(bound_and_slopes, model, responsibilities=responsibilities, data=data)
+    assert_stationary(bound, updated, ["loc", "precision"])
+    assert_stationary(bound, updated, ["concentration", "rate"])
+    if kind == "dirichlet":
+        assert_stationary(bound, updated, ["weights"])
+    logits = np.log(responsibilities)
+    value, slope = bound_and_slope_by_logits(model, state, logits, data)
     assert np.abs(slope).max() < 1e-9 * abs(value)
-    assert bound(logits + 0.1 * np.random.default_rng(0).normal(size=logits.shape)) < value
+    near = logits + 0.1 * np.random.default_rng(0).normal(size=logits.shape)
+    assert bound_and_slope_by_logits(model, state, near, data)[0] < value
 
 
 def test_the_sums_over_many_blocks_are_those_of_all_events_at_once(float64):
     num_events = 2 * assignment._block_size(3, 10**6) + 77
     model, data = random_mixture(1, num_events, 3, 2, "dirichlet")
-    state = start(model, data)
-    sums, log_normalizer = jax.jit(assignment.assign)(model._coefficients(state, data), data.features)
-    responsibilities = responsibilities_of(model, state, data)
-    np.testing.assert_allclose(sums, responsibilities @ data.features.T, rtol=1e-9, atol=1e-9)
-    got = log_normalizer + model._constant(data) - model._divergence(state)
-    assert got == pytest.approx(float(model.elbo(state, responsibilities, data)), rel=1e-12)
+
+    @jax.jit
+    def both_ways(model, data):
+        state = model.init(jax.random.key(0), data)
+        sums, log_normalizer = assignment.assign(model._coefficients(state, data), data.features)
+        responsibilities = model.responsibilities(state, data)
+        bound = log_normalizer + model._constant(data) - model._divergence(state)
+        return sums, bound, responsibilities, model.elbo(state, responsibilities, data)
+
+    sums, bound, responsibilities, expected = both_ways(model, data)
+    np.testing.assert_allclose(sums, responsibilities @ np.asarray(data.features).T, rtol=1e-9, atol=1e-9)
+    assert bound == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_a_division_by_the_plain_count_is_no_maximiser(float64):
-    model, data = random_mixture(3, 30, 3, 2, "dirichlet")
+    model, data = random_mixture(3, *SHAPE, "dirichlet")
     responsibilities = responsibilities_of(model, start(model, data), data)
-    updated = model.update(responsibilities, data)
-    wrong = updated._replace(rate=model.rate + jnp.full(3, 10.0))
+    wrong = updated_by(model, responsibilities, data)._replace(rate=np.asarray(model.rate) + np.full(3, 10.0))
+    bound = partial(bound_and_slopes, model, responsibilities=responsibilities, data=data)
     with pytest.raises(AssertionError):
-        assert_stationary(lambda rate: model.elbo(wrong._replace(rate=rate), responsibilities, data), wrong.rate)
+        assert_stationary(bound, wrong, ["rate"])
 
 
 def test_the_bound_a_step_reports_is_that_of_its_factors(float64):
     for kind in ("given", "dirichlet"):
-        model, data = random_mixture(5, 50, 5, 3, kind)
-        state = model.init(jax.random.key(1), data)
+        model, data = random_mixture(5, *SHAPE, kind)
+        state = start(model, data)
         responsibilities = responsibilities_of(model, state, data)
-        updated, info = model.step(state, data)
-        np.testing.assert_allclose(updated.loc, model.update(responsibilities, data).loc, rtol=1e-12)
-        assert info.elbo == pytest.approx(float(model.elbo(updated, responsibilities, data)), rel=1e-12)
+        updated, info = swept(model, state, data)
+        np.testing.assert_allclose(updated.loc, updated_by(model, responsibilities, data).loc, rtol=1e-12)
+        assert info.elbo == pytest.approx(bound_of(model, updated, responsibilities, data), rel=1e-12)
 
 
 def textbook_update(model, responsibilities, positions, counts):
@@ -215,13 +266,14 @@ def textbook_update(model, responsibilities, positions, counts):
 
 
 def test_the_updates_are_those_of_the_textbook(float64):
-    model, data = random_mixture(2, 30, 3, 2, "dirichlet")
+    model, data = random_mixture(2, *SHAPE, "dirichlet")
     responsibilities = responsibilities_of(model, start(model, data), data)
-    updated = model.update(responsibilities, data)
+    updated = updated_by(model, responsibilities, data)
     expected = textbook_update(model, np.asarray(responsibilities), np.asarray(data.positions), np.asarray(data.counts))
     for got, value in zip(updated[:4], expected, strict=True):
         np.testing.assert_allclose(got, value, rtol=1e-11)
-    np.testing.assert_allclose(updated.weights, model.weights.concentration + responsibilities.sum(1), rtol=1e-12)
+    weights = np.asarray(model.weights.concentration) + np.asarray(responsibilities).sum(1)
+    np.testing.assert_allclose(updated.weights, weights, rtol=1e-12)
 
 
 def log_joint(model, data, latents, labels):
@@ -240,24 +292,29 @@ def log_joint(model, data, latents, labels):
     )
 
 
-def test_the_bound_is_that_of_draws(float64):
-    model, data = random_mixture(7, 12, 3, 2, "dirichlet")
-    state = swept(model, start(model, data), data)[0]
-    # Neither factor at its optimum, so that no term's error can hide.
-    state = state._replace(loc=state.loc + 0.1, rate=1.1 * state.rate)
-    responsibilities = jax.nn.softmax(0.7 * jnp.log(responsibilities_of(model, state, data)), axis=0)
-    num_samples = 20_000
+@partial(jax.jit, static_argnames="num_samples")
+def drawn(model, state, logits, num_samples):
+    """Parameters and labels from q, and its log density there."""
     q = model.posterior(state)
     latents = distributions.sample(q, jax.random.key(1), num_samples)
-    logits = jnp.log(responsibilities).T
-    labels = np.asarray(jax.random.categorical(jax.random.key(2), logits, shape=(num_samples, 12)))
+    labels = jax.random.categorical(jax.random.key(2), logits, shape=(num_samples, len(logits)))
     log_q = jax.vmap(partial(distributions.log_prob, q))(latents)
-    log_q = log_q + np.asarray(logits)[np.arange(12)[None], labels].sum(1)
-    draws = log_joint(model, data, latents, labels) - np.asarray(log_q)
+    return latents, labels, log_q + logits[jnp.arange(len(logits))[None], labels].sum(1)
+
+
+def test_the_bound_is_that_of_draws(float64):
+    model, data = random_mixture(7, *SHAPE, "dirichlet")
+    state = swept(model, start(model, data), data)[0]
+    # Neither factor at its optimum, so that no term's error can hide.
+    state = state._replace(loc=np.asarray(state.loc) + 0.1, rate=1.1 * np.asarray(state.rate))
+    responsibilities = softmax(0.7 * np.log(responsibilities_of(model, state, data)), axis=0)
+    num_samples = 20_000
+    latents, labels, log_q = drawn(model, state, np.log(responsibilities).T, num_samples)
+    draws = log_joint(model, data, latents, np.asarray(labels)) - np.asarray(log_q)
     error = draws.std() / math.sqrt(num_samples)
-    exact = float(model.elbo(state, responsibilities, data))
+    exact = bound_of(model, state, responsibilities, data)
     assert_unbiased(draws.mean(), error, exact, resolution=0.5)
-    dropped = model.position_precision * (data.features.shape[1] / state.precision).sum() / 2
+    dropped = float(model.position_precision) * (data.features.shape[1] / np.asarray(state.precision)).sum() / 2
     assert is_biased(draws.mean(), error, exact + dropped)
 
 
@@ -275,7 +332,7 @@ def test_with_one_component_the_mixture_is_conjugate(float64):
     a, b, total = float(model.concentration), float(model.rate), counts.sum()
     evidence += a * math.log(b) - gammaln(a) + gammaln(a + total) - (a + total) * math.log(b + 30)
     evidence -= gammaln(counts + 1).sum()
-    assert model.elbo(state, jnp.ones((1, 30)), data) == pytest.approx(evidence, rel=1e-10)
+    assert bound_of(model, state, np.ones((1, 30)), data) == pytest.approx(evidence, rel=1e-10)
     np.testing.assert_allclose(state.loc[0], (rho * nu + tau * positions.sum(0)) / (rho + 30 * tau), rtol=1e-12)
 
 
@@ -290,18 +347,18 @@ def test_the_normal_is_at_its_closed_form(float64):
         assert state.loc == pytest.approx(float(loc), rel=1e-10)
         assert state.concentration / state.rate == pytest.approx(float(expected), rel=1e-10)
         assert state.precision == pytest.approx(float((model.prior_count + n) * expected), rel=1e-10)
-        assert_stationary(lambda state: model.elbo(state, data), state)  # noqa: B023
+        assert_stationary(partial(bound_and_slopes_without_labels, model, data=data), state, state._fields)
 
 
 def test_with_a_flat_prior_the_normal_s_precision_is_the_unbiased_one(float64):
-    x = jnp.asarray(np.random.default_rng(0).normal(3, 2, 9))
-    state = fixed_steps(cavi.NormalModel(0.0, 1e-12, 1e-12, 1e-12), x, 60)
+    x = np.random.default_rng(0).normal(3, 2, 12)
+    state = fixed_steps(cavi.NormalModel(*np.array([0.0, 1e-12, 1e-12, 1e-12])), x, 60)
     # The half observation of the prior of the mean, worth nothing itself, stays in the concentration.
-    assert state.concentration / state.rate == pytest.approx(9 / float(((x - x.mean()) ** 2).sum()), rel=1e-8)
+    assert state.concentration / state.rate == pytest.approx(12 / ((x - x.mean()) ** 2).sum(), rel=1e-8)
 
 
 def test_the_normal_s_bound_is_below_its_evidence_by_the_divergence(float64):
-    model, data = random_normal(3)
+    model, data = jax.tree.map(np.asarray, random_normal(3))
     state = fixed_steps(model, data, 60)
     k, a, n = float(model.prior_count), float(model.concentration), len(data)
     loc = (k * model.prior_loc + data.sum()) / (k + n)
@@ -314,11 +371,19 @@ def test_the_normal_s_bound_is_below_its_evidence_by_the_divergence(float64):
     def integrand(mu, tau):
         log_q = mean.logpdf(mu) + precision.logpdf(tau)
         log_p = stats.gamma.logpdf(tau, a + n / 2, scale=1 / b)
-        return math.exp(log_q) * (log_q - log_p - stats.norm.logpdf(mu, float(loc), ((k + n) * tau) ** -0.5))
+        return np.exp(log_q) * (log_q - log_p - stats.norm.logpdf(mu, float(loc), ((k + n) * tau) ** -0.5))
+
+    def integral(num_nodes):
+        nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+        mu, tau = (np.add(*ends) / 2 + np.diff(ends) / 2 * nodes for ends in ranges)
+        areas = np.outer(weights, weights) * np.prod(np.diff(ranges)) / 4
+        return (areas * integrand(mu[:, None], tau[None])).sum()
 
     ranges = [mean.ppf([1e-13, 1 - 1e-13]), precision.ppf([1e-13, 1 - 1e-13])]
-    divergence = nquad(integrand, ranges, opts={"epsabs": 1e-9, "epsrel": 1e-9})[0]
-    assert model.elbo(state, data) == pytest.approx(evidence - divergence, abs=1e-6)
+    divergence = integral(200)
+    assert divergence == pytest.approx(integral(150), abs=1e-9)
+    bound = float(bound_and_slopes_without_labels(model, state, data)[0])
+    assert bound == pytest.approx(evidence - divergence, abs=1e-6)
 
 
 PROBLEM = PoissonGamma()
@@ -326,7 +391,7 @@ POISSON_GAMMA = cavi.PoissonGammaModel(cavi.GammaFactor(*PROBLEM.prior_u), cavi.
 
 
 def test_the_poisson_gamma_is_at_its_closed_form(float64):
-    data = jnp.asarray(PROBLEM.counts, float)
+    data = np.asarray(PROBLEM.counts, float)
     state = fixed_steps(POISSON_GAMMA, data, 200)
     # E[u] (b_u + N E[v]) = A and E[v] (b_v + N E[u]) = B, with E[v] = (B - A + b_u E[u]) / b_v.
     a, b, (_, rate_u), (_, rate_v), n = 47, 46, PROBLEM.prior_u, PROBLEM.prior_v, 10
@@ -336,17 +401,21 @@ def test_the_poisson_gamma_is_at_its_closed_form(float64):
     assert state.u.mean == pytest.approx(mean_u, rel=1e-8)
     assert state.v.mean == pytest.approx(mean_v, rel=1e-8)
     assert (float(state.u.mean), float(state.v.mean)) == pytest.approx((4.6463, 0.9116), abs=5e-5)
-    assert_stationary(lambda state: POISSON_GAMMA.elbo(state, data), state)
+    assert_stationary(partial(bound_and_slopes_without_labels, POISSON_GAMMA, data=data), state, state._fields)
 
 
 def test_the_poisson_gamma_s_bound_is_that_of_draws_under_the_problem_s_log_joint(float64):
-    data = jnp.asarray(PROBLEM.counts, float)
+    data = np.asarray(PROBLEM.counts, float)
     state = fixed_steps(POISSON_GAMMA, data, 3)
     q = POISSON_GAMMA.posterior(state)
-    keys = jax.random.split(jax.random.key(0), 20_000)
-    draws = jax.jit(jax.vmap(lambda key: elbo(PROBLEM.log_joint, q, key, 4)))(keys)
-    error = draws.std() / math.sqrt(len(keys))
-    exact = float(POISSON_GAMMA.elbo(state, data))
+
+    @jax.jit
+    def elbos(key):
+        return jax.vmap(lambda key: elbo(PROBLEM.log_joint, q, key, 4))(jax.random.split(key, 20_000))
+
+    draws = np.asarray(elbos(jax.random.key(0)))
+    error = draws.std() / math.sqrt(len(draws))
+    exact = float(bound_and_slopes_without_labels(POISSON_GAMMA, state, data)[0])
     assert_unbiased(draws.mean(), error, exact, resolution=0.2)
     assert is_biased(draws.mean(), error, exact + 0.2)
 
@@ -377,25 +446,24 @@ def model_labels(model, state, data):
 
 
 def test_restarts_keep_the_best_and_labels_are_canonical(float64):
-    data = random_events(1, 50, 2)
+    data = random_events(1, 30, 2)
     model = cavi.gaussian_poisson_mixture(data, 5, position_precision=30.0)
     ascent = cavi.ascend(model, data, jax.random.key(0), num_restarts=20, max_steps=200)
     assert ascent.elbo == ascent.restart_elbos.max()
     assert len(np.unique(np.round(ascent.restart_elbos, 6))) > 1
     assert (np.diff(ascent.state.precision) <= 0).all()
-    shuffled = jax.tree.map(lambda leaf: leaf[jnp.array([3, 0, 4, 1, 2])], ascent.state)
-    for got, expected in zip(jax.tree.leaves(model.canonical(shuffled)), jax.tree.leaves(ascent.state), strict=True):
-        np.testing.assert_array_equal(got, expected)
+    shuffled = jax.tree.map(lambda leaf: np.asarray(leaf)[[3, 0, 4, 1, 2]], ascent.state)
+    chex.assert_trees_all_equal(canonical_of(model, shuffled), ascent.state)
 
 
 def test_starts_that_are_made_one_after_the_other_are_the_same(float64, monkeypatch):
     """As with so many events that all starts at once would not fit in memory."""
-    data = random_events(1, 50, 2)
+    data = random_events(1, 30, 2)
     model = cavi.gaussian_poisson_mixture(data, 5)
-    at_once = ascent._starts(model, data, jax.random.key(0), 5)
+    at_once = ascent._starts(model, data, jax.random.key(0), 20)
     monkeypatch.setattr(ascent, "ELEMENTS_OF_STARTS", 2 * data.features.size)
     ascent._starts.clear_cache()
-    in_pairs = ascent._starts(model, data, jax.random.key(0), 5)
+    in_pairs = ascent._starts(model, data, jax.random.key(0), 20)
     ascent._starts.clear_cache()
     chex.assert_trees_all_close(in_pairs, at_once, rtol=1e-12)
 
@@ -417,28 +485,28 @@ def test_components_of_different_given_weights_keep_their_places(float64):
     weights = cavi.GivenWeights(jnp.array([0.4, 0.2, 0.2, 0.2]))
     model = cavi.gaussian_poisson_mixture(data, 4, weights=weights)
     state = cavi.GaussianPoissonFactors(
-        jnp.arange(8.0).reshape(4, 2), jnp.array([1.0, 2.0, 4.0, 3.0]), jnp.ones(4), jnp.ones(4), None
+        np.arange(8.0).reshape(4, 2), np.array([1.0, 2.0, 4.0, 3.0]), np.ones(4), np.ones(4), None
     )
-    np.testing.assert_array_equal(model.canonical(state).precision, [1, 4, 3, 2])
+    np.testing.assert_array_equal(canonical_of(model, state).precision, [1, 4, 3, 2])
 
 
 def test_empty_components_are_at_their_prior(float64):
-    data = cavi.located_counts(np.repeat([[0.0, 0.0], [5.0, 5.0]], 4, axis=0), np.array([1] * 4 + [9] * 4))
-    model = cavi.gaussian_poisson_mixture(data, 6, position_precision=100.0)
-    ascent = cavi.ascend(model, data, jax.random.key(0), tolerance=0.0)
+    data = cavi.located_counts(np.repeat([[0.0, 0.0], [5.0, 5.0]], 15, axis=0), np.array([1] * 15 + [9] * 15))
+    model = cavi.gaussian_poisson_mixture(data, 3, position_precision=100.0)
+    ascent = cavi.ascend(model, data, jax.random.key(0), max_steps=MAX_STEPS, tolerance=0.0)
     state = start(model, data)
     assert np.isfinite(ascent.elbo)
     np.testing.assert_array_equal(
         np.asarray(state.rate)[np.asarray(state.precision) == model.prior_precision], model.rate
     )
-    assert (np.asarray(state.precision) == model.prior_precision).sum() == 4
+    assert (np.asarray(state.precision) == model.prior_precision).sum() == 1
     np.testing.assert_allclose(np.asarray(ascent.state.loc[:2]).sum(0), [5, 5], atol=0.1)
 
 
 def test_identical_points_with_given_precisions_are_one_cluster(float64):
-    data = cavi.located_counts(np.ones((5, 2)), np.full(5, 3))
-    model = cavi.gaussian_poisson_mixture(data, 2, position_precision=1.0, prior_precision=1.0)
-    ascent = cavi.ascend(model, data, jax.random.key(0))
+    data = cavi.located_counts(np.ones((30, 2)), np.full(30, 3))
+    model = cavi.gaussian_poisson_mixture(data, 3, position_precision=1.0, prior_precision=1.0)
+    ascent = cavi.ascend(model, data, jax.random.key(0), max_steps=MAX_STEPS)
     assert np.isfinite(ascent.elbo)
     np.testing.assert_allclose(ascent.state.loc, 1.0)
 
@@ -447,25 +515,20 @@ def test_identical_points_with_given_precisions_are_one_cluster(float64):
 def test_the_predictive_density_integrates_to_one_and_is_the_mean_of_draws(float64, kind):
     model, data = random_mixture(0, 30, 3, 1, kind)
     state = swept(model, start(model, data), data)[0]
-    grid, counts = np.linspace(-300, 300, 24_001), np.arange(3)
-    by_count = [
-        np.exp(model.predictive_log_density(state, jnp.asarray(grid)[:, None], jnp.full(len(grid), float(count))))
-        for count in counts
-    ]
-    total = np.trapezoid(by_count, grid, axis=1)
+    grid, counts = np.linspace(-300, 300, 24_001), np.arange(3.0)
+    places, counts_there = (np.asarray(values)[:3] for values in (data.positions, data.counts))
+    positions = np.concatenate([np.tile(grid, 3), places[:, 0]])[:, None]
+    density = np.exp(predicted(model, state, positions, np.concatenate([np.repeat(counts, len(grid)), counts_there])))
+    total = np.trapezoid(density[:-3].reshape(3, -1), grid, axis=1)
     shares = np.asarray(model.weights.mean(state.weights))
     a, b = np.asarray(state.concentration), np.asarray(state.rate)
     np.testing.assert_allclose(total, stats.nbinom.pmf(counts[:, None], a, b / (b + 1)) @ shares, rtol=1e-6)
     # And, event by event, the mean over q's draws of the density given the parameters.
-    q = model.posterior(state)
-    latents = {name: np.asarray(values) for name, values in distributions.sample(q, jax.random.key(0), 20_000).items()}
+    latents = jax.device_get(drawn(model, state, np.zeros((1, 3)), 20_000)[0])
     weights = latents.get("weights", shares[None])
-    for place, count in zip(np.asarray(data.positions)[:3], np.asarray(data.counts)[:3], strict=True):
+    for place, count, exact in zip(places, counts_there, density[-3:], strict=True):
         of_place = stats.norm.pdf(place[0], latents["loc"][..., 0], float(model.position_precision) ** -0.5)
         draws = (weights * of_place * stats.poisson.pmf(count, latents["rate"])).sum(1)
-        exact = float(
-            np.exp(model.predictive_log_density(state, jnp.asarray(place)[None], jnp.asarray(count)[None]))[0]
-        )
         error = draws.std() / math.sqrt(len(draws))
         assert_unbiased(draws.mean() / exact, error / exact, 1.0, resolution=0.1)
         assert is_biased(draws.mean() / exact, error / exact, 1.5)
@@ -473,15 +536,15 @@ def test_the_predictive_density_integrates_to_one_and_is_the_mean_of_draws(float
 
 def test_scaling_the_positions_scales_the_answer(float64):
     generator = np.random.default_rng(0)
-    positions, counts = generator.normal(size=(40, 2)), generator.poisson(5, 40)
+    positions, counts = generator.normal(size=(30, 2)), generator.poisson(5, 30)
     plain, scaled = cavi.located_counts(positions, counts), cavi.located_counts(7 * positions + 100, counts)
     ends = [
-        cavi.ascend(cavi.gaussian_poisson_mixture(data, 3), data, jax.random.key(0), tolerance=0.0)
+        cavi.ascend(cavi.gaussian_poisson_mixture(data, 3), data, jax.random.key(0), max_steps=MAX_STEPS, tolerance=0.0)
         for data in (plain, scaled)
     ]
-    np.testing.assert_allclose(ends[1].state.loc, 7 * ends[0].state.loc + 100, rtol=1e-6)
+    np.testing.assert_allclose(ends[1].state.loc, 7 * np.asarray(ends[0].state.loc) + 100, rtol=1e-6)
     # Densities of positions are in units of the positions.
-    assert ends[1].elbo == pytest.approx(float(ends[0].elbo) - 80 * math.log(7), rel=1e-9)
+    assert ends[1].elbo == pytest.approx(float(ends[0].elbo) - 60 * math.log(7), rel=1e-9)
 
 
 def test_single_precision_far_from_the_origin_agrees_with_double():
@@ -498,6 +561,7 @@ def test_single_precision_far_from_the_origin_agrees_with_double():
         assert single == pytest.approx(bound(), rel=2e-6)
 
 
+@pytest.mark.slow
 def test_the_quakes_of_fiji_have_several_clusters(data_folder):
     table = np.genfromtxt(data_folder / "quakes.csv", delimiter=",", names=True)
     data = cavi.located_counts(np.stack([table["long"], table["lat"]], 1), table["stations"])
@@ -510,13 +574,13 @@ def test_the_quakes_of_fiji_have_several_clusters(data_folder):
 
 
 def test_a_run_is_traced_once(float64):
-    _, data = random_mixture(0, 30, 3, 2, "given")
+    _, data = random_mixture(0, *SHAPE, "given")
 
     class Counted(cavi.GaussianPoissonMixture):
         # Once for the type of its bound and once for the loop.
         step = chex.assert_max_traces(cavi.GaussianPoissonMixture.step, n=2)
 
-    counted = [Counted(*random_mixture(seed, 30, 3, 2, "given")[0]) for seed in range(3)]
+    counted = [Counted(*random_mixture(seed, *SHAPE, "given")[0]) for seed in range(3)]
     cavi.ascend(counted[0], data, jax.random.key(0))
     cavi.ascend(counted[1], data, jax.random.key(1), tolerance=1e-3)
 
@@ -525,21 +589,16 @@ def test_each_update_of_the_normal_wishart_mixture_maximises_the_bound(float64):
     model, data = random_normal_wishart(3)
     state = start(model, data)
     responsibilities = responsibilities_of(model, state, data)
-    updated = model.update(responsibilities, data)
-
-    @jax.jit
-    def bound(factors):
-        symmetric = (factors.inverse_scale + factors.inverse_scale.mT) / 2
-        return model.elbo(factors._replace(inverse_scale=symmetric), responsibilities, data)
-
-    value, gradient = jax.value_and_grad(bound)(updated)
+    updated = updated_by(model, responsibilities, data)
+    value, gradient = bound_and_slopes(model, updated, responsibilities, data)
     for leaf in jax.tree.leaves(gradient):
         assert np.abs(leaf).max() < 1e-9 * abs(value)
-    assert bound(updated._replace(inverse_scale=1.1 * updated.inverse_scale)) < value
-    assert bound(updated._replace(degrees=1.1 * updated.degrees)) < value
-    of_logits = jax.jit(jax.grad(lambda logits: model.elbo(state, jax.nn.softmax(logits, axis=0), data)))
-    assert np.abs(of_logits(jnp.log(responsibilities))).max() < 1e-9 * abs(value)
-    stepped, info = model.step(state, data)
+    for name in ("inverse_scale", "degrees"):
+        larger = updated._replace(**{name: 1.1 * np.asarray(getattr(updated, name))})
+        assert bound_of(model, larger, responsibilities, data) < value
+    of_logits = bound_and_slope_by_logits(model, state, np.log(responsibilities), data)[1]
+    assert np.abs(of_logits).max() < 1e-9 * abs(value)
+    stepped, info = swept(model, state, data)
     assert info.elbo == pytest.approx(float(value), rel=1e-12)
     np.testing.assert_allclose(stepped.inverse_scale, updated.inverse_scale, rtol=1e-9, atol=1e-9)
 
@@ -551,26 +610,23 @@ def test_with_one_component_the_normal_wishart_mixture_is_conjugate(float64):
     prior = {"prior_loc": np.array([1.0, -1.0]), "inverse_scale": np.array([[2.0, 0.3], [0.3, 1.0]])}
     prior |= {"prior_count": 0.7, "degrees": 2.5}
 
-    def after(number):
-        data = cavi.points(positions[:number])
-        model = cavi.normal_wishart_mixture(data, 1, **prior)
-        return model, model.update(jnp.ones((1, number)), data), data
+    data = cavi.points(positions)
+    model = cavi.normal_wishart_mixture(data, 1, **prior)
 
-    def student(model, state, point):
+    def after(number):
+        return updated_by(model, (np.arange(6.0) < number)[None] * 1.0, data)
+
+    def student(state, point):
         freedom = float(state.degrees[0]) - 1
         shape = np.asarray(state.inverse_scale[0]) * (1 + state.loc_count[0]) / (freedom * state.loc_count[0])
         expected = stats.multivariate_t.logpdf(point, np.asarray(state.loc[0]), shape, freedom)
-        assert model.predictive_log_density(state, jnp.asarray(point)[None])[0] == pytest.approx(expected, rel=1e-10)
+        assert predicted(model, state, point[None])[0] == pytest.approx(expected, rel=1e-10)
         return expected
 
-    model = after(1)[0]
-    start = cavi.NormalWishartFactors(
-        model.prior_loc[None], model.prior_count[None], model.inverse_scale[None], model.degrees[None], jnp.ones(1)
-    )
-    states = [start] + [after(number)[1] for number in range(1, 6)]
-    evidence = sum(student(model, state, point) for state, point in zip(states, positions, strict=True))
-    model, state, data = after(6)
-    assert model.elbo(state, jnp.ones((1, 6)), data) == pytest.approx(evidence, rel=1e-10)
+    *hyperparameters, _ = (np.asarray(leaf)[None] for leaf in jax.tree.leaves(model))
+    states = [cavi.NormalWishartFactors(*hyperparameters, np.ones(1)), *map(after, range(1, 6))]
+    evidence = sum(student(state, point) for state, point in zip(states, positions, strict=True))
+    assert bound_of(model, after(6), np.ones((1, 6)), data) == pytest.approx(evidence, rel=1e-10)
 
 
 POSITIONS = np.arange(6.0).reshape(3, 2)
@@ -664,10 +720,10 @@ def test_the_normal_wishart_bound_rises_as_scikit_learns_does(float64):
         max_iter=1,
         warm_start=True,
     )
-    state = model.update(jnp.asarray(responsibilities.T), data)
+    state = updated_by(model, responsibilities.T, data)
     bounds, peers = [], []
     for _ in range(10):
-        state, info = model.step(state, data)
+        state, info = swept(model, state, data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             peer.fit(positions)
@@ -678,7 +734,7 @@ def test_the_normal_wishart_bound_rises_as_scikit_learns_does(float64):
     assert np.diff(bounds).max() > 0.1
 
 
-@pytest.mark.parametrize("num_events", [4_400, 4_501])
+@pytest.mark.parametrize("num_events", [pytest.param(4_400, marks=pytest.mark.slow), 4_501])
 def test_events_over_several_devices_give_the_same(float64, num_events):
     assert len(jax.devices()) > 1
     model, data = random_mixture(0, num_events, 3, 2, "dirichlet")

@@ -26,7 +26,7 @@ def _allow_rank_promotion():
 
 
 def trained(config, shape, num_seeds=1):
-    params = Architecture(config, shape).init(jax.random.key(3))
+    params = jax.jit(Architecture(config, shape).init)(jax.random.key(3))
     return TrainedModel(Experiment(model=config, num_seeds=num_seeds), shape, 0, Learned(params, {}))
 
 

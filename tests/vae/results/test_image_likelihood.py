@@ -102,12 +102,14 @@ def test_a_sum_over_chunks_is_that_over_all_samples():
     model, x = LINEAR.bind(ROUGH), jnp.asarray(X[image], jnp.float32)
     log_joint = partial(lambda x, z: model.log_likelihood(x, z) + model.log_prior(z), x)
     image_key = jax.random.fold_in(key, image)
-    chunks = [
-        bounds.log_weights(
-            log_joint, model.posterior(model.encode(x)), jax.random.fold_in(image_key, chunk), SAMPLES_AT_ONCE
-        )
-        for chunk in range(3)
-    ]
+
+    @jax.jit
+    @jax.vmap
+    def weights_of_chunk(chunk):
+        q = model.posterior(model.encode(x))
+        return bounds.log_weights(log_joint, q, jax.random.fold_in(image_key, chunk), SAMPLES_AT_ONCE)
+
+    chunks = weights_of_chunk(jnp.arange(3))
     log_w = np.concatenate([np.asarray(chunk, float) for chunk in chunks])[:num_samples]
     assert len(np.unique(log_w)) > 0.99 * num_samples
     log_ess = 2 * logsumexp(log_w) - logsumexp(2 * log_w)
@@ -173,7 +175,7 @@ def test_more_samples_than_one_program_serves_have_one_of_their_own():
 def test_a_hierarchical_model_is_scored_with_sampled_kls():
     binary = np.where(IMAGES[:40] > 127, 255, 0).astype(np.uint8)
     # Weights so small that no log weight has a heavy tail.
-    params = jax.tree.map(lambda leaf: leaf / 3, HIERARCHICAL.init(jax.random.key(3)))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf) / 3, jax.jit(HIERARCHICAL.init)(jax.random.key(3)))
     scores = jax.device_get(make_score(HIERARCHICAL, binary, num_samples=200)(jax.random.key(0), params))
     assert scores.kl_by_latent.shape == (5,)
     # The latents' errors at most add up.
