@@ -7,7 +7,7 @@ and be resumed.
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
 import chex
@@ -104,6 +104,8 @@ def abstract_state(experiment: Experiment, num_images: int, shape: tuple[int, ..
     return jax.eval_shape(_make_init(experiment, num_images, shape), keys, mean_image)
 
 
+# Remembered, so that equal runs of one process share one compiled program.
+@lru_cache(maxsize=16)
 def _make_init(
     experiment: Experiment, num_images: int, shape: tuple[int, ...]
 ) -> Callable[[PRNGKey, Array], TrainState]:
