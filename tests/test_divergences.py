@@ -1,4 +1,6 @@
+import functools
 import itertools
+import math
 
 import chex
 import jax
@@ -19,6 +21,18 @@ from vae_jax import (
     kl_standard_normal,
 )
 
+
+@functools.cache
+def compiled(function):
+    """One program for each shape and type of its arguments."""
+    return jax.jit(function)
+
+
+def log_density(loc, scale):
+    """Of a Gaussian at a number."""
+    return lambda z: -(((z - loc) / scale) ** 2) / 2 - math.log(scale * math.sqrt(2 * math.pi))
+
+
 scales = st.floats(0.05, 20)
 locs = st.floats(-5, 5)
 
@@ -26,12 +40,12 @@ locs = st.floats(-5, 5)
 @given(loc_q=locs, scale_q=scales, loc_p=locs, scale_p=scales)
 @settings(max_examples=30, deadline=None)
 def test_diagonal_matches_its_integral(loc_q, scale_q, loc_p, scale_p):
-    q, p = norm(loc_q, scale_q), norm(loc_p, scale_p)
+    log_q, log_p = log_density(loc_q, scale_q), log_density(loc_p, scale_p)
     expected, error = quad(
-        lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), loc_q - 12 * scale_q, loc_q + 12 * scale_q, limit=200
+        lambda z: math.exp(log_q(z)) * (log_q(z) - log_p(z)), loc_q - 12 * scale_q, loc_q + 12 * scale_q, limit=200
     )
     with jax.enable_x64(True):
-        got = kl_diagonal_gaussian(*(jnp.array([x]) for x in (loc_q, scale_q, loc_p, scale_p)))
+        got = compiled(kl_diagonal_gaussian)(*(np.array([x]) for x in (loc_q, scale_q, loc_p, scale_p)))
     assert got == pytest.approx(expected, abs=1e-9 + 10 * error, rel=1e-8)
 
 
@@ -52,7 +66,7 @@ def random_gaussian(seed, size=4):
 def test_full_matches_the_textbook_formula(float64):
     (loc_q, tril_q), (loc_p, tril_p) = random_gaussian(0), random_gaussian(1)
     expected = textbook_kl(loc_q, tril_q @ tril_q.T, loc_p, tril_p @ tril_p.T)
-    got = kl_gaussian(*map(jnp.asarray, (loc_q, tril_q, loc_p, tril_p)))
+    got = compiled(kl_gaussian)(loc_q, tril_q, loc_p, tril_p)
     assert got == pytest.approx(expected, rel=1e-12)
     above = np.triu(np.ones_like(tril_q), 1)
     full = kl_gaussian(*map(jnp.asarray, (loc_q, tril_q + above, loc_p, tril_p - above)))
@@ -60,16 +74,16 @@ def test_full_matches_the_textbook_formula(float64):
 
 
 def test_full_of_diagonal_factors_is_the_diagonal_one(float64):
-    loc_q, loc_p = jnp.array([0.1, -2.0]), jnp.array([0.3, 1.0])
-    scale_q, scale_p = jnp.array([0.5, 1.5]), jnp.array([0.6, 0.4])
-    full = kl_gaussian(loc_q, jnp.diag(scale_q), loc_p, jnp.diag(scale_p))
-    assert full == pytest.approx(float(kl_diagonal_gaussian(loc_q, scale_q, loc_p, scale_p)), rel=1e-14)
+    loc_q, loc_p = np.array([0.1, -2.0]), np.array([0.3, 1.0])
+    scale_q, scale_p = np.array([0.5, 1.5]), np.array([0.6, 0.4])
+    full = compiled(kl_gaussian)(loc_q, np.diag(scale_q), loc_p, np.diag(scale_p))
+    assert full == pytest.approx(float(compiled(kl_diagonal_gaussian)(loc_q, scale_q, loc_p, scale_p)), rel=1e-14)
 
 
 def test_standard_normal_is_the_diagonal_one_against_it():
-    loc, scale = jnp.array([[0.3, -1.0]]), jnp.array([[0.2, 3.0]])
-    expected = kl_diagonal_gaussian(loc, scale, jnp.zeros((1, 2)), jnp.ones((1, 2)))
-    assert kl_standard_normal(loc, scale) == expected
+    loc, scale, zero, one = np.float32([[[0.3, -1.0]], [[0.2, 3.0]], [[0.0, 0.0]], [[1.0, 1.0]]])
+    expected = compiled(kl_diagonal_gaussian)(loc, scale, zero, one)
+    assert compiled(kl_standard_normal)(loc, scale) == expected
 
 
 @pytest.mark.parametrize("excess", [1e-7, 1e-6, 1e-4, 1e-2, 0.1, 0.11, 0.2, -1e-6, -0.1, -0.12, -0.2])
@@ -79,9 +93,10 @@ def test_float32_keeps_its_digits_near_equality(excess):
     # log1p in extended precision: (r^2 - 1 - log r^2) / 2 with the difference taken exactly.
     square_excess = np.longdouble(ratio) ** 2 - 1
     expected = float((square_excess - np.log1p(square_excess)) / 2)
-    got = kl_standard_normal(jnp.zeros(1), jnp.array([scale]))
+    zero = np.zeros(1, np.float32)
+    got = compiled(kl_standard_normal)(zero, np.array([scale]))
     assert got == pytest.approx(expected, rel=2e-5)
-    as_matrix = kl_gaussian(jnp.zeros(1), jnp.array([[scale]]), jnp.zeros(1), jnp.ones((1, 1)))
+    as_matrix = compiled(kl_gaussian)(zero, np.array([[scale]]), zero, np.ones((1, 1), np.float32))
     assert as_matrix == pytest.approx(expected, rel=2e-5)
 
 
@@ -99,9 +114,12 @@ def test_near_equality_a_plain_difference_would_fail_that_test():
     assert abs(plain / (scale - np.float32(1)) ** 2 - 1) > 2e-5
 
 
+SLOPE_BY_SCALE = jax.value_and_grad(kl_standard_normal, argnums=1)
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 0.5, 1.0, 2.0, 1e15])
 def test_gradients_are_finite(scale):
-    gradient = jax.grad(lambda s: kl_standard_normal(jnp.zeros(1), s))(jnp.array([scale]))
+    _, gradient = compiled(SLOPE_BY_SCALE)(np.zeros(1, np.float32), np.float32([scale]))
     assert np.isfinite(gradient).all()
     if scale == 1.0:
         assert gradient == 0
@@ -109,17 +127,18 @@ def test_gradients_are_finite(scale):
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, np.nan])
 def test_an_invalid_scale_has_neither_value_nor_gradient(scale):
-    value, gradient = jax.jit(jax.value_and_grad(kl_standard_normal, argnums=1))(jnp.zeros(2), jnp.array([1.0, scale]))
+    zeros, eye, scales = np.zeros(2, np.float32), np.eye(2, dtype=np.float32), np.float32([1.0, scale])
+    value, gradient = compiled(SLOPE_BY_SCALE)(zeros, scales)
     assert np.isnan(value)
     assert np.isnan(gradient).any()
-    factor = jnp.diag(jnp.array([1.0, scale]))
-    assert not np.isfinite(kl_gaussian(jnp.zeros(2), factor, jnp.zeros(2), jnp.eye(2)))
-    assert not np.isfinite(kl_gaussian(jnp.zeros(2), jnp.eye(2), jnp.zeros(2), factor))
+    factor = np.diag(scales)
+    assert not np.isfinite(compiled(kl_gaussian)(zeros, factor, zeros, eye))
+    assert not np.isfinite(compiled(kl_gaussian)(zeros, eye, zeros, factor))
 
 
 def test_works_under_jit_vmap_and_scan(strict_dtypes):
     locs, scales = jnp.linspace(-1.0, 1.0, 6).reshape(3, 2), jnp.linspace(0.5, 2.0, 6).reshape(3, 2)
-    one_by_one = jnp.stack([kl_standard_normal(*pair) for pair in zip(locs, scales, strict=True)])
+    one_by_one = np.stack([kl_standard_normal(*pair) for pair in zip(locs, scales, strict=True)])
     batched = jax.jit(jax.vmap(kl_standard_normal))(locs, scales)
     _, scanned = jax.lax.scan(lambda carry, pair: (carry, kl_standard_normal(*pair)), None, (locs, scales))
     np.testing.assert_allclose(batched, one_by_one, rtol=1e-6)
@@ -138,20 +157,20 @@ def integral(function):
 
 def by_integration(loc_q, scale_q, loc_p, scale_p, alpha, middle_alpha, *, dual):
     """(1 - alpha) KL(q || m) + alpha KL(p || m), or of m to both, m normalised by integration."""
-    q, p = norm(loc_q, scale_q), norm(loc_p, scale_p)
+    log_q, log_p = log_density(loc_q, scale_q), log_density(loc_p, scale_p)
 
     def log_mean(z):
-        return (1 - middle_alpha) * q.logpdf(z) + middle_alpha * p.logpdf(z)
+        return (1 - middle_alpha) * log_q(z) + middle_alpha * log_p(z)
 
-    log_mass = np.log(integral(lambda z: np.exp(log_mean(z))))
+    log_mass = math.log(integral(lambda z: math.exp(log_mean(z))))
 
     def kl(log_a, log_b):
-        return integral(lambda z: np.exp(log_a(z)) * (log_a(z) - log_b(z)))
+        return integral(lambda z: math.exp(log_a(z)) * (log_a(z) - log_b(z)))
 
     def log_m(z):
         return log_mean(z) - log_mass
 
-    pairs = [(log_m, x.logpdf) if dual else (x.logpdf, log_m) for x in (q, p)]
+    pairs = [(log_m, x) if dual else (x, log_m) for x in (log_q, log_p)]
     return (1 - alpha) * kl(*pairs[0]) + alpha * kl(*pairs[1])
 
 
@@ -211,25 +230,35 @@ def test_skewed_divergences_sum_over_all_axes():
         assert twice == pytest.approx(6 * float(divergence(*arrays, alpha=0.3)), rel=1e-6)
 
 
+MIDDLES = {"same": lambda alpha: None, "swapped": lambda alpha: 1 - alpha}
+
+
+@functools.cache
+def compiled_with_gradient(divergence, middle):
+    """The value of a divergence and its gradient by the Gaussians and alpha."""
+
+    def function(*arguments):
+        return divergence(*arguments[:4], alpha=arguments[4], middle_alpha=MIDDLES[middle](arguments[4]))
+
+    return jax.jit(jax.value_and_grad(function, argnums=range(5)))
+
+
 @pytest.mark.parametrize("equal", [False, True])
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
-@pytest.mark.parametrize("middle", [lambda alpha: None, lambda alpha: 1 - alpha], ids=["same", "swapped"])
+@pytest.mark.parametrize("middle", MIDDLES)
 @pytest.mark.parametrize("divergence", SKEWED)
 def test_gradients_match_finite_differences(float64, divergence, middle, alpha, equal):
     gaussians = (*GAUSSIANS[:2], *GAUSSIANS[:2]) if equal else GAUSSIANS
-    arguments = [*map(jnp.asarray, gaussians), jnp.asarray(alpha)]
-
-    def function(*arguments):
-        return divergence(*arguments[:4], alpha=arguments[4], middle_alpha=middle(arguments[4]))
+    arguments = [*gaussians, np.asarray(alpha)]
 
     def slope(number, step=1e-4):
         """Of the parabola through three points, which at an end of alpha's range lie on one side."""
         offsets = {0.0: (0, 1, 2), 1.0: (-2, -1, 0)}.get(alpha, (-1, 0, 1)) if number == 4 else (-1, 0, 1)
         moved = [[x + step * o if i == number else x for i, x in enumerate(arguments)] for o in offsets]
-        values = [float(function(*at)) for at in moved]
+        values = [float(compiled_with_gradient(divergence, middle)(*at)[0]) for at in moved]
         return np.polyval(np.polyder(np.polyfit(offsets, values, 2)), 0) / step
 
-    gradient = jax.grad(function, argnums=range(5))(*arguments)
+    _, gradient = compiled_with_gradient(divergence, middle)(*arguments)
     for number, got in enumerate(gradient):
         assert got.item() == pytest.approx(slope(number), rel=1e-6, abs=1e-6)
     if equal:
@@ -257,8 +286,8 @@ def test_skewed_divergences_keep_their_digits_in_float32(divergence, distance):
         arguments = [np.float32(x) for x in (3 + shift * distance, 1 + stretch * distance, 3, 1, alpha)]
         for middle in (arguments[4], 1 - arguments[4]):
             exact = textbook_skewed(*(np.longdouble(x) for x in (*arguments, middle)), dual=dual)
-            alphas = {"alpha": jnp.asarray(arguments[4]), "middle_alpha": jnp.asarray(middle)}
-            got = divergence(*(jnp.array([x]) for x in arguments[:4]), **alphas)
+            alphas = {"alpha": arguments[4], "middle_alpha": middle}
+            got = compiled(divergence)(*(np.array([x]) for x in arguments[:4]), **alphas)
             assert got == pytest.approx(float(exact), rel=1e-5)
 
 
@@ -282,7 +311,7 @@ def test_extreme_scales_overflow_only_where_the_truth_does(divergence):
     both = jax.jit(jax.value_and_grad(value, argnums=range(6)))
 
     def numbers(arguments):
-        arrays = [jnp.array([x]) for x in arguments[:4]] + [jnp.array(x) for x in arguments[4:]]
+        arrays = [np.array([x]) for x in arguments[:4]] + [np.array(x) for x in arguments[4:]]
         got, slopes = both(*arrays)
         return got.item(), [slope.item() for slope in slopes]
 
@@ -303,6 +332,11 @@ def test_extreme_scales_overflow_only_where_the_truth_does(divergence):
                 assert slope * unit == pytest.approx(exact_slope * unit, rel=1e-4, abs=1e-5)
 
 
+@functools.cache
+def slope_by_loc(divergence):
+    return jax.jit(jax.value_and_grad(divergence))
+
+
 @pytest.mark.parametrize("name", ["alpha", "middle_alpha"])
 @pytest.mark.parametrize("wrong", [-0.1, 1.5, np.nan])
 def test_an_alpha_outside_its_range(name, wrong):
@@ -310,8 +344,8 @@ def test_an_alpha_outside_its_range(name, wrong):
     for divergence in SKEWED:
         with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\], got {wrong}"):
             divergence(*arrays, **({"alpha": 0.5} | {name: wrong}))
-        given = {"alpha": jnp.float32(0.5), "middle_alpha": jnp.float32(0.5)} | {name: jnp.float32(wrong)}
-        value, slope = jax.jit(jax.value_and_grad(lambda q, f=divergence, g=given: f(q, *arrays[1:], **g)))(arrays[0])
+        given = {"alpha": np.float32(0.5), "middle_alpha": np.float32(0.5)} | {name: np.float32(wrong)}
+        value, slope = slope_by_loc(divergence)(*arrays, **given)
         assert np.isnan(value)
         assert np.isnan(slope).all()
     with pytest.raises(ValueError, match="alpha must be in"):
@@ -327,8 +361,8 @@ def test_skewed_divergences_work_under_jit_vmap_and_scan(strict_dtypes):
             return divergence(loc, scale, jnp.zeros(2), jnp.ones(2), alpha=alpha, middle_alpha=1 - alpha)
 
         both = jax.value_and_grad(function, argnums=(0, 1, 2))
-        one_by_one = [both(*triple) for triple in zip(locs, scales, alphas, strict=True)]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one)
+        one_by_one = [jax.jit(both)(*triple) for triple in zip(locs, scales, alphas, strict=True)]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *one_by_one)
         batched = jax.jit(jax.vmap(both))(locs, scales, alphas)
         _, scanned = jax.lax.scan(lambda carry, x, both=both: (carry, both(*x)), None, (locs, scales, alphas))
         for got in (batched, scanned):

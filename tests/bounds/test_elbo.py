@@ -13,13 +13,13 @@ import numpyro.distributions as dist
 import pytest
 from scipy.stats import norm
 
+from gradient_moments import gradient_moments
 from monte_carlo import USUAL, assert_unbiased, is_biased
 from vae_jax import (
     distributions,
     doubly_reparameterized,
     elbo,
     elbo_terms,
-    gradient_statistics,
     importance_weighted,
     kl_diagonal_gaussian,
 )
@@ -52,15 +52,21 @@ def bound(params, key, num_samples, gradient=plain):
     return importance_weighted(partial(log_joint, params["model_loc"]), q, key, num_samples, gradient=gradient)
 
 
+@functools.cache
+def quadrature(num_nodes):
+    nodes, masses = np.polynomial.hermite_e.hermegauss(num_nodes)
+    return nodes, masses / masses.sum()
+
+
 def exact_bound(params, num_samples, num_nodes=30):
     """E[log 1/K sum_k w_k] by a product of K Gauss-Hermite rules."""
-    nodes, masses = np.polynomial.hermite_e.hermegauss(num_nodes)
+    nodes, masses = quadrature(num_nodes)
     z = params["loc"] + params["scale"] * nodes
     weights = np.exp(
         norm.logpdf(z, params["model_loc"]) + norm.logpdf(X, z) - norm.logpdf(z, params["loc"], params["scale"])
     )
     mean_weight = functools.reduce(operator.add, np.meshgrid(*[weights] * num_samples, sparse=True)) / num_samples
-    mass = functools.reduce(operator.mul, np.meshgrid(*[masses / masses.sum()] * num_samples, sparse=True))
+    mass = functools.reduce(operator.mul, np.meshgrid(*[masses] * num_samples, sparse=True))
     return float((mass * np.log(mean_weight)).sum())
 
 
@@ -76,7 +82,7 @@ def exact_gradient(num_samples, step=1e-5):
 
 def measured(gradient, num_samples, num_replicates=100_000):
     loss = partial(bound, num_samples=num_samples, gradient=gradient)
-    return gradient_statistics(loss, PARAMS, jax.random.key(0), num_replicates)
+    return gradient_moments(loss, PARAMS, jax.random.key(0), num_replicates)
 
 
 @pytest.mark.parametrize("num_samples", [2, 3])
@@ -99,8 +105,13 @@ def test_the_bound_rises_with_the_samples_and_stays_below_the_evidence():
 
 def test_one_plain_sample_is_the_elbo():
     q = dist.Normal(PARAMS["loc"], PARAMS["scale"])
-    key = jax.random.key(1)
-    assert bound(PARAMS, key, 1) == elbo(partial(log_joint, PARAMS["model_loc"]), q, key, 1)
+
+    @jax.jit
+    def both(key):
+        return bound(PARAMS, key, 1), elbo(partial(log_joint, PARAMS["model_loc"]), q, key, 1)
+
+    importance_weighted_one, plain_elbo = both(jax.random.key(1))
+    assert importance_weighted_one == plain_elbo
 
 
 def test_double_reparameterization_lowers_the_variance_of_the_inference_gradient():
@@ -111,8 +122,8 @@ def test_double_reparameterization_lowers_the_variance_of_the_inference_gradient
 
 
 def test_values_agree_across_gradients():
-    at = jax.random.key(2)
-    assert bound(PARAMS, at, 7, doubly_reparameterized) == pytest.approx(float(bound(PARAMS, at, 7)), rel=1e-6)
+    twice, usual = jax.jit(lambda key: [bound(PARAMS, key, 7, gradient) for gradient in GRADIENTS])(jax.random.key(2))
+    assert twice == pytest.approx(float(usual), rel=1e-6)
 
 
 def mean_of_logs(log_joint, q, key, num_samples):
@@ -151,8 +162,21 @@ def test_negative_controls_are_caught(wrong, parameter):
         assert is_biased(slopes.mean[parameter], slopes.mean_se[parameter], exact_gradient(3)[parameter])
 
 
-@pytest.mark.parametrize("gradient", GRADIENTS)
-def test_pytrees_and_transformations(gradient):
+def uncompiled(function):
+    """As it is: one operation after another is then compiled by itself, which is slow."""
+    return function
+
+
+@pytest.mark.parametrize(
+    ("gradient", "compiled"),
+    [
+        (plain, jax.jit),
+        (doubly_reparameterized, jax.jit),
+        pytest.param(plain, uncompiled, marks=pytest.mark.slow),
+        pytest.param(doubly_reparameterized, uncompiled, marks=pytest.mark.slow),
+    ],
+)
+def test_pytrees_and_transformations(gradient, compiled):
     x = jnp.arange(3.0)
 
     def loss(params, key):
@@ -163,23 +187,25 @@ def test_pytrees_and_transformations(gradient):
 
         return importance_weighted(log_joint, q, key, 5, gradient=gradient)
 
-    params = {"loc": jnp.ones(3), "log_scale": jnp.zeros(3)}
+    params = {"loc": np.ones(3, np.float32), "log_scale": np.zeros(3, np.float32)}
     keys = jax.random.split(jax.random.key(3), 3)
     with jax.numpy_rank_promotion("allow"):
-        eager = jax.value_and_grad(loss)(params, keys[0])
-        jitted = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0)))(params, keys)
-        _, forward = jax.jvp(lambda p: loss(p, keys[0]), (params,), (jax.tree.map(jnp.ones_like, params),))
+        one = compiled(jax.value_and_grad(loss))(params, keys[0])
+        batch = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0)))(params, keys)
+        ones = jax.tree.map(np.ones_like, params)
+        _, forward = compiled(lambda params: jax.jvp(lambda p: loss(p, keys[0]), (params,), (ones,)))(params)
         with jax.enable_x64(True):
-            double = loss(jax.tree.map(lambda p: p.astype("float64"), params), keys[0])
-    chex.assert_trees_all_close(eager, jax.tree.map(lambda leaf: leaf[0], jitted), rtol=2e-4, atol=1e-5)
-    assert forward == pytest.approx(float(sum(leaf.sum() for leaf in jax.tree.leaves(eager[1]))), rel=1e-4)
-    assert (eager[0].dtype, double.dtype) == (jnp.float32, jnp.float64)
+            double = jax.eval_shape(loss, jax.tree.map(lambda p: p.astype("float64"), params), keys[0])
+    chex.assert_trees_all_close(one, jax.tree.map(lambda leaf: leaf[0], batch), rtol=2e-4, atol=1e-5)
+    assert forward == pytest.approx(float(sum(np.sum(leaf) for leaf in jax.tree.leaves(one[1]))), rel=1e-4)
+    assert (one[0].dtype, double.dtype) == (jnp.float32, jnp.float64)
 
 
 def test_log_weights_of_a_shifted_posterior_are_normal():
     posterior_loc, posterior_scale, shift = (0.3 + X) / 2, np.sqrt(0.5), 0.4
     q = dist.Normal(posterior_loc + shift, posterior_scale)
-    logs = np.asarray(log_weights(partial(log_joint, 0.3), q, jax.random.key(4), 100_000), np.float64)
+    draw = jax.jit(lambda key: log_weights(partial(log_joint, 0.3), q, key, 100_000))
+    logs = np.asarray(draw(jax.random.key(4)), np.float64)
     square = (shift / posterior_scale) ** 2
     assert_unbiased(logs.mean() - LOG_EVIDENCE, np.sqrt(square / 1e5), -square / 2, resolution=0.05)
     assert_unbiased(logs.var(), square * np.sqrt(2 / 1e5), square, resolution=0.05)
@@ -189,7 +215,7 @@ def test_log_weights_of_discrete_latents():
     def log_joint(z):
         return jnp.where(z == 1, jnp.log(0.6), jnp.log(0.1))
 
-    logs = log_weights(log_joint, dist.Bernoulli(probs=0.5), jax.random.key(5), 1000)
+    logs = jax.jit(lambda key: log_weights(log_joint, dist.Bernoulli(probs=0.5), key, 1000))(jax.random.key(5))
     np.testing.assert_allclose(np.unique(np.round(np.exp(logs), 4)), [0.2, 1.2])
     weights = np.exp(np.asarray(logs, np.float64))
     assert_unbiased(weights.mean(), 0.5 / np.sqrt(1000), 0.7, resolution=0.3)
@@ -218,7 +244,7 @@ def test_the_sampled_terms_make_the_elbo(name):
     def parts(params):
         return operator.sub(*terms(params, key, estimator, 5))
 
-    expected, got = jax.value_and_grad(whole)(PARAMS), jax.value_and_grad(parts)(PARAMS)
+    expected, got = jax.jit(lambda params: [jax.value_and_grad(f)(params) for f in (whole, parts)])(PARAMS)
     chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -236,7 +262,7 @@ def test_the_closed_form_terms_make_the_elbo(name):
     def parts(params):
         return operator.sub(*terms(params, key, estimator, 5, divergence=kl))
 
-    expected, got = jax.value_and_grad(whole)(PARAMS), jax.value_and_grad(parts)(PARAMS)
+    expected, got = jax.jit(lambda params: [jax.value_and_grad(f)(params) for f in (whole, parts)])(PARAMS)
     chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -249,8 +275,8 @@ def test_the_sampled_divergence_is_unbiased(name):
     def loss(params, key):
         return terms(params, key, ESTIMATORS[name], 4).divergence
 
-    value, gradient = gradient_statistics(loss, PARAMS, jax.random.key(8), 50_000)
-    exact_value, exact_slopes = jax.value_and_grad(exact)(PARAMS)
+    value, gradient = gradient_moments(loss, PARAMS, jax.random.key(8), 60_000)
+    exact_value, exact_slopes = jax.jit(jax.value_and_grad(exact))(PARAMS)
     assert_unbiased(value.mean, value.mean_se, exact_value, resolution=0.1)
     for parameter, slope in exact_slopes.items():
         assert_unbiased(gradient.mean[parameter], gradient.mean_se[parameter], slope, resolution=0.2)

@@ -516,15 +516,26 @@ def test_the_objective_sees_q_itself(transform):
 # Common to all
 
 
-@pytest.mark.parametrize("name", quickly(NAMES, ["delta_method_score", "antithetic_leave_one_pair_out"]))
-def test_transformations_and_dtypes(name):
+def uncompiled(function):
+    """As it is: one operation after another is then compiled by itself, which is slow."""
+    return function
+
+
+TRANSFORMED = [
+    *((name, jax.jit) for name in ("optimal_score", "delta_method_score", "antithetic_pathwise", "sobol_score")),
+    *(pytest.param(name, uncompiled, marks=pytest.mark.slow) for name in NAMES),
+]
+
+
+@pytest.mark.parametrize(("name", "compiled"), TRANSFORMED)
+def test_transformations_and_dtypes(name, compiled):
     estimator = CONTROLLED[name]
     assert isinstance(estimator, Estimator)
     keys = jax.random.split(jax.random.key(18), 2)
     gradient = jax.value_and_grad(partial(cosine_loss, estimator=estimator))
-    eager = gradient(PARAMS, keys[0])
+    alone = compiled(gradient)(PARAMS, keys[0])
     batch = jax.jit(jax.vmap(gradient, in_axes=(None, 0)))(PARAMS, keys)
-    chex.assert_trees_all_close(eager, jax.tree.map(lambda leaf: leaf[0], batch), rtol=2e-4, atol=2e-5)
+    chex.assert_trees_all_close(alone, jax.tree.map(lambda leaf: leaf[0], batch), rtol=2e-4, atol=2e-5)
     blocks = partial(cosine_loss, estimator=in_blocks(estimator, NUM_SAMPLES), num_samples=2 * NUM_SAMPLES)
     blocked = jax.jit(blocks)(PARAMS, jax.random.key(18))
     assert blocked == pytest.approx(float(batch[0].mean()), rel=1e-5)

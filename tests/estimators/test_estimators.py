@@ -154,10 +154,20 @@ def test_values_agree_across_estimators(name):
     assert value == pytest.approx(float(value_of(PARAMS, jax.random.key(7), pathwise)), rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name", [name if "leave_one_out" in name else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
-def test_pytrees_vectors_transformations_and_dtypes(name):
+def uncompiled(function):
+    """As it is: one operation after another is then compiled by itself, which is slow."""
+    return function
+
+
+TRANSFORMED = [
+    ("pathwise", jax.jit),
+    ("score_function+leave_one_out", jax.jit),
+    *(pytest.param(name, uncompiled, marks=pytest.mark.slow) for name in NAMES),
+]
+
+
+@pytest.mark.parametrize(("name", "compiled"), TRANSFORMED)
+def test_pytrees_vectors_transformations_and_dtypes(name, compiled):
     x = jnp.arange(3.0)
 
     def loss(params, key):
@@ -168,19 +178,22 @@ def test_pytrees_vectors_transformations_and_dtypes(name):
 
         return elbo(log_joint, q, key, 5, estimator=ESTIMATORS[name])
 
-    params = {"loc": jnp.ones(3), "log_scale": jnp.zeros(3)}
+    params = {"loc": np.ones(3, np.float32), "log_scale": np.zeros(3, np.float32)}
     keys = jax.random.split(jax.random.key(8), 3)
     with jax.numpy_rank_promotion("allow"):
-        eager = [jax.value_and_grad(loss)(params, key) for key in keys]
-        jitted = jax.jit(jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0)))(params, keys)
-        scanned = jax.lax.scan(lambda c, key: (c, jax.value_and_grad(loss)(params, key)), None, keys)[1]
+        draw = jax.value_and_grad(loss)
+        alone = [compiled(draw)(params, key) for key in keys]
+        batch = jax.jit(jax.vmap(draw, in_axes=(None, 0)))(params, keys)
+        scanned = jax.lax.scan(lambda c, key: (c, draw(params, key)), None, keys)[1]
         with jax.enable_x64(True):
-            double = loss(jax.tree.map(lambda p: p.astype("float64"), params), keys[0])
-    for number, one in enumerate(eager):
-        for batch in (jitted, scanned):
-            chex.assert_trees_all_close(one, jax.tree.map(lambda leaf, n=number: leaf[n], batch), rtol=2e-4, atol=1e-5)
+            double = jax.eval_shape(loss, jax.tree.map(lambda p: p.astype("float64"), params), keys[0])
+    for number, one in enumerate(alone):
+        for together in (batch, scanned):
+            chex.assert_trees_all_close(
+                one, jax.tree.map(lambda leaf, n=number: leaf[n], together), rtol=2e-4, atol=1e-5
+            )
     assert double.dtype == jnp.float64
-    assert eager[0][0].dtype == jnp.float32
+    assert alone[0][0].dtype == jnp.float32
 
 
 @pytest.mark.parametrize("name", NAMES)
