@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from vae_jax.cli.misuse import Misuse, refusals_are_misuse
+from vae_jax.cli.misuse import refusals_are_misuse
 from vae_jax.cli.options import optional
 from vae_jax.settings import (
     AT_LEAST_0,
@@ -69,11 +69,11 @@ class AscentFlags:
         import optax
 
         from vae_jax.cli.progress_bars import shown_progress
-        from vae_jax.estimators import ESTIMATORS
+        from vae_jax.estimators import estimator_named
         from vae_jax.inference.fit import ElboPlateau, fit
 
-        if self.estimator not in ESTIMATORS:
-            raise Misuse(f"--estimator must be one of {', '.join(ESTIMATORS)}, got {self.estimator}: use one of these")
+        with refusals_are_misuse():
+            estimator = estimator_named(self.estimator)
         rate: Any = self.learning_rate
         if self.learning_rate_schedule == "cosine":
             rate = optax.cosine_decay_schedule(rate, self.num_steps)
@@ -86,7 +86,7 @@ class AscentFlags:
                 optimizer=optax.adam(rate),
                 num_steps=self.num_steps,
                 num_samples=self.num_samples,
-                estimator=ESTIMATORS[self.estimator],
+                estimator=estimator,
                 num_restarts=self.num_restarts,
                 window=self.window,
                 stopping=ElboPlateau(**rule) if rule["patience"] else None,

@@ -10,6 +10,7 @@ from rich.console import Console
 from vae_jax.cli.number_formats import with_error
 from vae_jax.cli.terminal_tables import add_numbers, add_words, plain_table, print_saved
 from vae_jax.inference.evidence import ESTIMATES
+from vae_jax.vae.config.experiment import CROSS_ENTROPY
 
 if TYPE_CHECKING:
     from vae_jax.evidence_budget import Budget
@@ -88,7 +89,7 @@ def print_by_image(
         f"The proposal is the encoder's q(z|x). {_images(about)}",
         markup=False,
     )
-    if about["likelihood"] == "grey_bernoulli":
+    if about["likelihood"] == CROSS_ENTROPY:
         console.print("Grey pixels under a Bernoulli's cross-entropy are no likelihood: none of this is a log p(x).")
     print_saved(console, out, *saved)
 

@@ -19,8 +19,6 @@ from vae_jax.inference.laplace import LaplaceApproximation, laplace
 from vae_jax.inference.latent_space import Support
 from vae_jax.typing import PRNGKey
 
-Vector = Float[np.ndarray, " K"]
-
 
 @dataclass(frozen=True)
 class RegressionFit:
@@ -34,18 +32,18 @@ class RegressionFit:
     """Coefficients of the standardised predictors."""
     moments: PosteriorMoments
     """Their moments. The errors of the means are those of the optimisation and of Monte Carlo together."""
-    own_mean: Vector
+    own_mean: Float[np.ndarray, " K"]
     """Means of the coefficients on the predictors' own scale."""
-    own_std: Vector
+    own_std: Float[np.ndarray, " K"]
     reference: LaplaceApproximation
 
     @property
-    def laplace_mean(self) -> Vector:
+    def laplace_mean(self) -> Float[np.ndarray, " K"]:
         """Laplace's means."""
         return np.asarray(self.reference.mode, float)
 
     @property
-    def laplace_std(self) -> Vector:
+    def laplace_std(self) -> Float[np.ndarray, " K"]:
         """Laplace's standard deviations."""
         return np.asarray(self.reference.marginal_scale, float)
 
