@@ -61,19 +61,17 @@ PROBLEMS: dict[str, tuple[Problem, set[str]]] = {
 
 QUICK: dict[str, set[str]] = {
     "square": DELTA,
-    "cosine": GAUSSIAN,
+    "cosine": (SCORE | COUPLED | DELTA | MEASURE | {"pathwise"}) - {"score_function+leave_one_out"},
     "exponential": {"score_function+antithetic_pairs", "inverse_cdf"},
-    "linear_gaussian": {
-        "sticking_the_landing", "closed_form_entropy", "pathwise+antithetic_pairs", "score_function+leave_one_out",
-    },
+    "linear_gaussian": {"sticking_the_landing", "closed_form_entropy", "score_function+leave_one_out"},
     "shifted_posterior": {"sticking_the_landing", "score_function+leave_one_out"},
     "gamma": {"closed_form_entropy"},
     "gamma_log": {"score_function+leave_one_out"},
     "poisson_gamma": {"pathwise", "score_function"},
     "poisson_gamma_log_normal": {"sticking_the_landing", "inverse_cdf"},
     "bernoulli": {"enumeration", "arm", "disarm", *BIASED},
-    "bernoulli_vector": PROBLEMS["bernoulli_vector"][1] - BIASED,
-    "categorical": {"enumeration", "rebar", "categorical_disarm", "measure_valued", "score_function+optimal_score"},
+    "bernoulli_vector": PROBLEMS["bernoulli_vector"][1] - BIASED - {"coupled_measure_valued"},
+    "categorical": {"enumeration", "rebar", "categorical_disarm", "measure_valued"},
 }  # fmt: skip
 """Each estimator where its variance is known, if it is anywhere, and each problem. What else there is, is slow."""
 
