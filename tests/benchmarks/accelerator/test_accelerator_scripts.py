@@ -14,6 +14,7 @@ def options_of(script, tmp_path, *arguments):
     return script.parser().parse_args(["--out", str(tmp_path), *arguments])
 
 
+@pytest.mark.slow
 def test_a_mean_beyond_the_limit_is_printed_and_fails(capsys, monkeypatch):
     monkeypatch.setattr(exactness, "LIMIT", 0.0)
     assert exactness.main(exactness.parser().parse_args(["--only", "square inverse_cdf"])) == 1

@@ -14,6 +14,7 @@ def digits_worker():
         yield worker
 
 
+@pytest.mark.slow
 def test_a_worker_trains_and_outlives_a_task_that_fails(digits_worker):
     good, bad = Entry("ours", "ours", SETTING), Entry("ours", "no such task", SETTING)
     run_rounds({"ours": digits_worker}, [bad, good], rounds=2)

@@ -1,5 +1,6 @@
 import itertools
 import math
+from functools import lru_cache
 
 import chex
 import jax
@@ -15,7 +16,14 @@ from vae_jax import distributions
 from vae_jax.inference import cavi
 from vae_jax.inference.cavi import mixture_weights as cavi_weights
 
+RUN = {"num_restarts": 6, "max_steps": 200}
+"""The options of runs that share their programs."""
 
+MOST = 7
+"""Components of runs that share their programs."""
+
+
+@lru_cache
 def clusters(num_components=3, num_events=150, seed=0):
     """Well apart."""
     prior = cavi.GaussianPoissonMixture(
@@ -30,8 +38,17 @@ def clusters(num_components=3, num_events=150, seed=0):
 
 
 def choose(data, numbers, **options):
-    settings = {"num_restarts": 6, "max_steps": 200} | options
-    return cavi.choose_num_components(cavi.gaussian_poisson_mixture, data, numbers, jax.random.key(1), **settings)
+    return cavi.choose_num_components(cavi.gaussian_poisson_mixture, data, numbers, jax.random.key(1), **RUN, **options)
+
+
+@jax.jit
+def responsibilities_of(model, state, data):
+    return model.responsibilities(state, data)
+
+
+@jax.jit
+def bound_of(model, state, responsibilities, data):
+    return model.elbo(state, responsibilities, data)
 
 
 def test_the_true_number_scores_highest(float64):
@@ -42,9 +59,9 @@ def test_the_true_number_scores_highest(float64):
 
     told = []
     selection = cavi.choose_num_components(
-        build, truth.data, (4, 1, 2, 3, 5), jax.random.key(0), num_restarts=8, on_candidate=told.append
+        build, truth.data, (4, 1, 2, 3, MOST), jax.random.key(0), **RUN, on_candidate=told.append
     )
-    assert [each.num_components for each in selection.candidates] == [1, 2, 3, 4, 5]
+    assert [each.num_components for each in selection.candidates] == [1, 2, 3, 4, MOST]
     assert told == list(selection.candidates)
     assert selection.best.num_components == 3
     assert not selection.ends_at_best
@@ -54,8 +71,8 @@ def test_the_true_number_scores_highest(float64):
         assert each.log_symmetries == pytest.approx(orders)
         assert each.score == pytest.approx(each.elbo + each.log_symmetries)
         assert each.elbo_history[-1] == each.elbo
-        assert each.ascent.restart_histories.shape == (8, 1000)
-        assert 1 <= each.num_at_best <= 8
+        assert each.ascent.restart_histories.shape == (6, 200)
+        assert 1 <= each.num_at_best <= 6
         assert each.ascent.state.loc.shape == (each.num_components, 2)
 
 
@@ -67,27 +84,27 @@ def test_a_padded_mixture_is_the_same_mixture(float64, kind):
     build = cavi.normal_wishart_mixture if kind == "normal-wishart" else cavi.gaussian_poisson_mixture
     weights = cavi.GivenWeights(jnp.array([0.2, 0.3, 0.5])) if kind == "given" else None
     model = build(data, 3, weights=weights)
-    padded = model._replace(weights=cavi_weights.padded(model.weights, 7))
-    plain, wide = (cavi.ascend(each, data, jax.random.key(3), num_restarts=3, max_steps=60) for each in (model, padded))
+    padded = model._replace(weights=cavi_weights.padded(model.weights, MOST))
+    plain, wide = (cavi.ascend(each, data, jax.random.key(3), **RUN) for each in (model, padded))
     np.testing.assert_allclose(wide.restart_histories, plain.restart_histories, rtol=1e-10)
     for got, expected in zip(jax.tree.leaves(wide.state), jax.tree.leaves(plain.state), strict=True):
         np.testing.assert_allclose(got[:3], expected, rtol=1e-7)
-    responsibilities = jax.jit(padded.responsibilities)(wide.state, data)
+    responsibilities = np.asarray(responsibilities_of(padded, wide.state, data))
     np.testing.assert_array_equal(responsibilities[3:], 0)
-    bound = jax.jit(padded.elbo)(wide.state, responsibilities, data)
-    assert bound == pytest.approx(float(jax.jit(model.elbo)(plain.state, responsibilities[:3], data)), rel=1e-10)
+    bound = bound_of(padded, wide.state, responsibilities, data)
+    assert bound == pytest.approx(float(bound_of(model, plain.state, responsibilities[:3], data)), rel=1e-10)
 
 
 def test_a_component_that_is_present_but_empty_is_not_absent(float64):
     """The negative control: the same mixture with more components has other bounds."""
     data = clusters()[1].data
-    bounds = [float(each.ascent.elbo) for each in choose(data, (3, 7)).candidates]
+    bounds = [float(each.ascent.elbo) for each in choose(data, (3, MOST)).candidates]
     assert abs(bounds[0] - bounds[1]) > 1
 
 
 def test_a_number_does_not_depend_on_the_others(float64):
     data = clusters()[1].data
-    alone, among = choose(data, (2,)), choose(data, (1, 2, 4))
+    alone, among = choose(data, (2,)), choose(data, (1, 2, MOST))
     assert alone.candidates[0].elbo == pytest.approx(among.candidates[1].elbo, rel=1e-12)
     np.testing.assert_allclose(
         alone.candidates[0].ascent.restart_elbos, among.candidates[1].ascent.restart_elbos, rtol=1e-10
@@ -104,7 +121,7 @@ def test_all_numbers_are_traced_once(float64):
     def build(data, num_components):
         return Counted(*cavi.gaussian_poisson_mixture(data, num_components))
 
-    for numbers in ((1, 3, 4, 7), (2, 7)):
+    for numbers in ((1, 3, 4), (2, 4)):
         cavi.choose_num_components(build, data, numbers, jax.random.key(0), num_restarts=2, max_steps=3)
 
 
@@ -140,13 +157,14 @@ def test_the_mixture_of_all_orders_has_a_higher_bound_by_the_symmetry(float64):
     data = cavi.located_counts(np.repeat([[0.0], [8.0]], 3, axis=0), np.repeat([2, 40], 3))
     model = cavi.gaussian_poisson_mixture(data, 4, position_precision=1.0, weights=cavi.GivenWeights(jnp.full(4, 0.25)))
     kept = state = cavi.ascend(model, data, jax.random.key(0), num_restarts=5).state
-    responsibilities = np.asarray(model.responsibilities(state, data))
+    responsibilities = np.asarray(responsibilities_of(model, state, data))
     is_empty = cavi.component_sizes(model, state) < 0.5
     assert is_empty.sum() == 2
     orders = np.array(list(itertools.permutations(range(4))))
-    latents = distributions.sample(model.posterior(state), jax.random.key(1), 400)
+    latents = jax.jit(lambda key: distributions.sample(model.posterior(state), key, 400))(jax.random.key(1))
     draws, loc = np.asarray(latents["rate"]), np.asarray(latents["loc"])
-    labels = np.asarray(jax.random.categorical(jax.random.key(2), jnp.log(responsibilities.T), shape=(400, 6)))
+    uniform = np.random.default_rng(2).uniform(size=(400, 6))
+    labels = (uniform[:, None] > responsibilities.cumsum(0)[None, :-1]).sum(1)
 
     def log_q(order):
         inverse = np.argsort(order)
@@ -175,20 +193,20 @@ def test_the_dirichlet_divergence_is_numpyro_s(float64):
 
 def test_effective_components_are_counted_by_their_shares(float64):
     prior, truth = clusters()
-    model = prior._replace(weights=cavi.DirichletWeights(jnp.ones(8)))
-    ascent = cavi.ascend(model, truth.data, jax.random.key(0), num_restarts=8)
+    model = prior._replace(weights=cavi.DirichletWeights(jnp.ones(MOST)))
+    ascent = cavi.ascend(model, truth.data, jax.random.key(0), **RUN)
     shares = np.bincount(truth.labels) / 150
     expected = math.exp(-(shares * np.log(shares)).sum())
     assert cavi.effective_num_components(model, ascent.state) == pytest.approx(expected, rel=0.05)
-    rows = cavi.components(model, ascent.state, model.responsibilities(ascent.state, truth.data), truth.data)
-    assert [each.is_empty for each in rows] == [False] * 3 + [True] * 5
+    rows = cavi.components(model, ascent.state, responsibilities_of(model, ascent.state, truth.data), truth.data)
+    assert [each.is_empty for each in rows] == [False] * 3 + [True] * (MOST - 3)
     assert rows[-1].rate == pytest.approx(float(prior.concentration / prior.rate), rel=0.01)
 
 
 def test_components_are_those_of_the_factors(float64):
     prior, truth = clusters()
-    ascent = cavi.ascend(prior, truth.data, jax.random.key(0), num_restarts=8)
-    shares = np.asarray(prior.responsibilities(ascent.state, truth.data))
+    ascent = cavi.ascend(prior, truth.data, jax.random.key(0), **RUN)
+    shares = np.asarray(responsibilities_of(prior, ascent.state, truth.data))
     rows = cavi.components(prior, ascent.state, shares, truth.data)
     posterior = prior.posterior(ascent.state)
     for k, each in enumerate(rows):
@@ -216,25 +234,26 @@ def test_components_of_the_normal_wishart_mixture(float64):
 
 
 def test_the_truth_is_matched_to_the_fit(float64):
-    prior, truth = clusters(num_events=600)
-    ascent = cavi.ascend(prior, truth.data, jax.random.key(0), num_restarts=10)
-    found = cavi.recovery(prior, ascent.state, prior.responsibilities(ascent.state, truth.data), truth)
+    prior, truth = clusters()
+    ascent = cavi.ascend(prior, truth.data, jax.random.key(0), **RUN)
+    shares = responsibilities_of(prior, ascent.state, truth.data)
+    found = cavi.recovery(prior, ascent.state, shares, truth)
     assert sorted(found.matches.tolist()) == [0, 1, 2]
     assert found.share_right > 0.99
     assert found.share_attainable > 0.99
     assert found.num_intervals == 9
     assert found.num_inside >= 6
     moved = truth._replace(loc=truth.loc + 1.0)
-    wrong = cavi.recovery(prior, ascent.state, prior.responsibilities(ascent.state, truth.data), moved)
+    wrong = cavi.recovery(prior, ascent.state, shares, moved)
     assert not wrong.loc_inside.any()
     np.testing.assert_array_equal(wrong.rate_inside, found.rate_inside)
 
 
 def test_fewer_components_than_the_truth_leave_some_without_a_match(float64):
-    prior, truth = clusters(num_events=300)
+    prior, truth = clusters()
     model = prior._replace(weights=cavi.GivenWeights(jnp.full(2, 0.5)))
-    ascent = cavi.ascend(model, truth.data, jax.random.key(0), num_restarts=10)
-    found = cavi.recovery(model, ascent.state, model.responsibilities(ascent.state, truth.data), truth)
+    ascent = cavi.ascend(model, truth.data, jax.random.key(0), **RUN)
+    found = cavi.recovery(model, ascent.state, responsibilities_of(model, ascent.state, truth.data), truth)
     assert sorted(found.matches.tolist()) == [-1, 0, 1]
     assert found.num_intervals == 6
     missing = int(np.flatnonzero(found.matches < 0)[0])
@@ -252,6 +271,6 @@ def test_fewer_components_than_the_truth_leave_some_without_a_match(float64):
         ((0, 1), "got 0"),
     ],
 )
-def test_wrong_numbers_are_named_before_any_fit(numbers, message):
+def test_wrong_numbers_are_named_before_any_fit(float64, numbers, message):
     with pytest.raises(ValueError, match=message):
         choose(clusters()[1].data, numbers, on_candidate=lambda each: pytest.fail("fitted"))

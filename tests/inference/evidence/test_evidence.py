@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 from jax import lax
 from scipy import integrate, stats
+from scipy.special import softmax
 
 from monte_carlo import assert_unbiased, is_biased
 from vae_jax import bounds, distributions
@@ -140,10 +141,13 @@ def test_the_bound_of_one_sample_is_the_elbo():
 def test_each_replicate_is_the_bound_of_the_library():
     key, num_replicates = jax.random.key(3), 12
     estimate = importance_weighted_bound(FIVE.log_joint, FIVE.mean_field, key, 7, num_replicates=num_replicates)
-    values = [
-        bounds.importance_weighted(FIVE.log_joint, FIVE.mean_field, replicate, 7)
-        for replicate in jax.random.split(key, num_replicates)
-    ]
+
+    @jax.jit
+    @jax.vmap
+    def bound(key):
+        return bounds.importance_weighted(FIVE.log_joint, FIVE.mean_field, key, 7)
+
+    values = np.asarray(bound(jax.random.split(key, num_replicates)))
     assert estimate.log_evidence == pytest.approx(np.mean(values), rel=1e-5)
     assert estimate.log_evidence_se == pytest.approx(np.std(values, ddof=1) / math.sqrt(num_replicates), rel=1e-3)
 
@@ -161,7 +165,10 @@ def annealed_weights(log_joint, **options):
     return np.exp(replicated(run, 1_000) - THREE.log_evidence).mean(1)
 
 
-@pytest.mark.parametrize(("schedule", "step_size"), [("sigmoid", None), ("sigmoid", 0.7), ("geometric", None)])
+@pytest.mark.parametrize(
+    ("schedule", "step_size"),
+    [("sigmoid", None), ("sigmoid", 0.7), pytest.param("geometric", None, marks=pytest.mark.slow)],
+)
 def test_the_mean_weight_of_annealed_chains_is_unbiased(schedule, step_size):
     weights = annealed_weights(THREE.log_joint, schedule=SCHEDULES[schedule], step_size=step_size)
     assert_unbiased(*mean_and_error(weights), 1, resolution=0.15)
@@ -207,6 +214,7 @@ def test_annealing_is_calibrated_and_better_than_the_prior_by_itself():
     assert ((estimates.acceptance_rate > 0.6) & (estimates.acceptance_rate <= 1)).all()
 
 
+@pytest.mark.slow
 def test_both_directions_of_annealing_enclose_the_evidence():
     def enclose(key):
         forward_key, sample_key, reverse_key = jax.random.split(key, 3)
@@ -244,23 +252,28 @@ def test_constrained_latents_are_annealed_without_bias():
     assert_calibrated(estimates)
 
 
-def test_the_evidence_of_counts_is_that_of_quadrature():
+def counts_by_importance_sampling(key):
     proposal = {"u": dist.LogNormal(math.log(4.8), 0.6), "v": dist.LogNormal(math.log(0.95), 0.6)}
-    for estimates in (
-        replicated(lambda key: importance_sampling(COUNTS.log_joint, proposal, key, 200), 2_000),
-        replicated(
-            lambda key: prior_sampling(
-                lambda z: COUNTS.log_joint(z) - distributions.log_prob(PRIOR_OF_COUNTS, z), PRIOR_OF_COUNTS, key, 200
-            ),
-            2_000,
-        ),
-    ):
-        assert_mean_weight(estimates, exact_of_counts(), resolution=0.1)
+    return importance_sampling(COUNTS.log_joint, proposal, key, 200)
+
+
+def counts_by_prior_sampling(key):
+    def log_likelihood(z):
+        return COUNTS.log_joint(z) - distributions.log_prob(PRIOR_OF_COUNTS, z)
+
+    return prior_sampling(log_likelihood, PRIOR_OF_COUNTS, key, 200)
+
+
+@pytest.mark.parametrize(
+    "estimate", [counts_by_importance_sampling, pytest.param(counts_by_prior_sampling, marks=pytest.mark.slow)]
+)
+def test_the_evidence_of_counts_is_that_of_quadrature(estimate):
+    assert_mean_weight(replicated(estimate, 2_000), exact_of_counts(), resolution=0.1)
 
 
 def test_two_temperatures_are_importance_sampling_without_transitions():
     chains = annealed_chains(FIVE.log_joint, FIVE.mean_field, jax.random.key(0), 300, annealing=Annealing(2))
-    weights = jax.vmap(FIVE.log_joint)(chains.samples) - jax.vmap(FIVE.mean_field.log_prob)(chains.samples)
+    weights = jax.jit(jax.vmap(lambda z: FIVE.log_joint(z) - FIVE.mean_field.log_prob(z)))(chains.samples)
     np.testing.assert_allclose(chains.log_weights, weights, rtol=1e-5, atol=1e-5)
     estimate = annealed_importance_sampling(
         FIVE.log_joint, FIVE.mean_field, jax.random.key(0), 300, annealing=Annealing(2)
@@ -270,8 +283,8 @@ def test_two_temperatures_are_importance_sampling_without_transitions():
 
 def test_weighted_chains_are_samples_of_the_posterior():
     chains = annealed_chains(COUNTS.log_joint, PRIOR_OF_COUNTS, jax.random.key(2), 4_000, annealing=Annealing(30))
-    weights = jax.nn.softmax(chains.log_weights)
-    mean = {name: float(weights @ samples) for name, samples in chains.samples.items()}
+    weights = softmax(chains.log_weights)
+    mean = {name: float(weights @ np.asarray(samples)) for name, samples in chains.samples.items()}
     # E[u v | x] is close to the mean count, and each mean to the known ones.
     assert mean["u"] == pytest.approx(4.864, abs=0.15)
     assert mean["v"] == pytest.approx(0.966, abs=0.03)
@@ -366,13 +379,16 @@ def test_a_function_is_traced_in_its_first_call_alone(estimate):
 
 def test_double_precision_stays_double(float64):
     problem = LinearGaussianChain(3)
-    estimates = compare_estimates(
-        problem.log_likelihood,
-        problem.log_joint,
-        problem.prior,
-        problem.mean_field,
+    estimates = jax.eval_shape(
+        lambda key: compare_estimates(
+            problem.log_likelihood,
+            problem.log_joint,
+            problem.prior,
+            problem.mean_field,
+            key,
+            budget=Budget(num_samples=200, num_bound_samples=5, num_chains=10, num_temperatures=5),
+        ),
         jax.random.key(0),
-        budget=Budget(num_samples=200, num_bound_samples=5, num_chains=10, num_temperatures=5),
     )
     for estimate in estimates.values():
         assert estimate.log_evidence.dtype == jnp.float64
@@ -399,11 +415,15 @@ def test_one_latent_of_the_chain_is_the_known_problem():
 
 @pytest.mark.parametrize("problem", [FIVE, LinearGaussianChain(4, x=-0.7, coupling=1.3, noise_scale=0.4)])
 def test_the_joint_over_the_posterior_is_the_evidence_of_the_chain(problem, float64):
-    for z in np.random.default_rng(0).standard_normal((3, problem.num_latents)):
-        joint = float(problem.log_joint(jnp.asarray(z)))
-        assert joint - float(problem.posterior.log_prob(jnp.asarray(z))) == pytest.approx(problem.log_evidence)
-        likelihood = joint - float(problem.prior.log_prob(jnp.asarray(z)))
-        assert float(problem.log_likelihood(jnp.asarray(z))) == pytest.approx(likelihood)
+    @jax.jit
+    @jax.vmap
+    def densities(z):
+        return problem.log_joint(z), problem.posterior.log_prob(z), problem.prior.log_prob(z), problem.log_likelihood(z)
+
+    z = np.random.default_rng(0).standard_normal((3, problem.num_latents))
+    joint, posterior, prior, likelihood = map(np.asarray, densities(z))
+    np.testing.assert_allclose(joint - posterior, problem.log_evidence, rtol=1e-6)
+    np.testing.assert_allclose(likelihood, joint - prior, rtol=1e-6)
 
 
 def test_the_mean_field_has_the_highest_elbo_of_the_chain(float64):
@@ -412,7 +432,7 @@ def test_the_mean_field_has_the_highest_elbo_of_the_chain(float64):
         return FIVE.log_joint(loc) + (jnp.diagonal(curvature) * jnp.exp(2 * log_scale)).sum() / 2 + log_scale.sum()
 
     best = FIVE.mean_field.base_dist
-    for slope in jax.grad(elbo, argnums=(0, 1))(best.loc, jnp.log(best.scale)):
+    for slope in jax.jit(jax.grad(elbo, argnums=(0, 1)))(best.loc, np.log(best.scale)):
         np.testing.assert_allclose(slope, 0, atol=1e-10)
 
 

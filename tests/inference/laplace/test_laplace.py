@@ -25,54 +25,58 @@ def structure(shapes, fill):
 def random_gaussian(shapes, seed):
     """A log density with its mean, covariance and integral, none of them simple."""
     generator = np.random.default_rng(seed)
-    mean, _ = ravel_pytree(structure(shapes, lambda shape: jnp.asarray(generator.normal(size=shape))))
+    mean = as_vector(structure(shapes, lambda shape: generator.normal(size=shape)))
     root = generator.normal(size=(mean.size, mean.size)) + 2 * np.eye(mean.size)
     precision = root @ root.T
-
-    def log_density(parameters):
-        difference = ravel_pytree(parameters)[0] - mean
-        return 1.7 - difference @ jnp.asarray(precision) @ difference / 2
-
     log_evidence = 1.7 + 0.5 * mean.size * math.log(2 * math.pi) - np.linalg.slogdet(precision)[1] / 2
-    return log_density, np.asarray(mean), np.linalg.inv(precision), log_evidence
+    arrays = jnp.asarray(mean), jnp.asarray(precision)
+    return Partial(gaussian_log_density, *arrays), mean, np.linalg.inv(precision), log_evidence
+
+
+def gaussian_log_density(mean, precision, parameters):
+    difference = ravel_pytree(parameters)[0] - mean
+    return 1.7 - difference @ precision @ difference / 2
+
+
+def as_vector(parameters):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(parameters)])
 
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("shapes", SHAPES)
 def test_a_gaussian_is_found_exactly(shapes, seed, float64):
     log_density, mean, covariance, log_evidence = random_gaussian(shapes, seed)
-    start = structure(shapes, lambda shape: jnp.full(shape, 30.0))
+    start = structure(shapes, lambda shape: np.full(shape, 30.0))
     approximation = laplace(log_density, start)
     assert jax.tree.structure(approximation.mode) == jax.tree.structure(start)
     assert jax.tree.map(jnp.shape, approximation.mode) == jax.tree.map(jnp.shape, start)
-    np.testing.assert_allclose(ravel_pytree(approximation.mode)[0], mean, atol=1e-8)
+    np.testing.assert_allclose(as_vector(approximation.mode), mean, atol=1e-8)
     np.testing.assert_allclose(approximation.covariance, covariance, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(approximation.precision @ covariance, np.eye(mean.size), atol=1e-8)
+    np.testing.assert_allclose(np.asarray(approximation.precision) @ covariance, np.eye(mean.size), atol=1e-8)
     np.testing.assert_allclose(approximation.log_evidence, log_evidence, atol=1e-8)
     np.testing.assert_allclose(approximation.posterior.loc, mean, atol=1e-8)
     np.testing.assert_allclose(approximation.posterior.covariance_matrix, covariance, rtol=1e-8, atol=1e-10)
-    scales = ravel_pytree(approximation.marginal_scale)[0]
-    np.testing.assert_allclose(scales, np.sqrt(np.diagonal(covariance)), rtol=1e-8)
+    np.testing.assert_allclose(as_vector(approximation.marginal_scale), np.sqrt(np.diagonal(covariance)), rtol=1e-8)
     peak = approximation.posterior.log_prob(approximation.posterior.loc)
     np.testing.assert_allclose(peak, -0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1], atol=1e-8)
 
 
 def test_a_gaussian_is_found_in_float32_up_to_its_rounding():
     log_density, mean, covariance, log_evidence = random_gaussian(SHAPES[2], seed=0)
-    approximation = laplace(log_density, structure(SHAPES[2], jnp.zeros))
+    approximation = laplace(log_density, structure(SHAPES[2], lambda shape: np.zeros(shape, np.float32)))
     assert approximation.covariance.dtype == jnp.float32
     scales = np.sqrt(np.diagonal(covariance))
-    assert np.all(np.abs(ravel_pytree(approximation.mode)[0] - mean) < 1e-3 * scales)
+    assert np.all(np.abs(as_vector(approximation.mode) - mean) < 1e-3 * scales)
     np.testing.assert_allclose(approximation.covariance, covariance, rtol=1e-3, atol=1e-4 * scales.min() ** 2)
     np.testing.assert_allclose(approximation.log_evidence, log_evidence, atol=1e-3)
 
 
 def test_draws_have_the_structure_and_the_moments_of_the_posterior(float64):
     log_density, mean, covariance, _ = random_gaussian(SHAPES[2], seed=4)
-    approximation = laplace(log_density, structure(SHAPES[2], jnp.zeros))
+    approximation = laplace(log_density, structure(SHAPES[2], np.zeros))
     draws = approximation.sample(jax.random.key(0), 100_000)
     assert jax.tree.map(jnp.shape, draws) == {"a": (100_000,), "b": (100_000, 2, 3)}
-    vectors = np.asarray(jax.vmap(lambda draw: ravel_pytree(draw)[0])(draws))
+    vectors = np.concatenate([np.asarray(leaf).reshape(100_000, -1) for leaf in jax.tree.leaves(draws)], axis=1)
     scales = np.sqrt(np.diagonal(covariance))
     standard = (vectors - mean) / scales
     products = standard[:, :, None] * standard[:, None, :]
@@ -91,16 +95,25 @@ PREDICTORS = np.array([[1, -1.2], [1, -0.3], [1, 0.1], [1, 0.8], [1, 1.9]])
 COUNTS = np.array([0, 2, 1, 3, 9])
 
 
-def poisson_regression(weights):
-    log_rates = jnp.asarray(PREDICTORS) @ weights
-    return jnp.sum(COUNTS * log_rates - jnp.exp(log_rates)) - jnp.sum(weights**2) / 200
+def log_joint_in_units(units, weights):
+    log_rates = jnp.asarray(PREDICTORS) @ (weights * units)
+    return jnp.sum(COUNTS * log_rates - jnp.exp(log_rates)) - jnp.sum((weights * units) ** 2) / 200
+
+
+def poisson_regression(units=(1.0, 1.0)):
+    return Partial(log_joint_in_units, jnp.array(units))
+
+
+@jax.jit
+def slope_of_regression(weights):
+    return jax.grad(poisson_regression())(weights)
 
 
 @pytest.mark.parametrize("start", [(0.0, 0.0), (-4.0, 3.0), (5.0, 5.0), (20.0, -20.0), (-50.0, 0.0)])
 def test_the_mode_does_not_depend_on_the_start(start, float64):
-    approximation = laplace(poisson_regression, jnp.array(start))
-    near = laplace(poisson_regression, jnp.array([0.5, 1.0]))
-    np.testing.assert_allclose(jax.grad(poisson_regression)(approximation.mode), 0, atol=1e-11)
+    approximation = laplace(poisson_regression(), np.array(start))
+    near = laplace(poisson_regression(), np.array([0.5, 1.0]))
+    np.testing.assert_allclose(slope_of_regression(approximation.mode), 0, atol=1e-11)
     np.testing.assert_allclose(approximation.mode, near.mode, rtol=1e-12)
     np.testing.assert_allclose(approximation.covariance, near.covariance, rtol=1e-10)
 
@@ -125,8 +138,8 @@ def rosenbrock(x):
 
 def test_the_units_of_the_parameters_do_not_matter(float64):
     units = np.array([2.0**20, 2.0**-20])
-    plain = laplace(poisson_regression, jnp.zeros(2))
-    scaled = laplace(lambda weights: poisson_regression(weights * units), jnp.zeros(2))
+    plain = laplace(poisson_regression(), np.zeros(2))
+    scaled = laplace(poisson_regression(units), np.zeros(2))
     assert scaled.num_steps == plain.num_steps
     np.testing.assert_allclose(scaled.mode * units, plain.mode, rtol=1e-12)
     np.testing.assert_allclose(scaled.log_evidence + np.log(units).sum(), plain.log_evidence, rtol=1e-12)
@@ -272,7 +285,7 @@ REFUSALS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", REFUSALS)
 def test_what_cannot_be_approximated_is_refused(name, precision):
     log_density, start, options, error, message = REFUSALS[name]

@@ -24,6 +24,8 @@ PIXELS = np.linspace(0, 1, len(LOGITS))
 LEVELS = np.round(PIXELS * 255) / 255
 
 CONTINUOUS_LOG_PROB = jax.jit(ContinuousBernoulli().log_prob)
+CONTINUOUS_MEAN = jax.jit(ContinuousBernoulli().mean)
+CONTINUOUS_SAMPLE = jax.jit(ContinuousBernoulli().sample)
 
 
 def likelihood(name):
@@ -60,9 +62,11 @@ def test_gaussian_matches_scipy(float64):
 
 def test_categorical_matches_numpyro(float64):
     logits = outputs_like("categorical", LOGITS)
+    labels = np.round(LEVELS * 255).astype(int)
     with jax.numpy_rank_promotion("allow"):
-        expected = dist.CategoricalLogits(logits).to_event(1).log_prob(np.round(LEVELS * 255).astype(int))
-    assert Categorical().log_prob(logits, jnp.asarray(LEVELS)) == pytest.approx(float(expected), rel=1e-13)
+        expected = jax.jit(lambda logits: dist.CategoricalLogits(logits).to_event(1).log_prob(labels))(logits)
+    got = jax.jit(Categorical().log_prob)(logits, jnp.asarray(LEVELS))
+    assert got == pytest.approx(float(expected), rel=1e-13)
 
 
 def test_each_level_of_a_float32_pixel_is_found_again():
@@ -84,7 +88,7 @@ def test_continuous_bernoulli_integrates_to_one_and_has_its_mean(float64, logit)
 
     assert quad(density, *ends)[0] == pytest.approx(1, rel=1e-9)
     mean = quad(lambda x: (x if logit <= 0 else 1 - x) * density(x), *ends)[0]
-    got = float(ContinuousBernoulli().mean(outputs)[0])
+    got = float(CONTINUOUS_MEAN(outputs)[0])
     assert (got if logit <= 0 else 1 - got) == pytest.approx(mean, rel=1e-8)
 
 
@@ -93,10 +97,10 @@ def test_continuous_bernoulli_matches_its_published_constant(float64):
     lam, x = 1 / (1 + np.exp(-logits)), np.linspace(0, 1, 18)
     constant = 2 * np.arctanh(1 - 2 * lam) / (1 - 2 * lam)
     expected = np.sum(x * np.log(lam) + (1 - x) * np.log1p(-lam) + np.log(constant))
-    got = ContinuousBernoulli().log_prob(jnp.asarray(logits), jnp.asarray(x))
+    got = CONTINUOUS_LOG_PROB(jnp.asarray(logits), jnp.asarray(x))
     assert got == pytest.approx(expected, rel=1e-10)
     mean = lam / (2 * lam - 1) + 1 / (2 * np.arctanh(1 - 2 * lam))
-    np.testing.assert_allclose(ContinuousBernoulli().mean(jnp.asarray(logits)), mean, rtol=1e-10)
+    np.testing.assert_allclose(CONTINUOUS_MEAN(jnp.asarray(logits)), mean, rtol=1e-10)
 
 
 def test_continuous_bernoulli_is_smooth_where_the_series_ends(float64):
@@ -139,7 +143,7 @@ def test_samples_average_to_the_mean(name):
     kind = likelihood(name)
     draws = jax.jit(jax.vmap(kind.sample, in_axes=(None, 0)))(outputs, jax.random.split(jax.random.key(1), 5_000))
     draws = np.asarray(draws, float)
-    assert_unbiased(draws.mean(0), draws.std(0) / np.sqrt(len(draws)), kind.mean(outputs), resolution=0.1)
+    assert_unbiased(draws.mean(0), draws.std(0) / np.sqrt(len(draws)), jax.jit(kind.mean)(outputs), resolution=0.1)
     if name != "gaussian":
         assert draws.min() >= 0
         assert draws.max() <= 1
@@ -147,13 +151,13 @@ def test_samples_average_to_the_mean(name):
 
 @pytest.mark.parametrize("name", ["bernoulli", "grey_bernoulli", "continuous_bernoulli"])
 def test_the_gradient_at_a_logit_of_zero_is_that_of_an_even_coin(name):
-    gradient = jax.grad(likelihood(name).log_prob)(jnp.zeros(3), jnp.array([0.0, 0.5, 1.0]))
+    gradient = jax.jit(jax.grad(likelihood(name).log_prob))(jnp.zeros(3), jnp.array([0.0, 0.5, 1.0]))
     np.testing.assert_allclose(gradient, [-0.5, 0.0, 0.5], atol=1e-7)
 
 
 @pytest.mark.parametrize("logit", [-1e4, -30.0, -2.0, -1e-6, 0.0, 1e-6, 0.7, 1e4])
 def test_continuous_bernoulli_draws_have_its_distribution(logit):
-    draws = np.asarray(ContinuousBernoulli().sample(jnp.full(5000, logit), jax.random.key(2)), float)
+    draws = np.asarray(CONTINUOUS_SAMPLE(np.full(5000, logit, np.float32), jax.random.key(2)), float)
     slope = logit or 1e-12
     falling = -abs(slope)
     position = draws if slope < 0 else 1 - draws
@@ -163,10 +167,16 @@ def test_continuous_bernoulli_draws_have_its_distribution(logit):
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_a_sample_is_a_pixel_row_that_its_likelihood_accepts(name):
     kind, outputs = likelihood(name), outputs_like(name, np.linspace(-2, 2, 6, dtype=np.float32))
-    x = kind.sample(outputs, jax.random.key(0))
-    assert x.shape == kind.mean(outputs).shape == (6,)
+
+    @jax.jit
+    def drawn(outputs):
+        x = kind.sample(outputs, jax.random.key(0))
+        return x, kind.mean(outputs), kind.log_prob(outputs, jnp.clip(x, 0, 1))
+
+    x, mean, log_prob = drawn(outputs)
+    assert x.shape == mean.shape == (6,)
     assert x.dtype == outputs.dtype
-    assert np.isfinite(kind.log_prob(outputs, jnp.clip(x, 0, 1)))
+    assert np.isfinite(log_prob)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

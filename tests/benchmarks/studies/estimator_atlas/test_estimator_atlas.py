@@ -10,6 +10,7 @@ from benchmarks.studies.estimator_atlas.linear_gaussian_bound import PARAMS, PRO
 from benchmarks.studies.estimator_atlas.signal_slopes import fitted_slope
 
 
+@pytest.mark.slow
 def test_a_quick_run_agrees_with_what_is_exact(tmp_path, capsys):
     estimator_atlas.main(estimator_atlas.parser().parse_args(["--quick", "--out", str(tmp_path)]))
 

@@ -9,6 +9,7 @@ from monte_carlo import is_biased
 FIELDS = ("total_mean", "path_mean", "score_mean", "total_variance", "path_variance", "score_variance", "covariance")
 
 
+@pytest.mark.slow
 def test_the_parts_add_up_and_vary_as_computed(tmp_path, capsys):
     total_derivative.main(total_derivative.parser().parse_args(["--quick", "--out", str(tmp_path)]))
 

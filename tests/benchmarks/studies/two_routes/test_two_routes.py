@@ -9,6 +9,7 @@ from benchmarks.studies.two_routes.two_routes_setting import TEMPERATURES
 from monte_carlo import FAMILY_WISE_ERROR, assert_unbiased, is_biased
 
 
+@pytest.mark.slow
 def test_the_routes_agree_and_the_relaxations_biases_are_as_computed(tmp_path, capsys):
     two_routes.main(two_routes.parser().parse_args(["--quick", "--out", str(tmp_path)]))
 
