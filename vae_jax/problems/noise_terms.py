@@ -96,4 +96,4 @@ SCORE_FUNCTION_MOMENTS: Mapping[str, Callable[[TermsOfNormal], NamedMoments]] = 
     "score_function+leave_one_out": leave_one_out,
     "score_function+antithetic_pairs": lambda terms: pair_averages(terms.score_terms()),
 }
-"""By the names of estimators that need the value and the score alone."""
+"""Terms of the estimators that need the value and the score alone, by name."""

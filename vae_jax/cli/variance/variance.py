@@ -24,7 +24,7 @@ ALL_NUM_SAMPLES = (4, 16, 64, 256)
 """Even, as pairs need them, and small: some estimators evaluate the objective many times a sample."""
 
 MOST_BY_SAMPLES = 5
-"""Estimators that can be told apart by colour; more are drawn side by side at the largest number of samples."""
+"""Estimators that colours can distinguish; more are drawn side by side at the largest number of samples."""
 
 
 @dataclass(frozen=True)

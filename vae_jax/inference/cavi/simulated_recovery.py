@@ -21,13 +21,13 @@ class Recovery(NamedTuple):
     matches: Int[np.ndarray, " K"]
     """The fitted component of each true one, from 0, and -1 where there is none."""
     loc_inside: Bool[np.ndarray, "K D"]
-    """Whether the true place lies in the interval under q. False where nothing is matched."""
+    """Whether the true place lies in the interval under q. False for a component without a match."""
     rate_inside: Bool[np.ndarray, " K"]
     """The same for the rate."""
     share_right: float
     """Events whose most probable component is the match of their true one."""
     share_attainable: float
-    """The same under the true parameters: components that overlap cannot be told apart by any method."""
+    """The same under the true parameters: no method separates components that overlap."""
 
     @property
     def num_intervals(self) -> int:

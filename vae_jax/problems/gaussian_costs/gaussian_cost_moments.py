@@ -115,7 +115,7 @@ class _Steps(NamedTuple):
     both_ways: np.ndarray
     """The distances downwards, and then upwards."""
     maxwell: np.ndarray
-    """Of a double-sided Maxwell variable, at the distances both ways."""
+    """Weights of a double-sided Maxwell variable at the distances both ways."""
 
 
 def _steps() -> _Steps:

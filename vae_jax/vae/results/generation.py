@@ -101,7 +101,7 @@ def encode_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"], key: 
 
 
 def reconstruct_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"]) -> Float[Array, "N ..."]:
-    """The mean image at the mean of q(z|x), of its lower layer in a hierarchical model: nothing is drawn.
+    """The mean image at the mean of q(z|x), without a draw. In a hierarchical model it is that of the lower layer.
 
     Args:
         trained: of one seed.
