@@ -408,20 +408,28 @@ def test_misuse_is_refused_by_name(message):
     assert str(refusal.value).startswith(message)
 
 
-def test_every_figure_is_saved_with_whole_fonts_and_leaves_the_settings_alone(tmp_path):
+FIGURES = {
+    "training_curves": lambda: plotting.training_curves({"run": rows([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]])}),
+    "reconstructions": lambda: plotting.reconstructions(images(3, 4, 5), {"model": images(3, 4, 5)}),
+    "interpolation": lambda: plotting.interpolation(images(2, 3, 4, 5, 3)),
+    "manifold": lambda: plotting.manifold(images(3, 3, 4, 4)),
+    "latent_scatter": lambda: plotting.latent_scatter(images(20, 3), np.arange(20) % 3),
+    "kl_by_rank": lambda: plotting.kl_by_rank({"a": images(5)}),
+    "kl_by_latent": lambda: plotting.kl_by_latent(
+        np.array([1.0, 0.0]), variance_of_means=np.array([1.0, 0.0]), threshold=0.01
+    ),
+    "bound_gap": lambda: plotting.bound_gap(np.arange(3.0), -np.ones(3), np.ones(3), 0.0, xlabel="loc"),
+}
+SAVED_QUICKLY = ("reconstructions", "kl_by_latent")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SAVED_QUICKLY else pytest.mark.slow) for name in FIGURES]
+)
+def test_every_figure_is_saved_with_whole_fonts_and_leaves_the_settings_alone(name, tmp_path):
     before = dict(mpl.rcParams)
-    figures = [
-        plotting.training_curves({"run": rows([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]])}),
-        plotting.reconstructions(images(3, 4, 5), {"model": images(3, 4, 5)}),
-        plotting.interpolation(images(2, 3, 4, 5, 3)),
-        plotting.manifold(images(3, 3, 4, 4)),
-        plotting.latent_scatter(images(20, 3), np.arange(20) % 3),
-        plotting.kl_by_rank({"a": images(5)}),
-        plotting.kl_by_latent(np.array([1.0, 0.0]), variance_of_means=np.array([1.0, 0.0]), threshold=0.01),
-        plotting.bound_gap(np.arange(3.0), -np.ones(3), np.ones(3), 0.0, xlabel="loc"),
-    ]
-    for figure in figures:
-        figure.savefig(tmp_path / "figure.png")
-        figure.savefig(tmp_path / "figure.pdf")
-        assert b"/Type3" not in (tmp_path / "figure.pdf").read_bytes()
+    figure = FIGURES[name]()
+    figure.savefig(tmp_path / "figure.png")
+    figure.savefig(tmp_path / "figure.pdf")
+    assert b"/Type3" not in (tmp_path / "figure.pdf").read_bytes()
     assert dict(mpl.rcParams) == before

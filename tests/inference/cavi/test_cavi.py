@@ -420,6 +420,7 @@ def test_the_poisson_gamma_s_bound_is_that_of_draws_under_the_problem_s_log_join
     assert is_biased(draws.mean(), error, exact + 0.2)
 
 
+@pytest.mark.slow
 def test_the_simulated_truth_is_recovered(float64):
     prior = cavi.GaussianPoissonMixture(
         position_precision=jnp.array(4.0),

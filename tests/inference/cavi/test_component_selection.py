@@ -76,7 +76,7 @@ def test_the_true_number_scores_highest(float64):
         assert each.ascent.state.loc.shape == (each.num_components, 2)
 
 
-@pytest.mark.parametrize("kind", ["given", "normal-wishart"])
+@pytest.mark.parametrize("kind", ["given", pytest.param("normal-wishart", marks=pytest.mark.slow)])
 def test_a_padded_mixture_is_the_same_mixture(float64, kind):
     """Absent components change neither the starts nor the bounds nor the factors."""
     events = clusters()[1].data

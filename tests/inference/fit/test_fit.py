@@ -520,7 +520,13 @@ def test_a_second_call_traces_nothing():
 
 
 @pytest.mark.parametrize(
-    "name", ["score_function+leave_one_out", "closed_form_entropy", "inverse_cdf", "pathwise+antithetic_pairs"]
+    "name",
+    [
+        "score_function+leave_one_out",
+        "pathwise+antithetic_pairs",
+        pytest.param("closed_form_entropy", marks=pytest.mark.slow),
+        pytest.param("inverse_cdf", marks=pytest.mark.slow),
+    ],
 )
 def test_other_estimators_fit_as_well(name):
     fitted = quick(log_normal_target, MeanFieldNormal(REAL), jax.random.key(0), estimator=estimators.ESTIMATORS[name])

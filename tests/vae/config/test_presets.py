@@ -56,7 +56,10 @@ def program_of(name, shape, precision):
     return start_and_differentiate
 
 
-@pytest.mark.parametrize(("name", "shape", "precision"), BUILDS)
+@pytest.mark.parametrize(
+    ("name", "shape", "precision"),
+    [pytest.param(*build, marks=pytest.mark.slow if build[1] == (28, 28) else ()) for build in BUILDS],
+)
 def test_every_preset_builds_in_float32(name, shape, precision):
     params, (gradient, (terms, mean)) = jax.eval_shape(program_of(name, shape, precision), KEY)
     assert mean.shape == (math.prod(shape),)

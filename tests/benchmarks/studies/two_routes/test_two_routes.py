@@ -25,7 +25,7 @@ def test_the_routes_agree_and_the_relaxations_biases_are_as_computed(tmp_path, c
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("temperature", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("temperature", [pytest.param(0.1, marks=pytest.mark.slow), 1.0, 5.0])
 def test_finer_quadrature_over_the_noise_gives_the_same(temperature, monkeypatch):
     mean, variance = exact.relaxed_moments(temperature, lambda relaxed, hard: hard)
     edges = exact.panel_edges(temperature)
