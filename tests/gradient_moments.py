@@ -4,6 +4,7 @@
 by the hundred is measured here instead, in double precision and by another hand.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,10 +37,13 @@ def gradient_moments(
     loss: Callable[..., Any], params: Any, key: jax.Array, num_replicates: int, *, at_once: int = MOST_AT_ONCE
 ) -> GradientMoments:
     """The moments of `loss(params, key)` and of its gradient, over keys folded in as `gradient_statistics` does."""
-    keys = _keys(key, num_replicates)
+    num_parts = math.ceil(num_replicates / at_once)
+    # Equal parts, the last of them filled up, so that the loss is compiled once.
+    size = math.ceil(num_replicates / num_parts)
+    keys = _keys(key, num_parts * size)
     draw = jax.jit(jax.vmap(jax.value_and_grad(loss), (None, 0)))
-    drawn = [jax.device_get(draw(params, keys[start : start + at_once])) for start in range(0, num_replicates, at_once)]
-    value, gradient = jax.tree.map(lambda *parts: np.concatenate(parts).astype(float), *drawn)
+    drawn = [jax.device_get(draw(params, keys[part * size : (part + 1) * size])) for part in range(num_parts)]
+    value, gradient = jax.tree.map(lambda *parts: np.concatenate(parts)[:num_replicates].astype(float), *drawn)
     return GradientMoments(_moments(value), _moments(gradient))
 
 
