@@ -51,12 +51,15 @@ def test_a_linear_decoder_has_the_exact_evidence_of_every_image():
             assert (np.abs(estimate.log_evidence - exact) < CLOSE * estimate.log_evidence_se).all()
 
 
+HIERARCHICAL = ModelConfig(
+    network="hierarchical", latent_size=3, hidden_sizes=(8,), top_latent_size=2, top_hidden_sizes=(5,)
+)
+
+
+@pytest.mark.slow
 def test_both_layers_of_a_hierarchical_model_are_annealed():
-    config = ModelConfig(
-        network="hierarchical", latent_size=3, hidden_sizes=(8,), top_latent_size=2, top_hidden_sizes=(5,)
-    )
     images = 255 * np.random.default_rng(0).integers(0, 2, (1, 6), dtype=np.uint8)
-    estimates = image_evidence(trained(config, (2, 3)), images, jax.random.key(0), budget=BUDGET)
+    estimates = image_evidence(trained(HIERARCHICAL, (2, 3)), images, jax.random.key(0), budget=BUDGET)
     annealed, sampled = estimates["annealed_importance_sampling"], estimates["prior_sampling"]
     error = math.hypot(annealed.log_evidence_se[0], sampled.log_evidence_se[0])
     assert error < 0.1
@@ -64,14 +67,29 @@ def test_both_layers_of_a_hierarchical_model_are_annealed():
 
 
 def test_the_prior_of_a_model_is_a_distribution():
-    config = ModelConfig(latent_size=2, hidden_sizes=())
-    architecture = Architecture(config, (2, 3))
-    prior = ModelPrior(architecture.bind(architecture.init(jax.random.key(0))))
-    draws = prior.sample(jax.random.key(0), (5_000,))
+    model = trained(ModelConfig(latent_size=2, hidden_sizes=()), (2, 3))
+    prior = ModelPrior(model.architecture.bind(model.params))
+    draws = np.asarray(prior.sample(jax.random.key(0), (5_000,)))
     assert draws.shape == (5_000, 2)
     np.testing.assert_allclose(draws.std(0), 1, atol=0.06)
     assert prior.sample(jax.random.key(0)).shape == (2,)
     assert float(prior.log_prob(jnp.zeros(2))) == pytest.approx(-math.log(2 * math.pi))
+
+
+def test_the_prior_of_two_layers_is_their_joint_distribution():
+    trained_model = trained(HIERARCHICAL, (2, 3))
+    model = trained_model.architecture.bind(trained_model.params)
+
+    @jax.jit
+    def drawn(key):
+        prior = ModelPrior(model)
+        z = prior.sample(key)
+        return prior.sample(key, (10,)), prior.log_prob(z), z, model.lower_prior(z.upper)
+
+    draws, log_prob, z, given = drawn(jax.random.key(0))
+    assert (draws.lower.shape, draws.upper.shape) == ((10, 3), (10, 2))
+    expected = stats.norm.logpdf(z.upper).sum() + stats.norm.logpdf(z.lower, given.loc, np.exp(given.log_scale)).sum()
+    assert float(log_prob) == pytest.approx(expected, rel=1e-5)
 
 
 def test_what_has_no_evidence_is_refused():
