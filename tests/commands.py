@@ -16,6 +16,8 @@ import jax
 from vae_jax.cli import main
 from vae_jax.cli.commands import COMMANDS
 
+PREFIX = "vae-jax: error: "
+
 
 def run_command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
     """The exit code and what was printed, as of a process that was started in a folder with 80 columns.
@@ -38,8 +40,16 @@ def run_command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def run_process(*arguments: object, cwd: Path, **options: Any) -> subprocess.CompletedProcess:
-    """The same of a process of its own, which starts JAX itself. Each command has one such test."""
+    """The same of a process of its own, which starts JAX itself."""
     return subprocess.run(words_of_process(*arguments), capture_output=True, **settings_of_process(cwd), **options)
+
+
+def refusal(process: subprocess.CompletedProcess) -> str:
+    """The one line that a refused command prints, without its prefix. A line may say before it what is compiled."""
+    assert process.returncode == 2, process.stderr
+    (line,) = [line for line in process.stderr.splitlines() if not line.startswith("compiling")]
+    assert line.startswith(PREFIX)
+    return line.removeprefix(PREFIX)
 
 
 def words_of_process(*arguments: object) -> list[str]:

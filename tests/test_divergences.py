@@ -29,7 +29,7 @@ def compiled(function):
 
 
 def log_density(loc, scale):
-    """Of a Gaussian at a number."""
+    """Density of a Gaussian at a number."""
     return lambda z: -(((z - loc) / scale) ** 2) / 2 - math.log(scale * math.sqrt(2 * math.pi))
 
 
@@ -252,7 +252,7 @@ def test_gradients_match_finite_differences(float64, divergence, middle, alpha, 
     arguments = [*gaussians, np.asarray(alpha)]
 
     def slope(number, step=1e-4):
-        """Of the parabola through three points, which at an end of alpha's range lie on one side."""
+        """Slope of the parabola through three points, which at an end of alpha's range lie on one side."""
         offsets = {0.0: (0, 1, 2), 1.0: (-2, -1, 0)}.get(alpha, (-1, 0, 1)) if number == 4 else (-1, 0, 1)
         moved = [[x + step * o if i == number else x for i, x in enumerate(arguments)] for o in offsets]
         values = [float(compiled_with_gradient(divergence, middle)(*at)[0]) for at in moved]

@@ -53,11 +53,11 @@ class Chain:
     name: str
     """Name of the chain."""
     steps: Steps = field(default_factory=Steps)
-    """How it is run."""
+    """Steps of the chain."""
     weights: tuple[float, ...] | None = None
     """Given weights."""
     concentration: Annotated[float | None, AppliesWith(weights=LEFT_OUT)] = None
-    """Of the prior of the weights."""
+    """Concentration of the prior of the weights."""
     tempered: Annotated[bool, AppliesWith(weights=GIVEN)] = False
     """Raises the weights to a power."""
 
@@ -177,8 +177,8 @@ def test_defaults_are_known_of_a_class_that_needs_arguments():
         "weights": None, "concentration": None, "tempered": False,
     }  # fmt: skip
     helps = {each.name: each.metadata["help"] for each in fields(Chain)}
-    assert helps["steps"] == "How it is run."
-    assert helps["concentration"] == "Of the prior of the weights. Applies with no weights."
+    assert helps["steps"] == "Steps of the chain."
+    assert helps["concentration"] == "Concentration of the prior of the weights. Applies with no weights."
     assert helps["tempered"] == "Raises the weights to a power. Applies with weights."
     assert Chain("a").steps == Steps()
 

@@ -105,7 +105,7 @@ def exact_coin_bound(params, num_samples):
 
 
 def exactly(num_samples):
-    """That bound and its gradient."""
+    """The exact bound and its gradient."""
     return jax.jit(jax.value_and_grad(partial(exact_coin_bound, num_samples=num_samples)))(COIN)
 
 
@@ -518,7 +518,7 @@ def exact_wake_gradient(num_samples):
 
 
 def log_odds_of_heads():
-    """Of the posterior."""
+    """Log odds of heads under the posterior."""
     return float(coin_log_joint(COIN["model"], 1.0)) - float(coin_log_joint(COIN["model"], 0.0))
 
 

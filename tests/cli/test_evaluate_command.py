@@ -3,14 +3,13 @@ import math
 import re
 import shlex
 import shutil
-import signal
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from vae_jax.cli import main
+from commands import run_command
 from vae_jax.cli.number_formats import duration
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.data.binarization import prepared
@@ -24,43 +23,43 @@ from vae_jax.vae.runs.run_folder import RunFolder
 from vae_jax.vae.training.training_loop import Learned, abstract_state
 
 SMALL = ["--data", "digits", "--hidden-sizes", "16", "--latent-size", "3", "--batch-size", "100", "--num-epochs", "3"]
-STARTERS = ("vae_jax.cli.train.train.start_jax", "vae_jax.cli.evaluate.start_jax")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _in_this_process():
-    """NumPyro's distributions of vectors promote ranks in drawing; JAX has started; no figures."""
-    before = signal.getsignal(signal.SIGTERM)
+def _without_figures():
+    """NumPyro's distributions of vectors promote ranks in drawing; no figures."""
     with jax.numpy_rank_promotion("allow"), pytest.MonkeyPatch.context() as patched:
-        for name in STARTERS:
-            patched.setattr(name, lambda *_, **__: None)
         patched.setattr("vae_jax.cli.plot.save_figures", lambda *_, **__: None)
-        patched.setenv("COLUMNS", "80")
         yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The folder of a run, and of one of two seeds that has no validation images."""
     folder = tmp_path_factory.mktemp("runs")
-    assert main(["train", *SMALL, "--seconds-between-checkpoints", "0", "--out", str(folder / "run")]) == 0
-    several = ["--num-seeds", "2", "--num-validation", "0", "--stop-after", "1", "--out", str(folder / "seeds")]
-    assert main(["train", *SMALL, *several]) == 0
+    single = ["--seconds-between-checkpoints", 0, "--out", "run"]
+    several = ["--num-seeds", 2, "--num-validation", 0, "--stop-after", 1, "--out", "seeds"]
+    for arguments in (single, several):
+        process = run_command("train", *SMALL, *arguments, cwd=folder)
+        assert process.returncode == 0, process.stderr
     return folder
 
 
 @pytest.fixture
-def evaluated(runs, tmp_path, capsys, monkeypatch):
+def evaluated(runs, tmp_path, monkeypatch):
     """The command on a copy of the run: its exit code, standard output and error, and what summary.json holds after."""
     shutil.copytree(runs, tmp_path / "runs")
     monkeypatch.chdir(tmp_path / "runs")
 
     def call(*arguments, name="run"):
-        code = main(["evaluate", name, *map(str, arguments)])
-        output, errors = capsys.readouterr()
+        process = run_command("evaluate", name, *arguments, cwd=tmp_path / "runs")
         path = tmp_path / "runs" / name / "summary.json"
-        return code, output, errors, json.loads(path.read_text()) if path.exists() else None
+        return (
+            process.returncode,
+            process.stdout,
+            process.stderr,
+            json.loads(path.read_text()) if path.exists() else None,
+        )
 
     return call
 
@@ -167,11 +166,10 @@ def test_the_likelihood_of_another_model_or_of_other_images_is_not_kept(change, 
     assert output.endswith("Saved in run/summary.json\n")
 
 
-def test_going_on_with_a_finished_run_keeps_its_likelihood(evaluated, capsys):
+def test_going_on_with_a_finished_run_keeps_its_likelihood(evaluated, tmp_path):
     *_, before = evaluated("--num-importance-samples", 10)
-    assert main(["train", "--resume", "run"]) == 0
+    assert run_command("train", "--resume", "run", cwd=tmp_path / "runs").returncode == 0
     assert json.loads(Path("run/summary.json").read_text()) == before
-    capsys.readouterr()
 
 
 def test_the_seed_of_the_draw_that_is_scored_is_recorded(evaluated):
@@ -214,7 +212,7 @@ def test_an_estimate_of_the_time_comes_first(evaluated, monkeypatch):
 
 @pytest.mark.parametrize(("num_images", "size"), [(4, 3), (250, 2500), (7000, 20_000)])
 def test_the_time_is_told_from_a_small_part_at_the_speed_of_that(num_images, size, monkeypatch):
-    """By a clock that a sample of an image moves by a second, and compilation by an hour."""
+    """The clock moves by a second for a sample of an image, and by an hour for compilation."""
     now, calls = [0.0], []
 
     def sums(*arguments, num_importance_samples, num_images, capacity):
@@ -371,13 +369,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("arguments", REFUSED)
-def test_misuse_ends_with_one_line_and_changes_nothing(arguments, runs, capsys, monkeypatch):
-    monkeypatch.chdir(runs)
+def test_misuse_ends_with_one_line_and_changes_nothing(arguments, runs):
     for name, content in (("damaged", "{"), ("another", '{"experiment": {"data": {}}}')):
         (runs / name).mkdir(exist_ok=True)
         (runs / name / "config.json").write_text(content)
     before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
-    assert main(["evaluate", *shlex.split(arguments)]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert re.search(f"^vae-jax: error: .*{REFUSED[arguments]}", errors[-1])
+    process = run_command("evaluate", *shlex.split(arguments), cwd=runs)
+    assert process.returncode == 2
+    assert re.search(f"^vae-jax: error: .*{REFUSED[arguments]}", process.stderr.splitlines()[-1])
     assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before

@@ -1,11 +1,12 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from vae_jax.cli import main
+from commands import run_command
 from vae_jax.cli.plot import ends_of_paths, figures_of_run, save_figures
 from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, TrainingConfig
 from vae_jax.vae.data.binarization import prepared
@@ -35,13 +36,6 @@ def _allow_rank_promotion():
     """NumPyro's distributions of vectors promote ranks in drawing."""
     with jax.numpy_rank_promotion("allow"):
         yield
-
-
-@pytest.fixture(autouse=True)
-def _jax_has_started(monkeypatch):
-    """JAX takes its settings only once, from the tests' configuration; a command in its own process sets its own."""
-    for command in ("plot", "sample", "reconstruct", "encode"):
-        monkeypatch.setattr(f"vae_jax.cli.{command}.start_jax", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +83,16 @@ def model(folder, seed=0, which="best"):
 
 
 def seen(digits, split):
-    """What a model sees of them under stochastic binarization: a fixed draw."""
+    """The fixed draw of them that a model sees under stochastic binarization."""
     numbers = {"train": 0, "validation": 1, "test": 2}
     return prepared(getattr(digits, split).images, "fixed", 0, stream=numbers[split])
 
 
 def done(*arguments):
-    assert main([str(argument) for argument in arguments]) == 0
+    """A command that must succeed. All of its paths are absolute."""
+    process = run_command(*arguments, cwd=Path.cwd())
+    assert process.returncode == 0, process.stderr
+    return process
 
 
 def files(folder):
@@ -109,10 +106,10 @@ def assert_drawn(folder, names):
         assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_samples_are_saved_with_their_latents(runs, tmp_path, capsys):
-    done("sample", runs / "one", "--num-images", 9, "--seed", 5, "--out", tmp_path / "o")
+def test_samples_are_saved_with_their_latents(runs, tmp_path):
+    process = done("sample", runs / "one", "--num-images", 9, "--seed", 5, "--out", tmp_path / "o")
     assert files(tmp_path / "o") == ["samples.npz", "samples.pdf", "samples.png"]
-    assert "samples.npz, samples.pdf, samples.png" in capsys.readouterr().out
+    assert "samples.npz, samples.pdf, samples.png" in process.stdout
     with np.load(tmp_path / "o/samples.npz") as saved:
         expected = sample_images(model(runs / "one"), jax.random.key(5), 9)
         assert set(saved) == {"images", "latents"}
@@ -185,12 +182,11 @@ def test_codes_of_two_layers_replace_what_was_there(runs, tmp_path, digits):
             np.testing.assert_array_equal(saved[name], getattr(expected, name))
 
 
-def test_images_from_elsewhere_are_used_with_a_warning(runs, tmp_path, capsys):
+def test_images_from_elsewhere_are_used_with_a_warning(runs, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     np.save(tmp_path / "x.npy", images)
     arguments = ("encode", runs / "one", "--split", "train", "--out", tmp_path / "z.npz", "--data", tmp_path / "x.npy")
-    done(*arguments)
-    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    warnings = [line for line in done(*arguments).stderr.splitlines() if "warning" in line]
     assert len(warnings) == 1
     assert "x.npy" in warnings[0]
     assert f"not those that {runs / 'one'} was trained on" in warnings[0]
@@ -272,25 +268,25 @@ MISUSES = {
 
 
 @pytest.mark.parametrize("message", MISUSES)
-def test_misuse_is_told_in_one_line_and_nothing_is_written(runs, tmp_path, monkeypatch, capsys, message):
-    monkeypatch.chdir(tmp_path)
+def test_misuse_is_told_in_one_line_and_nothing_is_written(runs, tmp_path, message):
     np.save(tmp_path / "small.npy", np.zeros((30, 4, 4), np.uint8))
     for name in ("one", "two"):
         (tmp_path / name).symlink_to(runs / name)
     before = files(tmp_path), files(runs / "one")
-    assert main([str(argument) for argument in MISUSES[message]]) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
+    process = run_command(*MISUSES[message], cwd=tmp_path)
+    assert process.returncode == 2
+    last = process.stderr.splitlines()[-1]
     assert last.startswith("vae-jax: error: ")
     assert message in last
     assert (files(tmp_path), files(runs / "one")) == before
 
 
 @pytest.mark.parametrize("command", ["plot", "sample", "reconstruct", "encode"])
-def test_a_run_without_a_checkpoint_fails_in_one_line(runs, tmp_path, capsys, command):
-    assert main([command, str(runs / "begun"), "--out", str(tmp_path / "o")]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert "no checkpoint" in lines[0]
+def test_a_run_without_a_checkpoint_fails_in_one_line(runs, tmp_path, command):
+    process = run_command(command, runs / "begun", "--out", "o", cwd=tmp_path)
+    assert process.returncode == 1
+    (line,) = process.stderr.splitlines()
+    assert "no checkpoint" in line
     assert files(tmp_path) == []
     assert json.loads((runs / "begun/config.json").read_text())
     assert files(runs / "begun") == ["config.json"]

@@ -3,14 +3,13 @@ import json
 import math
 import re
 import shlex
-import signal
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from vae_jax.cli import main
+from commands import run_command
 from vae_jax.cli.gradient_noise import drawn_rows, shown_figure
 from vae_jax.vae.data.datasets import load_images
 from vae_jax.vae.data.visible_images import training_images
@@ -34,29 +33,24 @@ SMALL = ["--data", "digits", "--hidden-sizes", "16", "--latent-size", "3", "--ba
 def run_folder(tmp_path_factory):
     """A run of an epoch, the weight of whose KL grows from 0 to the 1 that it has at the end."""
     folder = tmp_path_factory.mktemp("runs")
-    before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("vae_jax.cli.train.train.start_jax", lambda *_, **__: None)
         patched.setattr("vae_jax.cli.plot.save_figures", lambda *_, **__: None)
-        assert main(["train", *SMALL, "--beta-schedule", "linear", "--out", str(folder / "run")]) == 0
-    signal.signal(signal.SIGTERM, before)
+        process = run_command("train", *SMALL, "--beta-schedule", "linear", "--out", "run", cwd=folder)
+    assert process.returncode == 0, process.stderr
     return folder
 
 
 @pytest.fixture
-def measured(run_folder, monkeypatch, capsys, tmp_path):
-    """The command in a folder beside the run: its exit code, standard output and error, and its folder of results."""
-    monkeypatch.setattr("vae_jax.cli.gradient_noise.start_jax", lambda *_, **__: None)
-    monkeypatch.setenv("COLUMNS", "80")
+def measured(run_folder, monkeypatch, tmp_path):
+    """The command in the folder that holds the run: exit code, standard output and error, and the folder of results."""
     monkeypatch.chdir(run_folder)
-    before = signal.getsignal(signal.SIGTERM)
 
     def call(arguments):
-        code = main(["gradient-noise", "--out", str(tmp_path / "out"), *shlex.split(arguments)])
-        return code, *capsys.readouterr(), tmp_path / "out"
+        out = tmp_path / "out"
+        process = run_command("gradient-noise", "--out", out, *shlex.split(arguments), cwd=run_folder)
+        return process.returncode, process.stdout, process.stderr, out
 
-    yield call
-    signal.signal(signal.SIGTERM, before)
+    return call
 
 
 def test_the_command_prints_and_saves_signal_and_noise_by_layer(measured, run_folder):

@@ -178,7 +178,7 @@ def test_debiasing_twice_would_move_a_constant():
 
 
 def old_state(exact_value):
-    """Of infinitely many values before, all at their mean."""
+    """The state after infinitely many values, all at their mean."""
     return init_moving_average()._replace(weighted_sum=jnp.float32(exact_value), weight=jnp.float32(1))
 
 
@@ -275,7 +275,7 @@ def test_the_optimal_coefficient_s_variance_tends_to_the_best_constant_baseline_
 
 
 def shared_coefficient(objective, q, key, num_samples):
-    """What estimates the coefficient from the very samples that it corrects."""
+    """A control variate whose coefficient is estimated from the very samples that it corrects."""
     samples = distributions.sample(q, key, num_samples)
     values = jax.lax.stop_gradient(jax.vmap(objective, in_axes=(0, None))(samples, q))
     score = (samples - q.loc) / q.scale**2

@@ -12,7 +12,7 @@ from vae_jax.problems.exact_moments import averaged, leave_one_out_moments, over
 PROBABILITIES = np.array([0.2, 0.5, 0.3])
 COSTS = np.array([1.0, -2.0, 4.0])
 SCORES = np.array([1.5, 0.3, -1.5])
-"""Of mean zero, as the derivative of a log density is."""
+"""Scores have mean zero, as the derivative of a log density is."""
 
 
 def moments_of(values):

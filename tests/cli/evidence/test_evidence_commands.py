@@ -2,13 +2,12 @@ import csv
 import json
 import re
 import shlex
-import signal
 
 import jax
 import numpy as np
 import pytest
 
-from vae_jax.cli import main
+from commands import refusal, run_command
 
 SMALL = ["--data", "digits", "--hidden-sizes", "16", "--latent-size", "3", "--batch-size", "100", "--num-epochs", "2"]
 QUICK = ["--num-samples", "400", "--num-bound-samples", "20", "--num-chains", "40", "--num-temperatures", "12"]
@@ -17,16 +16,11 @@ ESTIMATORS = ("prior_sampling", "importance_sampling", "annealed_importance_samp
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _in_this_process():
-    """NumPyro's distributions of vectors promote ranks in drawing; JAX has started."""
-    before = signal.getsignal(signal.SIGTERM)
+def _without_figures():
+    """NumPyro's distributions of vectors promote ranks in drawing; no figures."""
     with jax.numpy_rank_promotion("allow"), pytest.MonkeyPatch.context() as patched:
-        for name in ("train.train", "evidence.evidence", "evidence.image_evidence"):
-            patched.setattr(f"vae_jax.cli.{name}.start_jax", lambda *_, **__: None)
         patched.setattr("vae_jax.cli.plot.save_figures", lambda *_, **__: None)
-        patched.setenv("COLUMNS", "80")
         yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +30,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def call(folder, capsys, monkeypatch):
+def call(folder):
     """The command: its exit code, standard output and error."""
-    monkeypatch.chdir(folder)
 
     def of(*arguments):
-        code = main([*map(str, arguments)])
-        return code, *capsys.readouterr()
+        process = run_command(*arguments, cwd=folder)
+        return process.returncode, process.stdout, process.stderr
 
     return of
 
 
 @pytest.fixture(scope="module")
 def run(folder):
-    assert main(["train", *SMALL, "--out", str(folder / "run")]) == 0
+    assert run_command("train", *SMALL, "--out", "run", cwd=folder).returncode == 0
     return folder / "run"
 
 
@@ -151,10 +144,7 @@ MISUSES = {
 
 
 @pytest.mark.parametrize("arguments", MISUSES)
-def test_misuse_ends_with_one_line_and_leaves_nothing(arguments, call, folder, run):
-    code, _, errors = call(*arguments.split(), "--out", "nothing")
-    assert code == 2
-    (line,) = errors.splitlines()
-    assert re.search(MISUSES[arguments], line)
-    assert line.startswith("vae-jax: error: ")
+def test_misuse_ends_with_one_line_and_leaves_nothing(arguments, folder, run):
+    process = run_command(*arguments.split(), "--out", "nothing", cwd=folder)
+    assert re.search(MISUSES[arguments], refusal(process))
     assert not (folder / "nothing").exists()

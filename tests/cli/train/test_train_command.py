@@ -15,7 +15,6 @@ import pytest
 
 from commands import run_command, run_process, settings_of_process, words_of_process
 from idx_files import NAMES, small_arrays, write_idx_folder
-from vae_jax.cli import main
 from vae_jax.cli.commands import COMMANDS
 from vae_jax.cli.parsing import parse
 from vae_jax.cli.stop_signals import stop_requests
@@ -36,20 +35,15 @@ def _allow_rank_promotion():
 
 
 @pytest.fixture
-def called(monkeypatch, capsys, tmp_path):
-    """A command in this process, where JAX has started, as its exit code and the lines of standard error."""
-    for module in ("train.train", "evaluate", "sample", "reconstruct", "encode", "plot"):
-        monkeypatch.setattr(f"vae_jax.cli.{module}.start_jax", lambda *_, **__: None)
+def called(monkeypatch, tmp_path):
+    """A command without figures, as its exit code and the lines of standard error."""
     monkeypatch.setattr("vae_jax.cli.plot.save_figures", lambda *_, **__: None)
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
 
     def call(*arguments):
-        code = main(list(map(str, arguments)))
-        return code, capsys.readouterr().err.splitlines()
+        process = run_command(*arguments, cwd=tmp_path)
+        return process.returncode, process.stderr.splitlines()
 
-    yield call
-    signal.signal(signal.SIGTERM, before)
+    return call
 
 
 def last_state(path):
@@ -159,12 +153,8 @@ def stopped(tmp_path_factory):
     """The folders of two runs that are stopped after an epoch, the second with a schedule of its learning rate."""
     folder = tmp_path_factory.mktemp("stopped")
     common = ["train", *SMALL, "--num-epochs", "2", "--stop-after", "1", "--seconds-between-checkpoints", "0"]
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("vae_jax.cli.train.train.start_jax", lambda *_, **__: None)
-        assert main([*common, "--out", str(folder / "run")]) == 0
-        assert main([*common, "--learning-rate-schedule", "cosine", "--out", str(folder / "cosine")]) == 0
-    signal.signal(signal.SIGTERM, before)
+    assert run_command(*common, "--out", "run", cwd=folder).returncode == 0
+    assert run_command(*common, "--learning-rate-schedule", "cosine", "--out", "cosine", cwd=folder).returncode == 0
     shutil.copytree(folder / "run", folder / "unsaved", ignore=shutil.ignore_patterns("checkpoints"))
     np.savez(folder / "few.npz", train_images=np.arange(8 * 16, dtype=np.uint8).reshape(8, 4, 4))
     return folder

@@ -16,7 +16,7 @@ def report(*, share=0.5, images_per_second=0.0, row=None):
 
 
 def told(capsys):
-    """What was written on standard error, without the terminal's commands."""
+    """Standard error, without the terminal's control codes."""
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
 
 

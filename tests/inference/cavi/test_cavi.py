@@ -26,7 +26,7 @@ SHAPE = (30, 3, 2)
 OTHER_SHAPES = [(6, 6, 1), (50, 5, 3)]
 
 MAX_STEPS = 100
-"""Of a run that shares its program with others."""
+"""Options of a run that shares its program with others."""
 
 
 def random_events(seed, num_events, num_dimensions):
@@ -114,7 +114,7 @@ def updated_by(model, responsibilities, data):
 
 @jax.jit
 def bound_and_slopes(model, state, responsibilities, data):
-    """By the parameters of all factors but that of the labels."""
+    """The bound, and its slopes by the parameters of all factors but that of the labels."""
     return jax.value_and_grad(lambda state: model.elbo(symmetric(state), responsibilities, data))(state)
 
 

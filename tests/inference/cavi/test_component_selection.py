@@ -153,7 +153,7 @@ def test_empty_components_that_coincide_have_fewer_orders(float64):
 
 
 def test_the_mixture_of_all_orders_has_a_higher_bound_by_the_symmetry(float64):
-    """By draws of q's labels and parameters, for two clusters and two empty components: 4! / 2! orders."""
+    """The bound is estimated from draws of q, for two clusters and two empty components: 4! / 2! orders."""
     data = cavi.located_counts(np.repeat([[0.0], [8.0]], 3, axis=0), np.repeat([2, 40], 3))
     model = cavi.gaussian_poisson_mixture(data, 4, position_precision=1.0, weights=cavi.GivenWeights(jnp.full(4, 0.25)))
     kept = state = cavi.ascend(model, data, jax.random.key(0), num_restarts=5).state

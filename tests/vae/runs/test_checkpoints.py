@@ -631,7 +631,7 @@ def save_on_and_on(folder):
 
 
 def die_at_every_call(folder):
-    """From the first call to where none is left."""
+    """Every call in turn, from the first to the last."""
     code, call = -signal.SIGKILL, 0
     while code == -signal.SIGKILL:
         call += 1

@@ -34,7 +34,7 @@ EXPERIMENT = Experiment(
     training=TrainingConfig(num_epochs=4, batch_size=64, learning_rate=0.01),
 )
 STEPS = 4
-"""Of an epoch: 210 images in batches of 64."""
+"""Steps of an epoch: 210 images in batches of 64."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -94,7 +94,7 @@ assert_same = partial(chex.assert_trees_all_equal, strict=True)
 
 
 def lasting(rows):
-    """What of the metrics must repeat."""
+    """The metrics that must repeat."""
     return [
         {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")} for row in rows
     ]

@@ -28,7 +28,7 @@ def _allow_rank_promotion():
 
 @pytest.fixture(scope="module")
 def rough_scores():
-    """Of more images than are scored at once, many samples of each."""
+    """Scores of more images than are scored at once, many samples of each."""
     return jax.device_get(make_score(LINEAR, IMAGES, num_samples=400)(jax.random.key(0), ROUGH))
 
 

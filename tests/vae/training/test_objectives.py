@@ -52,7 +52,7 @@ def terms_of(params=PARAMS, *, x=X, key=KEY, image_weights=None, beta=1.0, alpha
 
 @lru_cache
 def samples(num_samples):
-    """What each image's objective draws [B, S, D], and the logits there."""
+    """Draws of each image's objective [B, S, D], and the logits there."""
 
     def of_image(code, key):
         z = distributions.sample(MODEL.posterior(code), key, num_samples)
@@ -62,7 +62,7 @@ def samples(num_samples):
 
 
 def closed_form_kl():
-    """By image and latent [B, D], as the textbook has it."""
+    """KL by image and latent [B, D], by the textbook formula."""
     loc, log_variance = np.asarray(CODES.loc, float), 2 * np.asarray(CODES.log_scale, float)
     return -(1 + log_variance - loc**2 - np.exp(log_variance)) / 2
 
@@ -248,7 +248,7 @@ def vae_loss(config, params, key):
 
 @pytest.fixture(scope="module")
 def exact_gradient():
-    """By Gauss-Hermite quadrature over the latent, in float64."""
+    """The exact mean by Gauss-Hermite quadrature over the latent, in float64."""
     nodes, node_weights = np.polynomial.hermite_e.hermegauss(60)
     with jax.enable_x64(True):
         params, x = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (LINEAR_PARAMS, X[:2]))

@@ -88,7 +88,7 @@ def layer(params, x):
 
 @jax.jit
 def noise_of_batch(key):
-    """What the samples of a full batch are made of."""
+    """The noise that the samples of a full batch are made of."""
     noise = dist.Normal(jnp.zeros(2), 1.0).to_event(1)
     return jax.vmap(lambda key: distributions.rsample(noise, key, 1)[0])(jax.random.split(key, BATCH))
 
