@@ -312,6 +312,24 @@ def test_the_samples_of_the_last_chunk_are_counted_once():
     assert estimate.num_samples == 10
 
 
+@pytest.mark.parametrize("chunk_size", [1_000, 65_536])
+def test_an_estimate_has_the_gradient_of_the_evidence(chunk_size):
+    """For x ~ Normal(z, 1) and z ~ Normal(m, 1) that by m is (x - m) / 2."""
+    x, num_samples = 1.5, 20_000
+    proposal = dist.Normal(0.5, 1.0)
+
+    def log_evidence(m):
+        def log_joint(z):
+            return dist.Normal(m, 1.0).log_prob(z) + dist.Normal(z, 1.0).log_prob(x)
+
+        estimate = importance_sampling(log_joint, proposal, jax.random.key(0), num_samples, chunk_size=chunk_size)
+        return estimate.log_evidence, estimate.effective_sample_size
+
+    gradient, effective_size = jax.grad(log_evidence, has_aux=True)(0.3)
+    # The posterior's standard deviation of z, whose mean is the gradient but for m.
+    assert_unbiased(gradient, math.sqrt(0.5 / effective_size), (x - 0.3) / 2, resolution=0.1)
+
+
 def test_weights_in_pieces_give_the_estimate_of_them_all():
     log_weights = 3 * jax.random.normal(jax.random.key(0), (1_000,)) - 400
     sums = no_weights(1_000, log_weights.dtype)

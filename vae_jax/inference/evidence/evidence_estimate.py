@@ -92,44 +92,25 @@ def with_tail(sums: WeightSums, log_weights: Float[Array, " c"]) -> WeightSums:
     return sums._replace(top=top)
 
 
-def sums_of_chunks(
+def chunk_of_weights(
     draw: Callable[[PRNGKey, int], Float[Array, " c"]],
     key: PRNGKey,
-    num_samples: int | Int[Array, ""],
-    nothing: WeightSums,
+    number: Int[Array, ""],
     *,
     size: int,
-    chunks_a_group: int,
-) -> WeightSums:
-    """The sums of the weights of samples that are drawn in chunks, in memory that does not grow with their number.
+    num_samples: int | Int[Array, ""],
+) -> Float[Array, " c"]:
+    """The log weights of one chunk of S samples; beyond the last sample that is asked for they are -inf.
 
     Args:
         draw: a key and c to the log weights of c samples.
-        key: consumed; chunk number n draws from `fold_in(key, n)`.
-        num_samples: S, which may be known only when the program runs.
-        nothing: the sums before the first weight.
+        key: of all chunks.
+        number: of the chunk, from 0.
         size: c, the samples of a chunk.
-        chunks_a_group: chunks whose largest weights are found together.
+        num_samples: S.
     """
-    num_chunks = -(-num_samples // size)
-
-    def add_group(group: Array, sums: WeightSums) -> WeightSums:
-        first = group * chunks_a_group
-
-        def add_chunk(number: Array, so_far: tuple[WeightSums, Array]) -> tuple[WeightSums, Array]:
-            sums, of_group = so_far
-            log_weights = draw(jax.random.fold_in(key, number), size)
-            # The last chunk may hold more samples than are asked for.
-            is_asked_for = number * size + jnp.arange(size) < num_samples
-            log_weights = jnp.where(is_asked_for, log_weights, -jnp.inf)
-            return with_totals(sums, log_weights), of_group.at[number - first].set(log_weights)
-
-        none = jnp.full((chunks_a_group, size), -jnp.inf, nothing.top.dtype)
-        last = jnp.minimum(first + chunks_a_group, num_chunks)
-        sums, of_group = lax.fori_loop(first, last, add_chunk, (sums, none))
-        return with_tail(sums, of_group.ravel())
-
-    return lax.fori_loop(0, -(-num_chunks // chunks_a_group), add_group, nothing)
+    log_weights = draw(jax.random.fold_in(key, number), size)
+    return jnp.where(number * size + jnp.arange(size) < num_samples, log_weights, -jnp.inf)
 
 
 @partial(jax.jit, static_argnames="num_samples")

@@ -16,10 +16,11 @@ from vae_jax.inference.diagnostics import effective_sample_size
 from vae_jax.inference.evidence.evidence_estimate import (
     EvidenceEstimate,
     WeightSums,
+    chunk_of_weights,
     estimate_from_sums,
     no_weights,
     pareto_k_of,
-    sums_of_chunks,
+    with_weights,
 )
 from vae_jax.inference.log_density import as_partial
 from vae_jax.statistics import mean_se
@@ -174,9 +175,16 @@ def _bound(log_weights: Float[Array, "R K"]) -> EvidenceEstimate:
 def _in_chunks(
     draw: Callable[[PRNGKey, int], Float[Array, " c"]], key: PRNGKey, num_samples: int, chunk_size: int
 ) -> WeightSums:
+    """The sums of weights of which only a chunk is held at a time."""
     size = min(chunk_size, num_samples)
-    nothing = no_weights(num_samples, jax.eval_shape(lambda: draw(key, size)).dtype)
-    return sums_of_chunks(draw, key, num_samples, nothing, size=size, chunks_a_group=1)
+
+    def add(sums: WeightSums, number: Array) -> tuple[WeightSums, None]:
+        return with_weights(sums, chunk_of_weights(draw, key, number, size=size, num_samples=num_samples)), None
+
+    dtype = jax.eval_shape(lambda: draw(key, size)).dtype
+    # A scan has a gradient, which a loop over a number that the program is given has not.
+    sums, _ = lax.scan(add, no_weights(num_samples, dtype), jnp.arange(-(-num_samples // size)))
+    return sums
 
 
 def _check_sizes(num_samples: int, chunk_size: int) -> None:

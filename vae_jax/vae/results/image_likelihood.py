@@ -16,9 +16,11 @@ from vae_jax.bounds import log_weights
 from vae_jax.inference.evidence.evidence_estimate import (
     EvidenceEstimate,
     WeightSums,
+    chunk_of_weights,
     estimate_from_sums,
     no_weights,
-    sums_of_chunks,
+    with_tail,
+    with_totals,
 )
 from vae_jax.typing import PRNGKey, Scalar
 from vae_jax.vae.data.binarization import WHITE
@@ -207,5 +209,21 @@ def _sums_of_image(
     def log_joint(z: Any) -> Scalar:
         return model.log_likelihood(x, z) + model.log_prior(z)
 
-    draw = partial(log_weights, log_joint, q)
-    return sums_of_chunks(draw, key, num_samples, nothing, size=size, chunks_a_group=CHUNKS_A_GROUP)
+    num_chunks = -(-num_samples // size)
+
+    def add_group(group: Array, sums: WeightSums) -> WeightSums:
+        first = group * CHUNKS_A_GROUP
+
+        def add(number: Array, so_far: tuple[WeightSums, Array]) -> tuple[WeightSums, Array]:
+            sums, of_group = so_far
+            log_w = chunk_of_weights(
+                partial(log_weights, log_joint, q), key, number, size=size, num_samples=num_samples
+            )
+            return with_totals(sums, log_w), of_group.at[number - first].set(log_w)
+
+        none = jnp.full((CHUNKS_A_GROUP, size), -jnp.inf, nothing.top.dtype)
+        last = jnp.minimum(first + CHUNKS_A_GROUP, num_chunks)
+        sums, of_group = lax.fori_loop(first, last, add, (sums, none))
+        return with_tail(sums, of_group.ravel())
+
+    return lax.fori_loop(0, -(-num_chunks // CHUNKS_A_GROUP), add_group, nothing)
