@@ -36,11 +36,26 @@ def jackknife(
         q: the proposal, or a pytree of independent ones.
         key: consumed.
         num_samples: K.
-        order: m. At 0 it is the importance-weighted bound. Rounding grows as K^m / m!.
+        order: m. At 0 the estimate is the importance-weighted bound. The rounding error grows as K^m / m!.
+
+    Returns:
+        The estimate, a scalar (nats).
 
     Raises:
         TypeError: a distribution is not reparameterizable.
         ValueError: a negative order, no more samples than the order, a batch shape, or a log joint that is not scalar.
+
+    Example:
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.LinearGaussian(x=1.5)
+        >>> q = problem.q({"loc": 0.0, "scale": 1.0})
+        >>> keys = jax.random.split(jax.random.key(0), 10_000)
+        >>> def of_key(key, order):
+        ...     return vj.jackknife(problem.log_joint, q, key, 8, order=order)
+        >>> bound, estimate = (jax.jit(jax.vmap(of_key, (0, None)), static_argnums=1)(keys, m).mean() for m in (0, 1))
+        >>> print(f"bound {bound:.2f}, jackknife {estimate:.2f}, exact {problem.log_evidence:.2f}")
+        bound -1.88, jackknife -1.82, exact -1.83
 
     Reference: Nowozin (2018), eqs. 10 and 13.
     """

@@ -17,19 +17,33 @@ from vae_jax.typing import Distributions, Latents, LogDensity, Objective, PRNGKe
 
 
 def log_weights(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Float[Array, " S"]:
-    """log p(x, z) - log q(z) (nats) at samples of q, for bounds, evidence estimates and their diagnostics.
+    """Log importance weights log p(x, z) - log q(z) (nats) at samples of q.
 
-    They are differentiable along the samples' paths where every distribution of `q` is reparameterizable.
+    Bounds, estimates of the evidence and their diagnostics are functions of them. They are differentiable along the
+    samples' paths where every distribution of `q` is reparameterizable.
 
     Args:
         log_joint: one sample to log p(x, z).
         q: the proposal, or a pytree of independent ones.
         key: consumed.
-        num_samples: S, how many samples are drawn.
+        num_samples: S, the number of samples.
+
+    Returns:
+        The log weights [S] (nats).
 
     Raises:
         TypeError: a leaf of `q` is not a distribution.
         ValueError: no samples, a batch shape, or a log joint that is not scalar.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.LinearGaussian(x=1.5)
+        >>> q = problem.q(problem.posterior._asdict())
+        >>> logs = vj.bounds.log_weights(problem.log_joint, q, jax.random.key(0), 5)
+        >>> logs.shape, np.allclose(logs, problem.log_evidence, atol=1e-5)  # under the posterior all are log p(x)
+        ((5,), True)
     """
     leaves = jax.tree.leaves(q, is_leaf=distributions.is_distribution)
     reparameterizable = all(getattr(leaf, "has_rsample", False) for leaf in leaves)

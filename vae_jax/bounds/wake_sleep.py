@@ -17,7 +17,7 @@ from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
 
 
 def wake_model_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
-    """Minus the importance-weighted bound (nats), for the model's parameters: the wake phase of theta.
+    """Minus the importance-weighted bound (nats), to train the model: the wake phase of theta.
 
     Approximates: the gradient of -E[log 1/K sum_k w_k] in the model's parameters by minus the sum of
         w~_k d log p(x, z_k), w~ the normalised weights.
@@ -30,9 +30,24 @@ def wake_model_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_s
         key: consumed. The same key in `wake_inference_loss` gives the same samples.
         num_samples: K.
 
+    Returns:
+        The loss, a scalar (nats).
+
     Raises:
         TypeError: a leaf of `q` is not a distribution.
         ValueError: no samples, a batch shape, or a log joint that is not scalar.
+
+    Example:
+        >>> import jax
+        >>> import numpyro.distributions as dist
+        >>> import vae_jax as vj
+        >>> def loss(mean):  # z ~ Normal(mean, 1), x ~ Normal(z, 1), x = 1.5; q is the posterior at a mean of 0
+        ...     def log_joint(z):
+        ...         return dist.Normal(mean, 1.0).log_prob(z) + dist.Normal(z, 1.0).log_prob(1.5)
+        ...     return vj.wake_model_loss(log_joint, dist.Normal(0.75, 0.5**0.5), jax.random.key(0), 10_000)
+        >>> value, gradient = jax.jit(jax.value_and_grad(loss))(0.0)  # -log p(x) = 1.828, whose gradient is -0.75
+        >>> print(f"{value:.3f}, gradient {gradient:.1f}")
+        1.828, gradient -0.7
 
     Reference: Bornschein & Bengio (2015), eq. 7; Le, Kosiorek, Siddharth, Teh & Wood (2019), section 3.1.
     """
@@ -41,15 +56,25 @@ def wake_model_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_s
 
 
 def wake_inference_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
-    """The cross-entropy of q to the reweighted samples (nats), for q's parameters: the wake phase of phi.
+    """Cross-entropy of q to the reweighted samples (nats), to train q: the wake phase of phi.
 
     Approximates: the gradient of E_p(z|x)[-log q(z)], that of the divergence KL(p(z|x) || q), by minus the sum of
         w~_k d log q(z_k), w~ the normalised weights.
     Needs: a density differentiable in its parameters. The model's get no gradient.
     Biased: yes, by O(1/K): the weights are normalised by their own sum. Consistent as K grows. At K = 1 the mean is
-        zero, so nothing is learnt. First derivatives only.
+        zero, so nothing is learned. First derivatives only.
 
     Arguments and errors as for `wake_model_loss`.
+
+    Example:
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.LinearGaussian(x=1.5)  # the posterior is Normal(0.75, 0.71)
+        >>> def loss(loc):
+        ...     q = problem.q({"loc": loc, "scale": 1.0})
+        ...     return vj.wake_inference_loss(problem.log_joint, q, jax.random.key(0), 10_000)
+        >>> print(f"{jax.jit(jax.grad(loss))(0.25):.1f}")  # (loc - 0.75) / scale^2
+        -0.5
 
     Reference: Bornschein & Bengio (2015), eq. 9; Le, Kosiorek, Siddharth, Teh & Wood (2019), section 3.3.
     """
@@ -65,20 +90,35 @@ def sleep_loss(
     key: PRNGKey,
     num_samples: int,
 ) -> Scalar:
-    """The cross-entropy of q to the model's own latents (nats), for q's parameters: the sleep phase of phi.
+    """Cross-entropy of q to the model's own latents (nats), to train q: the sleep phase of phi.
 
     Approximates: the gradient of E_p(z,x)[-log q(z | x)] by the mean of -d log q(z | x) over draws of the model.
     Needs: a model that can be sampled. Its parameters get no gradient.
-    Biased: no. It fits q to data that the model dreams, not to those observed.
+    Biased: no. It fits q to data that the model generates, not to those observed.
 
     Args:
         sample_joint: a key to one draw (z, x) of the model.
         inference: x to the distribution q(z | x), or a pytree of independent ones.
         key: consumed; each draw has a split of its own.
-        num_samples: how many draws are averaged.
+        num_samples: the number of draws that are averaged.
+
+    Returns:
+        The loss, a scalar (nats).
 
     Raises:
         ValueError: no draws, or a density that is not scalar.
+
+    Example:
+        >>> import jax
+        >>> import numpyro.distributions as dist
+        >>> import vae_jax as vj
+        >>> def sample_joint(key):  # z ~ Normal(0, 1), x ~ Normal(z, 1)
+        ...     z, noise = jax.random.normal(key, (2,))
+        ...     return z, z + noise
+        >>> def loss(slope):  # q(z | x) = Normal(slope x, 1): the posterior has a slope of 1/2
+        ...     return vj.sleep_loss(sample_joint, lambda x: dist.Normal(slope * x, 1.0), jax.random.key(0), 10_000)
+        >>> print(f"{jax.jit(jax.grad(loss))(1.0):.1f}")  # 2 slope - 1
+        1.0
 
     Reference: Hinton, Dayan, Frey & Neal (1995); Bornschein & Bengio (2015), section 2.3.
     """
