@@ -26,7 +26,16 @@ from vae_jax.typing import Distributions, Estimator, Latents, Scalar
 
 
 class Work(NamedTuple):
-    """Sizes that the cost of an estimate depends on."""
+    """Sizes that the cost of an estimate depends on.
+
+    Example:
+        >>> import numpyro.distributions as dist
+        >>> import vae_jax as vj
+        >>> q = {"b": dist.Bernoulli(logits=0.0), "z": dist.Normal(0.0, 1.0)}
+        >>> work = vj.estimators.Work.of(q, samples=100, parameters=3)
+        >>> work.outcomes, vj.estimators.REGISTRY["measure_valued"].evaluations.number(work)  # (1 + 2 * 3) * 100
+        (2, 700)
+    """
 
     samples: int
     parameters: int
@@ -63,7 +72,14 @@ class Evaluations(NamedTuple):
 
 
 class RegisteredEstimator(NamedTuple):
-    """An estimator and what is known of it."""
+    """An entry of the registry: an estimator, its needs, its bias, its cost and its source.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> entry = vj.estimators.REGISTRY["gumbel_softmax"]
+        >>> entry.latents, entry.differentiable, entry.unbiased, entry.discrete
+        ('Bernoulli, one-hot', True, False, 'only')
+    """
 
     estimator: Estimator
     latents: str
@@ -176,10 +192,18 @@ ESTIMATORS: dict[str, Estimator] = {name: registered.estimator for name, registe
 
 
 def estimator_named(name: str) -> Estimator:
-    """The estimator of a name.
+    """Returns the estimator that the registry has under a name.
 
     Raises:
         ValueError: no estimator has it.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> vj.estimators.estimator_named("sticking_the_landing") is vj.sticking_the_landing
+        True
+        >>> vj.estimators.estimator_named("reinforce")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: estimator must be one of pathwise, ... got reinforce: use one of these
     """
     if name not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}, got {name}: use one of these")
@@ -187,7 +211,14 @@ def estimator_named(name: str) -> Estimator:
 
 
 def estimator_table() -> str:
-    """The registry of estimators as docs/estimators.md shows it."""
+    """Returns the registry of estimators as a Markdown table, as docs/estimators.md shows it.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> header, _, first, *_ = vj.estimators.estimator_table().splitlines()
+        >>> header.split("|")[1].strip(), first.split("|")[1].strip()
+        ('estimator', '`pathwise`')
+    """
     header = ("estimator", "latents", "discrete", "differentiable objective", "unbiased", "evaluations", "source")
     rows = [
         (
