@@ -24,7 +24,22 @@ Alpha: TypeAlias = Scalar | float
 def kl_diagonal_gaussian(loc_q: Diagonal, scale_q: Diagonal, loc_p: Diagonal, scale_p: Diagonal) -> Scalar:
     """KL(q || p) of Gaussians with diagonal covariance, summed over all axes.
 
-    sum_d 1/2 [r^2 - 1 - log r^2 + ((loc_q - loc_p) / scale_p)^2] with r = scale_q / scale_p.
+    It is sum_d 1/2 [r^2 - 1 - log r^2 + ((loc_q - loc_p) / scale_p)^2] with r = scale_q / scale_p.
+
+    Args:
+        loc_q, scale_q: locations and standard deviations of q, arrays of one shape.
+        loc_p, scale_p: those of p, of the same shape.
+
+    Returns:
+        The divergence, a scalar (nats). NaN where a scale is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> loc_q, scale_q = jnp.array([1.0, 0.0]), jnp.array([1.0, 2.0])
+        >>> loc_p, scale_p = jnp.zeros(2), jnp.ones(2)
+        >>> print(f"{vj.kl_diagonal_gaussian(loc_q, scale_q, loc_p, scale_p):.3f}")  # 1/2 + (4 - 1 - log 4) / 2
+        1.307
 
     Reference: Kingma & Welling (2014), appendix B, for a standard normal p.
     """
@@ -35,13 +50,44 @@ def kl_diagonal_gaussian(loc_q: Diagonal, scale_q: Diagonal, loc_p: Diagonal, sc
 def kl_standard_normal(loc: Diagonal, scale: Diagonal) -> Scalar:
     """KL(q || Normal(0, I)) of a Gaussian with diagonal covariance, summed over all axes.
 
+    Args:
+        loc, scale: locations and standard deviations of q, arrays of one shape.
+
+    Returns:
+        The divergence, a scalar (nats). NaN where a scale is not positive.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> loc, scale = jnp.array([1.0, 2.0]), jnp.ones(2)
+        >>> print(f"{vj.kl_standard_normal(loc, scale):.2f}")  # half the sum of the squares of loc
+        2.50
+        >>> jax.grad(vj.kl_standard_normal)(loc, scale).tolist()
+        [1.0, 2.0]
+
     Reference: Kingma & Welling (2014), appendix B.
     """
     return kl_diagonal_gaussian(loc, scale, jnp.zeros_like(loc), jnp.ones_like(scale))
 
 
 def kl_standard_normal_log_scale(loc: Diagonal, log_scale: Diagonal) -> Scalar:
-    """`kl_standard_normal` from the log of the scale, which keeps its digits where the scale is near 1.
+    """KL(q || Normal(0, I)) of a Gaussian from the log of its scale, summed over all axes.
+
+    The log keeps the digits of a scale near 1, which `kl_standard_normal` gets rounded.
+
+    Args:
+        loc, log_scale: locations of q, and the logs of its standard deviations, arrays of one shape.
+
+    Returns:
+        The divergence, a scalar (nats).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.divergences import kl_standard_normal_log_scale
+        >>> kl = kl_standard_normal_log_scale(jnp.zeros(1), jnp.array([1e-6]))  # about log_scale^2
+        >>> print(f"{kl:.2e}")
+        1.00e-12
 
     Reference: Kingma & Welling (2014), appendix B.
     """
@@ -56,8 +102,24 @@ def kl_gaussian(
 ) -> Scalar:
     """KL(q || p) of Gaussians with the Cholesky factors of their covariances.
 
-    With A = L_p^-1 L_q, lower triangular: 1/2 [sum_d (A_dd^2 - 1 - log A_dd^2) + sum_{d>e} A_de^2 + |L_p^-1 (loc_q -
-    loc_p)|^2]. Only the lower triangles are read.
+    With A = L_p^-1 L_q, lower triangular, it is 1/2 [sum_d (A_dd^2 - 1 - log A_dd^2) + sum_{d>e} A_de^2 +
+    |L_p^-1 (loc_q - loc_p)|^2]. Only the lower triangles are read.
+
+    Args:
+        loc_q, scale_tril_q: the mean of q [D], and the lower Cholesky factor of its covariance [D, D].
+        loc_p, scale_tril_p: those of p.
+
+    Returns:
+        The divergence, a scalar (nats). NaN where a diagonal element of a factor is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> covariance = jnp.array([[1.0, 0.8], [0.8, 1.0]])
+        >>> standard = jnp.zeros(2), jnp.eye(2)
+        >>> kl = vj.kl_gaussian(jnp.zeros(2), jnp.linalg.cholesky(covariance), *standard)
+        >>> print(f"{kl:.3f}")  # minus half the log of the determinant, 1 - 0.8^2
+        0.511
     """
     scale_tril_q, scale_tril_p = jnp.tril(scale_tril_q), jnp.tril(scale_tril_p)
     scale_q, scale_p = jnp.diagonal(scale_tril_q), jnp.diagonal(scale_tril_p)
@@ -71,17 +133,29 @@ def kl_gaussian(
 def geometric_mean_gaussian(
     loc_q: Diagonal, scale_q: Diagonal, loc_p: Diagonal, scale_p: Diagonal, *, alpha: Alpha
 ) -> tuple[Diagonal, Diagonal]:
-    """The Gaussian proportional to q^(1 - alpha) p^alpha: its loc and scale.
+    """Loc and scale of the Gaussian that is proportional to q^(1 - alpha) p^alpha.
 
     Its precision is (1 - alpha) / scale_q^2 + alpha / scale_p^2, and its loc the mean of both locs by their shares of
     it.
 
     Args:
-        loc_q, scale_q, loc_p, scale_p: of Gaussians with diagonal covariance.
-        alpha: in [0, 1], from q at 0 to p at 1.
+        loc_q, scale_q: locations and standard deviations of q, arrays of one shape.
+        loc_p, scale_p: those of p, of the same shape.
+        alpha: the weight of p, in [0, 1]: the mean is q at 0 and p at 1.
+
+    Returns:
+        The locations and the standard deviations, arrays of the given shape.
 
     Raises:
         ValueError: `alpha` is a number outside [0, 1].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> q, p = (jnp.array([0.0]), jnp.array([1.0])), (jnp.array([2.0]), jnp.array([1.0]))
+        >>> loc, scale = vj.geometric_mean_gaussian(*q, *p, alpha=0.25)
+        >>> print(f"{loc[0]:.2f}, {scale[0]:.2f}")
+        0.50, 1.00
 
     Reference: Nielsen (2019).
     """
@@ -101,18 +175,32 @@ def geometric_jensen_shannon(
     alpha: Alpha,
     middle_alpha: Alpha | None = None,
 ) -> Scalar:
-    """(1 - alpha) KL(q || m) + alpha KL(p || m), m the geometric mean of q and p, summed over all axes.
+    """Geometric Jensen-Shannon divergence (1 - alpha) KL(q || m) + alpha KL(p || m), summed over all axes.
 
-    It is no part of a bound on the log likelihood.
+    The Gaussian m is the geometric mean of q and p. The divergence is no part of a bound on the log likelihood.
 
     Args:
-        loc_q, scale_q, loc_p, scale_p: of Gaussians with diagonal covariance.
-        alpha: in [0, 1]. It may be traced, and the gradient in it is right at both ends too.
-        middle_alpha: the alpha of m. By default `alpha`, so that the divergence is 0 at both ends; with 1 - `alpha` it
-            runs from KL(q || p) at 0 to KL(p || q) at 1.
+        loc_q, scale_q: locations and standard deviations of q, arrays of one shape.
+        loc_p, scale_p: those of p, of the same shape.
+        alpha: the weight of p, in [0, 1]. It may be traced, and the gradient in it is correct at both ends too.
+        middle_alpha: the alpha of m. By default it is `alpha`, so that the divergence is 0 at both ends. With
+            1 - `alpha` the divergence runs from KL(q || p) at 0 to KL(p || q) at 1.
+
+    Returns:
+        The divergence, a scalar (nats).
 
     Raises:
         ValueError: an alpha is a number outside [0, 1].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> q, p = (jnp.array([0.0]), jnp.array([1.0])), (jnp.array([2.0]), jnp.array([1.0]))
+        >>> print(f"{vj.geometric_jensen_shannon(*q, *p, alpha=0.5):.2f}")  # alpha (1 - alpha) 2^2 / 2
+        0.50
+        >>> at_the_end = vj.geometric_jensen_shannon(*q, *p, alpha=1.0, middle_alpha=0.0)
+        >>> print(f"{at_the_end:.2f}, {vj.kl_diagonal_gaussian(*p, *q):.2f}")
+        2.00, 2.00
 
     Reference: Nielsen (2019); Deasy, Simidjievski & Lio (2020) for 1 - alpha in the middle.
     """
@@ -128,10 +216,21 @@ def dual_geometric_jensen_shannon(
     alpha: Alpha,
     middle_alpha: Alpha | None = None,
 ) -> Scalar:
-    """(1 - alpha) KL(m || q) + alpha KL(m || p), m the geometric mean of q and p, summed over all axes.
+    """Dual geometric Jensen-Shannon divergence (1 - alpha) KL(m || q) + alpha KL(m || p), summed over all axes.
 
-    With the default middle it is the skewed Bhattacharyya distance -log int q^(1 - alpha) p^alpha. With 1 - `alpha` it
-    runs from KL(p || q) at 0 to KL(q || p) at 1. Arguments and errors as for `geometric_jensen_shannon`.
+    The Gaussian m is the geometric mean of q and p. With the default middle the divergence is the skewed Bhattacharyya
+    distance -log int q^(1 - alpha) p^alpha. With 1 - `alpha` it runs from KL(p || q) at 0 to KL(q || p) at 1.
+    Arguments, result and errors as for `geometric_jensen_shannon`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> q, p = (jnp.array([0.0]), jnp.array([1.0])), (jnp.array([2.0]), jnp.array([1.0]))
+        >>> print(f"{vj.dual_geometric_jensen_shannon(*q, *p, alpha=0.5):.2f}")  # alpha (1 - alpha) 2^2 / 2
+        0.50
+        >>> at_the_end = vj.dual_geometric_jensen_shannon(*q, *p, alpha=1.0, middle_alpha=0.0)
+        >>> print(f"{at_the_end:.2f}, {vj.kl_diagonal_gaussian(*q, *p):.2f}")
+        2.00, 2.00
 
     Reference: Nielsen (2019); Deasy, Simidjievski & Lio (2020) for 1 - alpha in the middle.
     """
@@ -141,9 +240,17 @@ def dual_geometric_jensen_shannon(
 def geometric_jensen_shannon_standard_normal(
     loc: Diagonal, log_scale: Diagonal, *, alpha: Alpha, middle_alpha: Alpha | None = None
 ) -> Scalar:
-    """`geometric_jensen_shannon` with p = Normal(0, I), from the log of q's scale: finite where that of KL(p || q) is.
+    """`geometric_jensen_shannon` of q and p = Normal(0, I), from the log of q's scale.
 
-    Arguments and errors as there.
+    It is finite where KL(p || q) is. `loc` and `log_scale` are the locations of q and the logs of its standard
+    deviations, arrays of one shape. Other arguments, result and errors as for `geometric_jensen_shannon`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.divergences import geometric_jensen_shannon_standard_normal
+        >>> loc, log_scale = jnp.array([2.0]), jnp.array([0.0])
+        >>> print(f"{geometric_jensen_shannon_standard_normal(loc, log_scale, alpha=0.5):.2f}")
+        0.50
     """
     return _skewed_from_standard_normal(_twice_kl_to_mean, loc, log_scale, alpha, middle_alpha)
 
@@ -151,9 +258,17 @@ def geometric_jensen_shannon_standard_normal(
 def dual_geometric_jensen_shannon_standard_normal(
     loc: Diagonal, log_scale: Diagonal, *, alpha: Alpha, middle_alpha: Alpha | None = None
 ) -> Scalar:
-    """`dual_geometric_jensen_shannon` with p = Normal(0, I), from the log of q's scale.
+    """`dual_geometric_jensen_shannon` of q and p = Normal(0, I), from the log of q's scale.
 
-    Arguments and errors as for `geometric_jensen_shannon`.
+    `loc` and `log_scale` are the locations of q and the logs of its standard deviations, arrays of one shape. Other
+    arguments, result and errors as for `geometric_jensen_shannon`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.divergences import dual_geometric_jensen_shannon_standard_normal
+        >>> loc, log_scale = jnp.array([2.0]), jnp.array([0.0])
+        >>> print(f"{dual_geometric_jensen_shannon_standard_normal(loc, log_scale, alpha=0.5):.2f}")
+        0.50
     """
     return _skewed_from_standard_normal(_twice_kl_from_mean, loc, log_scale, alpha, middle_alpha)
 

@@ -36,12 +36,28 @@ MAX_REPLICATES = 2**31 - 1
 
 
 def replicate_mesh() -> Mesh:
-    """A mesh of every device, along which replicates are sharded."""
+    """Returns a mesh of all devices, along which replicates are sharded.
+
+    Example:
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> mesh = vj.replicate_mesh()
+        >>> mesh.axis_names, mesh.size == jax.device_count()
+        (('replicates',), True)
+    """
     return Mesh(np.asarray(jax.devices()), ("replicates",))
 
 
 def check_replicates(num_replicates: int, chunk_size: int | None, *, least: int) -> None:
-    """Raises ValueError for fewer than `least` replicates, more than can be numbered, or an empty chunk."""
+    """Raises ValueError for fewer than `least` replicates, more than can be numbered, or an empty chunk.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> vj.replicates.check_replicates(100, None, least=2)
+        >>> vj.replicates.check_replicates(1, None, least=2)
+        Traceback (most recent call last):
+        ValueError: num_replicates must be at least 2, got 1: raise it
+    """
     if num_replicates < least:
         raise ValueError(f"num_replicates must be at least {least}, got {num_replicates}: raise it")
     if num_replicates > MAX_REPLICATES:
@@ -59,15 +75,27 @@ def stack_replicates(
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> PyTree[Array]:
-    """Every replicate's draw, stacked along a new first axis [R].
+    """Runs a random function R times and stacks its results along a new first axis.
 
     Args:
-        draw: a key to arrays.
+        draw: the random function, of a key to a pytree of arrays.
         key: replicate r draws from `fold_in(key, first + r)`.
         num_replicates: R.
         first: the number of the first replicate, to continue an earlier pass.
-        chunk_size: replicates at once on a device, by default as many as its cache or memory holds well.
+        chunk_size: the number of replicates at once on a device, by default as many as its cache or memory holds well.
         mesh: the devices that replicates are sharded over, by default the current one alone.
+
+    Returns:
+        The results [R, ...].
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> import vae_jax as vj
+        >>> draws = vj.replicates.stack_replicates(jax.random.normal, jax.random.key(0), 10)
+        >>> more = vj.replicates.stack_replicates(jax.random.normal, jax.random.key(0), 6, first=4)
+        >>> draws.shape, np.allclose(draws[4:], more)
+        ((10,), True)
     """
     chunks = _Chunks.of(draw, key, num_replicates, chunk_size, mesh)
 
@@ -88,12 +116,28 @@ def fold_replicates(
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Any:
-    """Every group's `summarize`, put together by `merge`, in memory that does not grow with the number of replicates.
+    """Runs a random function many times and merges summaries, in memory that does not grow with their number.
 
     Args:
         draw, key, num_replicates, chunk_size, mesh: as for `stack_replicates`.
-        summarize: a group's draws [g, ...] and which of them count [g] to a pytree.
-        merge: two of those to one. The summary of no replicates leaves the other as it is.
+        summarize: a function of the draws of a group of replicates [g, ...], and of which of them count [g], that
+            returns a pytree.
+        merge: a function of two such summaries that returns one. The summary of no replicates must leave the other as
+            it is.
+
+    Returns:
+        The summary of all replicates.
+
+    Example:
+        >>> import operator
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> def num_positive(draws, counted):
+        ...     return (counted & (draws > 0)).sum()
+        >>> fold, key = vj.replicates.fold_replicates, jax.random.key(0)
+        >>> number = fold(jax.random.normal, key, 10_000, summarize=num_positive, merge=operator.add)
+        >>> print(f"{number / 10_000:.1f}")
+        0.5
     """
     one = jax.eval_shape(draw, key)
     chunks = _Chunks.of(draw, key, num_replicates, chunk_size, mesh)

@@ -23,9 +23,14 @@ PACKAGES = ("vae_jax", "jax", "jaxlib", "flax", "optax", "numpyro", "numpy", "sc
 
 
 def has_faulty_reductions(version: str) -> bool:
-    """Whether this jaxlib may sum wrong numbers on CPUs: observed in 0.11.2 and 0.12.0.
+    """Whether a version of jaxlib may sum wrong numbers on CPUs: observed in 0.11.2 and 0.12.0.
 
     A later one may no longer know the flag, which would end the process.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> vj.runtime.has_faulty_reductions("0.10.0"), vj.runtime.has_faulty_reductions("0.12.0")
+        (False, True)
     """
     major, minor = (int(part) for part in version.split(".")[:2])
     return (0, 11) <= (major, minor) < (0, 13)
@@ -37,6 +42,14 @@ def keep_reductions_right() -> None:
     In x -> sum(log(u) - u, axis=1) with u = reshape(c x), the last u comes out as x: what was done before the reshape
     is lost where a value is used twice. A mean of an ELBO over samples has this form. XLA reads its flags at the first
     computation; a user's own setting of this flag is kept.
+
+    Example:
+        >>> import importlib.metadata
+        >>> import os
+        >>> import vae_jax as vj  # importing the package calls the function
+        >>> faulty = vj.runtime.has_faulty_reductions(importlib.metadata.version("jaxlib"))
+        >>> not faulty or vj.runtime.FUSION_FLAG in os.environ["XLA_FLAGS"]
+        True
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if FUSION_FLAG in flags or not has_faulty_reductions(importlib.metadata.version("jaxlib")):
@@ -60,11 +73,18 @@ def start_jax(dtype: str = "float32", *, num_cpu_devices: int | None = None) -> 
 
     Args:
         dtype: float32 or float64.
-        num_cpu_devices: by default one for each core, among which replicates are shared. Work for a single device has
-            all cores only where there is no other.
+        num_cpu_devices: the number of devices that the CPU is divided into, by default one for each core. Replicates
+            are shared among them. Work for a single device has all cores only where there is no other device.
 
     Raises:
         ValueError: an unknown dtype.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> vj.runtime.start_jax("float64", num_cpu_devices=1)  # doctest: +SKIP
+        >>> vj.runtime.start_jax("float16")
+        Traceback (most recent call last):
+        ValueError: dtype must be one of float32, float64, got float16: use one of these
     """
     if dtype not in get_args(DtypeName):
         raise ValueError(f"dtype must be one of {', '.join(get_args(DtypeName))}, got {dtype}: use one of these")
@@ -77,7 +97,13 @@ def start_jax(dtype: str = "float32", *, num_cpu_devices: int | None = None) -> 
 
 
 def num_cores() -> int:
-    """The number of cores that this process may use, where the system reports it."""
+    """The number of cores that this process may use, where the system reports it.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> vj.runtime.num_cores() >= 1
+        True
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
@@ -103,10 +129,17 @@ def _use_private_cache() -> None:
 
 
 def wide_vectors() -> dict[str, int] | None:
-    """Options of `jax.jit` for a program whose time goes into arithmetic by element.
+    """Compiler options for `jax.jit` that speed up elementwise arithmetic on CPUs; None elsewhere.
 
     XLA keeps to vectors of 256 bits on CPUs that have 512: a step of Adam then takes 1.6 times as long. Narrower
     CPUs use what they have.
+
+    Example:
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> square = jax.jit(lambda x: x**2, compiler_options=vj.runtime.wide_vectors())
+        >>> float(square(3.0))
+        9.0
     """
     import jax
 
@@ -114,7 +147,21 @@ def wide_vectors() -> dict[str, int] | None:
 
 
 def environment(dtype: str, seed: int) -> dict[str, Any]:
-    """The versions, devices, precision, seed and source revision that results are saved with."""
+    """Describes the versions, devices, precision, seed and source revision that results are saved with.
+
+    Args:
+        dtype: the precision, float32 or float64. It is recorded, not checked.
+        seed: the seed of the results.
+
+    Returns:
+        A dictionary that can be saved as JSON, with the keys versions, device, dtype, seed, git_revision and date.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> described = vj.runtime.environment("float32", seed=7)
+        >>> described["seed"], described["dtype"], sorted(described["device"])
+        (7, 'float32', ['count', 'kind', 'platform'])
+    """
     import jax
 
     devices = jax.devices()

@@ -24,9 +24,17 @@ MAX_TAIL_SIZE = 32
 
 
 class Statistics(NamedTuple):
-    """Statistics of a random pytree over its replicates. Every field but `num_replicates` has the structure of one.
+    """Statistics of a random pytree over its replicates.
 
-    Every replicate counts: one that is not finite makes the moments so too.
+    Every field but `num_replicates` has the structure of one replicate. Every replicate counts: one that is not finite
+    makes the moments NaN or infinite too.
+
+    Example:
+        >>> import numpy as np
+        >>> import vae_jax as vj
+        >>> statistics = vj.summarize({"a": np.zeros((10, 3)), "b": np.array([1.0] * 9 + [np.nan])})
+        >>> statistics.mean["a"].shape, int(statistics.num_nonfinite["b"]), float(statistics.mean["b"])
+        ((3,), 1, nan)
     """
 
     num_replicates: Int[Array, ""]
@@ -58,7 +66,17 @@ _PER_ELEMENT = tuple(field for field in Statistics._fields if field != "num_repl
 
 
 class GradientStatistics(NamedTuple):
-    """Statistics of a loss and of its gradient over the same replicates."""
+    """Statistics of a loss and of its gradient over the same replicates.
+
+    Example:
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> def loss(params, key):
+        ...     return params["slope"] * jax.random.normal(key)
+        >>> statistics = vj.gradient_statistics(loss, {"slope": 2.0}, jax.random.key(0), 10_000)
+        >>> print(f"{statistics.value.std:.1f}, {statistics.gradient.std['slope']:.1f}")
+        2.0, 1.0
+    """
 
     value: Statistics
     """Statistics of the loss: scalars."""
@@ -77,11 +95,11 @@ def gradient_statistics(
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> GradientStatistics:
-    """Statistics of `loss(params, key)` and of its gradient over independent keys, in one compiled pass.
+    """Measures mean, variance and errors of `loss(params, key)` and of its gradient over independent keys.
 
-    Memory does not grow with the number of replicates. Replicate r draws from `fold_in(key, r)` whatever the chunk size
-    and the devices, so that two losses given the same key are compared under common random numbers. The pass is
-    compiled once for a loss: hand in the same function object again, not a new lambda.
+    All replicates run in one compiled pass, whose memory does not grow with their number. Replicate r draws from
+    `fold_in(key, r)` whatever the chunk size and the devices, so that two losses given the same key are compared under
+    common random numbers. The pass is compiled once for a loss: pass the same function object again, not a new lambda.
 
     Args:
         loss: parameters and a key to a random scalar; hashable.
@@ -89,13 +107,28 @@ def gradient_statistics(
         key: consumed.
         num_replicates: R, at least 2.
         reference: the gradient that the mean is compared with, such as a problem's exact one.
-        tail_size: how many extreme replicates the tail index is estimated from, by default sqrt(R) and at most 32. It
-            takes 2 (tail_size + 1) copies of the gradient; 0 leaves the tail index out (NaN).
-        chunk_size: replicates at once on a device, by default as many as its cache or memory holds well.
+        tail_size: the number of extreme replicates that the tail index is estimated from, by default sqrt(R) and at
+            most 32. It takes 2 (tail_size + 1) copies of the gradient. 0 leaves the tail index out (NaN).
+        chunk_size: the number of replicates at once on a device, by default as many as its cache or memory holds well.
         mesh: the devices that replicates are sharded over, by default the current one alone. See `replicate_mesh`.
+
+    Returns:
+        Statistics of the loss, and of its gradient in the structure of `params`.
 
     Raises:
         ValueError: fewer than 2 replicates, an empty chunk, or a tail of more than half of the replicates.
+
+    Example:
+        >>> import jax
+        >>> import numpyro.distributions as dist
+        >>> import vae_jax as vj
+        >>> def loss(loc, key):  # the score-function gradient of E[z] = loc, from one sample
+        ...     return vj.score_function(lambda z, q: z, dist.Normal(loc, 1.0), key, 1)
+        >>> gradient = vj.gradient_statistics(loss, 0.0, jax.random.key(0), 200_000, reference=1.0).gradient
+        >>> print(f"{gradient.mean:.1f}, variance {gradient.variance:.1f}")  # of z^2: 1 and 2
+        1.0, variance 2.0
+        >>> bool(abs(gradient.z_score) < 4)  # standard errors from the reference
+        True
 
     Reference: Chan, Golub & LeVeque (1983), eq. 1.5, and Pebay (2008), eqs. 2.1 and 3.1, for the merging of moments;
         Hill (1975) for the tail index.
@@ -114,12 +147,28 @@ def gradient_replicates(
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[Float[Array, " R"], PyTree[Float[Array, "R ..."]]]:
-    """The replicates that `gradient_statistics` is made of: the losses [R] and their gradients [R, ...].
+    """Returns the values and gradients of `loss(params, key)` over independent keys.
 
-    Arguments as for `gradient_statistics`.
+    `gradient_statistics` of the same key summarizes the same replicates.
+
+    Args:
+        loss, params, key, num_replicates, chunk_size, mesh: as for `gradient_statistics`. One replicate is enough.
+
+    Returns:
+        The losses [R], and their gradients [R, ...] in the structure of `params`.
 
     Raises:
         ValueError: no replicates, or an empty chunk.
+
+    Example:
+        >>> import jax
+        >>> import numpyro.distributions as dist
+        >>> import vae_jax as vj
+        >>> def loss(loc, key):  # the score-function gradient of E[z] = loc, from one sample
+        ...     return vj.score_function(lambda z, q: z, dist.Normal(loc, 1.0), key, 1)
+        >>> values, gradients = vj.gradient_replicates(loss, 0.0, jax.random.key(0), 100)
+        >>> values.shape, gradients.shape, bool(abs(gradients - values**2).max() < 1e-5)
+        ((100,), (100,), True)
     """
     check_replicates(num_replicates, chunk_size, least=1)
     return _stacked(loss, params, key, num_replicates, chunk_size, mesh)
@@ -131,15 +180,25 @@ def summarize(
     reference: PyTree[ArrayLike] | None = None,
     tail_size: int | None = None,
 ) -> Statistics:
-    """Statistics of replicates that are already at hand, stacked along their first axes.
+    """Computes statistics of given replicates, stacked along their first axes.
 
     Args:
-        replicates: R, at least 2, along the first axis of each leaf.
-        reference: what the mean is compared with.
+        replicates: a pytree of arrays with R replicates, at least 2, along the first axis of each.
+        reference: the value that the mean is compared with, in the structure of one replicate.
         tail_size: as for `gradient_statistics`.
+
+    Returns:
+        The statistics, each in the structure of one replicate.
 
     Raises:
         ValueError: fewer than 2 replicates, or a tail of more than half of them.
+
+    Example:
+        >>> import numpy as np
+        >>> import vae_jax as vj
+        >>> statistics = vj.summarize(np.array([1.0, 2.0, 3.0, 6.0]))
+        >>> print(f"{statistics.mean:.2f} +- {statistics.mean_se:.2f}, variance {statistics.variance:.2f}")
+        3.00 +- 1.08, variance 4.67
     """
     leaves = [jnp.asarray(leaf, jnp.result_type(leaf, float)) for leaf in jax.tree.leaves(replicates)]
     num_replicates = leaves[0].shape[0]
@@ -151,12 +210,26 @@ def summarize(
 
 
 def mean_se(values: Any, axis: int = -1) -> Any:
-    """Standard error of the mean of independent values along an axis, of an array of NumPy's or JAX's."""
+    """Standard error of the mean of independent values along an axis of a NumPy or JAX array.
+
+    Example:
+        >>> import numpy as np
+        >>> import vae_jax as vj
+        >>> print(f"{vj.statistics.mean_se(np.array([1.0, 2.0, 3.0])):.3f}")  # 1 / sqrt(3)
+        0.577
+    """
     return values.std(axis, ddof=1) / math.sqrt(values.shape[axis])
 
 
 def interval_half_width(values: Any, axis: int = -1, *, confidence: float = CONFIDENCE) -> Any:
-    """Half the width of Student's interval of the mean of independent normal values along an axis."""
+    """Half the width of Student's confidence interval of the mean of independent normal values along an axis.
+
+    Example:
+        >>> import numpy as np
+        >>> import vae_jax as vj
+        >>> print(f"{vj.statistics.interval_half_width(np.array([1.0, 2.0, 3.0])):.3f}")  # 4.303 standard errors
+        2.484
+    """
     return stdtrit(values.shape[axis] - 1, (1 + confidence) / 2) * mean_se(values, axis)
 
 

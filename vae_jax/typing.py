@@ -24,6 +24,12 @@ class Distribution(Protocol):
 
     A distribution is a registered pytree of its parameters. `has_rsample` says whether `rsample` is differentiable in
     them.
+
+    Example:
+        >>> import numpyro.distributions as dist
+        >>> import vae_jax as vj
+        >>> isinstance(dist.Normal(0.0, 1.0), vj.typing.Distribution)
+        True
     """
 
     @property
@@ -51,7 +57,18 @@ Objective: TypeAlias = Callable[[Latents, Distributions], Any]
 
 @runtime_checkable
 class Estimator(Protocol):
-    """A scalar whose value estimates E_q[objective] and whose `jax.grad` is the estimate of its gradient."""
+    """An estimator of E_q[objective]: its value is the estimate, and its `jax.grad` estimates the gradient.
+
+    Example:
+        >>> import jax
+        >>> import numpyro.distributions as dist
+        >>> import vae_jax as vj
+        >>> estimator: vj.typing.Estimator = vj.pathwise
+        >>> def estimate(loc):
+        ...     return estimator(lambda z, q: 3.0 * z, dist.Normal(loc, 1.0), jax.random.key(0), 10)
+        >>> print(f"{jax.grad(estimate)(0.0):.2f}")
+        3.00
+    """
 
     def __call__(self, objective: Objective, q: Distributions, key: PRNGKey, num_samples: int, /) -> Scalar: ...
 

@@ -42,16 +42,25 @@ rate b."""
 
 @dataclass(frozen=True)
 class GammaMoment(ExpectedCost):
-    """E[f(z)] under z ~ Gamma(concentration, rate), f one of `FUNCTIONS`.
+    """The expectation E[f(z)] under z ~ Gamma(concentration, rate), where f is one of `FUNCTIONS`.
 
-    The exact variances are those of the score function, which sees the density alone. Those of a pathwise gradient
-    depend on the sampler, exact or approximate, and are not known.
+    The parameters are "concentration" and "rate". The exact variances are those of the score function, which sees the
+    density alone. The variances of a pathwise gradient depend on the sampler, exact or approximate, and are not known.
 
     Args:
         function: "identity", "log" or "square".
 
     Raises:
         ValueError: an unknown function.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.GammaMoment("square")  # a (a + 1) / b^2
+        >>> moments = problem.exact({"concentration": 2.0, "rate": 1.0}, "pathwise")(1)
+        >>> print(f"{moments['cost'].mean.value:.2f}, gradient {moments['concentration'].mean.value:.2f}")
+        6.00, gradient 5.00
+        >>> moments["rate"].std.status
+        'unknown'
     """
 
     function: str = "square"

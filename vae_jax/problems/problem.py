@@ -12,7 +12,18 @@ from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
 
 @runtime_checkable
 class Problem(Protocol):
-    """An expectation under a distribution, as a stochastic loss of its parameters, and the truth of it."""
+    """Interface of problems: an expectation as a stochastic loss of q's parameters, with its exact moments.
+
+    Example:
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.PROBLEMS["square"]()
+        >>> isinstance(problem, vj.problems.Problem), problem.name, problem.default_params
+        (True, 'square', {'loc': 1.0, 'scale': 1.0})
+        >>> gradient = jax.grad(problem.estimate)(problem.default_params, jax.random.key(0), 4, estimator=vj.pathwise)
+        >>> sorted(gradient)
+        ['loc', 'scale']
+    """
 
     @property
     def name(self) -> str: ...

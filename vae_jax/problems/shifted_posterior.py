@@ -27,18 +27,28 @@ from vae_jax.typing import Distributions, Latents, Scalar
 
 @dataclass(frozen=True)
 class ShiftedPosterior(EvidenceLowerBound):
-    """z ~ N(0, I), x ~ N(z, I), with q the posterior moved by a shift in units of its standard deviation.
+    """The model z ~ N(0, I), x ~ N(z, I), with a q that is the posterior shifted.
 
-    The only parameter is the vector shift, [D]. With d^2 = |shift|^2 the log weight, less log p(x), is N(-d^2/2, d^2)
-    whatever D is. So the ELBO is log p(x) - d^2/2, its gradient -shift, and the expectation of every bound of K samples
-    an integral over one number. Sticking the landing has no variance here at any shift.
+    The only parameter is the vector shift [D], in units of the posterior's standard deviation. With d^2 = |shift|^2 the
+    log weight, less log p(x), is N(-d^2/2, d^2) whatever D is.
+
+    So the ELBO is log p(x) - d^2/2, and its gradient is -shift. The expectation of every bound of K samples is an
+    integral over one number. Sticking the landing has no variance here at any shift.
 
     Args:
         shift: the default parameter; its length is D.
-        x: the datum in every dimension.
+        x: the datum, the same in every dimension.
 
     Raises:
         ValueError: no shift, or a number that is not finite.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.ShiftedPosterior(shift=(0.6, 0.8))
+        >>> params = problem.default_params
+        >>> gaps = [problem.log_evidence - problem.exact_bound(params, k) for k in (1, 10, 100)]
+        >>> print([f"{gap:.3f}" for gap in gaps])  # the ELBO's gap is |shift|^2 / 2
+        ['0.500', '0.074', '0.008']
 
     Reference: Rainforth et al. (2018), section 4, and Tucker, Lawson, Gu & Maddison (2019), section 6.1, for bounds on
         linear-Gaussian models off the posterior.
@@ -103,8 +113,7 @@ class ShiftedPosterior(EvidenceLowerBound):
         return float(np.square(np.asarray(params["shift"], float)).sum())
 
     def exact_bound(self, params: Mapping[str, Any], num_samples: int, *, alpha: float = 0.0) -> float:
-        """The mean of the bound from K samples (nats): of the importance-weighted one, or of the Rényi one of order
-        alpha.
+        """Mean of a bound from K samples (nats): the importance-weighted bound, or the Rényi bound of order alpha.
 
         Raises:
             ValueError: invalid parameters, or no samples.
@@ -124,8 +133,8 @@ class ShiftedPosterior(EvidenceLowerBound):
         """The exact moments of the ELBO and of its gradient, as a function of the number of samples.
 
         Args:
-            params: of q.
-            estimator: a name in `ESTIMATORS`. Of others than those in `_MOMENTS` only the means are known.
+            params: the parameters of q.
+            estimator: a name in `ESTIMATORS`. For names that are not in `_MOMENTS` only the means are known.
 
         Raises:
             ValueError: invalid parameters; later, fewer samples than the estimator needs.

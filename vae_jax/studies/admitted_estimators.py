@@ -14,7 +14,15 @@ PROBE_SAMPLES = 4
 
 
 def admitted(problem: Problem, params: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the estimators that accept the problem, in the order of the registry."""
+    """Lists the names of the estimators that accept a problem, in the order of the registry.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.BernoulliCost()
+        >>> names = vj.studies.admitted(problem, problem.default_params)
+        >>> "disarm" in names, "pathwise" in names  # Bernoulli latents are not reparameterizable
+        (True, False)
+    """
     return tuple(name for name in ESTIMATORS if refusal(problem, params, name, PROBE_SAMPLES) is None)
 
 

@@ -32,7 +32,7 @@ class VarianceRatio(NamedTuple):
 def variance_ratio(
     first: Float[np.ndarray, " R"], second: Float[np.ndarray, " R"], *, confidence: float = CONFIDENCE
 ) -> VarianceRatio:
-    """The ratio of the variances of two estimates that were made together, with an interval for it.
+    """Computes the ratio of the variances of two estimates over paired replicates, with a confidence interval.
 
     The logarithm of a sample variance moves with a replicate x by ((x - mean)^2 / variance - 1) / R. The standard error
     of the ratio's logarithm is that of the difference of both, replicate by replicate, so that what common random
@@ -40,14 +40,24 @@ def variance_ratio(
     cannot be measured.
 
     Args:
-        first, second: replicates, r of the one paired with r of the other.
-        confidence: of the interval.
+        first, second: replicates [R] of both estimates. Replicate r of the first is paired with replicate r of the
+            second.
+        confidence: the probability of the interval.
 
     Returns:
-        NaN throughout if a replicate is not finite, and a ratio without an interval if a variance is zero.
+        The ratio, its interval, and the correlation of the estimates. All are NaN if a replicate is not finite. The
+        interval and the correlation are NaN if a variance is zero.
 
     Raises:
         ValueError: fewer than 3 replicates.
+
+    Example:
+        >>> import numpy as np
+        >>> import vae_jax as vj
+        >>> first = np.array([1.0, 2.0, 4.0, 5.0])
+        >>> ratio = vj.studies.variance_ratio(first, 2 * first)  # what both share cancels
+        >>> print(f"{ratio.ratio:.2f} in [{ratio.lower:.2f}, {ratio.upper:.2f}], correlation {ratio.correlation:.1f}")
+        0.25 in [0.25, 0.25], correlation 1.0
 
     Reference: Efron & Tibshirani (1993), section 6.2, for the influence of a replicate.
     """
@@ -101,7 +111,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows, and the study that they compare."""
+    """Results of a comparison: its rows, and the study that they compare."""
 
     rows: list[ComparisonRow]
     study: VarianceStudy
@@ -119,15 +129,32 @@ def compare(
     mesh: Mesh | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> Comparison:
-    """The ratio of two estimators' variances for the value and every parameter, under common random numbers.
+    """Measures the ratio of two estimators' variances for the value and every parameter.
+
+    Both estimators use common random numbers.
 
     Args:
         problem, params, key, num_replicates, num_samples, mesh, on_progress: as for `study_variance`.
-        first: name of the estimator whose variance stands above.
-        second: the one below.
+        first: the name of the estimator whose variance is the numerator.
+        second: the name of the estimator whose variance is the denominator.
+
+    Returns:
+        A row for each parameter and number of samples, and the study that the rows compare.
 
     Raises:
         ValueError: as `plan_comparison`.
+
+    Example:
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.LinearGaussian(x=1.5)
+        >>> comparison = vj.compare(
+        ...     problem, {"loc": 0.5, "scale": 1.0}, jax.random.key(0), 5000,
+        ...     first="sticking_the_landing", second="pathwise", num_samples=[10],
+        ... )
+        >>> row = comparison.rows[1]
+        >>> print(f"{row.parameter}: {row.variance_ratio:.2f}, exact {row.exact_variance_ratio:.2f}")
+        loc: 0.25, exact 0.25
     """
     plan = plan_comparison(problem, params, num_replicates, first=first, second=second, num_samples=num_samples)
     return comparison_of(measure(plan, key, mesh=mesh, on_progress=on_progress))
@@ -142,12 +169,21 @@ def plan_comparison(
     second: str,
     num_samples: Sequence[int],
 ) -> StudyPlan:
-    """Validates the comparison of two estimators; `measure` and then `comparison_of` carry it out.
+    """Validates the comparison of two estimators, which `measure` and then `comparison_of` carry out.
 
     Arguments as for `compare`.
 
     Raises:
         ValueError: as `plan_study`, or twice the same estimator.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> problem, params = vj.problems.SquareCost(), {"loc": 1.0, "scale": 1.0}  # E[z^2] for z ~ Normal(1, 1)
+        >>> plan = vj.studies.plan_comparison(
+        ...     problem, params, 1000, first="pathwise", second="score_function", num_samples=[10]
+        ... )
+        >>> plan.estimators
+        ('pathwise', 'score_function')
     """
     if first == second:
         raise ValueError(f"the estimators must be two, got {first} twice: name another")
@@ -155,7 +191,18 @@ def plan_comparison(
 
 
 def comparison_of(study: VarianceStudy) -> Comparison:
-    """The first estimator of a study over the second, for the value and every parameter at every number of samples."""
+    """Compares the first two estimators of a study, for the value and every parameter at every number of samples.
+
+    Example:
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> problem, params = vj.problems.BernoulliCost(), {"logit": 0.0}
+        >>> plan = vj.studies.plan_comparison(problem, params, 1000, first="disarm", second="arm", num_samples=[2])
+        >>> comparison = vj.studies.comparison_of(vj.studies.measure(plan, jax.random.key(0)))
+        >>> row = comparison.rows[1]
+        >>> print(f"{row.parameter}: {row.variance_ratio:.1f}")  # DisARM has no variance at a logit of zero
+        logit: 0.0
+    """
     first, second, *_ = study.estimators
     rows = [
         _row(study, *(study.row(name, parameter, size) for name in (first, second)))

@@ -31,6 +31,16 @@ def as_arrays(params: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def work_of(problem: Problem, params: Mapping[str, Any], num_samples: int) -> Work:
-    """The sizes that the cost of one estimate of the problem's gradient depends on."""
+    """Returns the sizes that the cost of one estimate of a problem's gradient depends on.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.BernoulliVectorCost(weights=(1.0, 2.0, 3.0))
+        >>> work = vj.studies.work_of(problem, problem.default_params, num_samples=10)
+        >>> work.samples, work.parameters, work.outcomes
+        (10, 3, 8)
+        >>> vj.estimators.REGISTRY["rebar"].evaluations.number(work)  # two for each sample
+        20
+    """
     num_parameters = sum(np.size(value) for value in params.values())
     return Work.of(problem.q(as_arrays(params)), num_samples, num_parameters)

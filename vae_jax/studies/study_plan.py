@@ -41,7 +41,7 @@ def plan_study(
     estimators: Sequence[str],
     num_samples: Sequence[int],
 ) -> StudyPlan:
-    """Validates a study; `measure` carries it out.
+    """Validates a study of estimators on a problem, which `measure` then carries out.
 
     Args:
         problem: the target, with its exact moments.
@@ -50,10 +50,23 @@ def plan_study(
         estimators: names in `vae_jax.estimators.ESTIMATORS`.
         num_samples: the numbers of samples.
 
+    Returns:
+        The plan, with each estimator and each number of samples once, the numbers in ascending order.
+
     Raises:
         ValueError: no or unknown estimators, fewer than 2 replicates, a number of samples that is not positive or that
             an estimator refuses, parameters that the problem refuses, an estimator that rejects the problem, or more
             replicates than can be kept.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> problem, params = vj.problems.SquareCost(), {"loc": 1.0, "scale": 1.0}  # E[z^2] for z ~ Normal(1, 1)
+        >>> plan = vj.studies.plan_study(problem, params, 1000, estimators=["pathwise"], num_samples=[10, 1, 10])
+        >>> plan.num_samples, plan.parameters
+        ((1, 10), ('cost', 'loc', 'scale'))
+        >>> vj.studies.plan_study(problem, params, 1000, estimators=["arm"], num_samples=[10])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: arm: ...
     """
     problem.check_params(params)
     check_replicates(num_replicates, None, least=2)
@@ -66,7 +79,14 @@ def plan_study(
 
 
 def parameter_names(problem: Problem, params: Mapping[str, Any]) -> tuple[str, ...]:
-    """The problem's name for the value, then those of the parameters: "loc", or "logits[0]" of a vector."""
+    """Lists the problem's name for the value, then the names of the parameters: "loc", or "logits[0]" of a vector.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.CategoricalCost(values=(1.0, 2.0))
+        >>> vj.studies.parameter_names(problem, problem.default_params)
+        ('cost', 'logits[0]', 'logits[1]')
+    """
     return (problem.value_name, *(name for key, value in params.items() for name in element_names(key, value)))
 
 

@@ -21,15 +21,22 @@ MAX_VARIABLES = 10
 
 @dataclass(frozen=True)
 class BernoulliCost(ExpectedCost):
-    """E[(b - target)^2] for b ~ Bernoulli: the gradient in the logit is p (1 - p) (1 - 2 target).
+    """The cost E[(b - target)^2] of one Bernoulli variable b.
 
-    Its parameter is "logit".
+    The parameter is "logit". The gradient in it is p (1 - p) (1 - 2 target).
 
     Args:
-        target: what b is compared with. At 1/2 the gradient is zero.
+        target: the number that b is compared with. At 1/2 the gradient is zero.
 
     Raises:
         ValueError: a target that is not finite.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.BernoulliCost(target=0.25)
+        >>> moments = problem.exact({"logit": 0.0}, "disarm")(2)  # of one pair of samples
+        >>> print(f"{moments['cost'].mean.value:.4f}, gradient {moments['logit'].mean.value:.3f}")
+        0.3125, gradient 0.125
 
     Reference: Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein (2017), section 5.1.
     """
@@ -74,16 +81,23 @@ class BernoulliCost(ExpectedCost):
 
 @dataclass(frozen=True)
 class BernoulliVectorCost(ExpectedCost):
-    """E[(weights . b - target)^2] for a vector b of independent Bernoulli variables, which the square couples.
+    """The cost E[(weights . b - target)^2] of a vector b of independent Bernoulli variables.
 
-    Its parameter is "logits", a tuple of as many numbers as there are weights.
+    The square couples the variables. The parameter is "logits", a tuple with one number for each weight.
 
     Args:
-        weights: one for each variable, 10 at most.
-        target: what the weighted sum is compared with.
+        weights: the weight of each variable, 10 at most.
+        target: the number that the weighted sum is compared with.
 
     Raises:
         ValueError: no weights or too many, or a number that is not finite.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.BernoulliVectorCost(weights=(1.0, 1.0), target=0.0)
+        >>> moments = problem.exact({"logits": (0.0, 0.0)}, "enumeration")(1)
+        >>> print(f"{moments['cost'].mean.value:.2f}, gradient {moments['logits[0]'].mean.value:.2f}")
+        1.50, gradient 0.50
     """
 
     weights: Sequence[float] = (1.0, -0.7, 0.5)
@@ -126,15 +140,23 @@ class BernoulliVectorCost(ExpectedCost):
 
 @dataclass(frozen=True)
 class CategoricalCost(ExpectedCost):
-    """E[values[k]] for a one-hot categorical k: the gradient in logit k is p_k (values[k] - E values).
+    """The cost E[values[k]] of a one-hot categorical variable k.
 
-    Its parameter is "logits", a tuple of as many numbers as there are values.
+    The parameter is "logits", a tuple with one number for each value. The gradient in logit k is
+    p_k (values[k] - E values).
 
     Args:
-        values: the cost of each category, from 2 to 10 of them.
+        values: the costs of the categories, from 2 to 10 numbers.
 
     Raises:
         ValueError: too few values or too many, or one that is not finite.
+
+    Example:
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.CategoricalCost(values=(1.0, 2.0, 6.0))
+        >>> moments = problem.exact({"logits": (0.0, 0.0, 0.0)}, "score_function")(10)
+        >>> print(f"{moments['cost'].mean.value:.2f}, gradient {moments['logits[2]'].mean.value:.2f}")  # (6 - 3) / 3
+        3.00, gradient 1.00
     """
 
     values: Sequence[float] = (0.2, 1.0, -0.5, 0.6)

@@ -34,17 +34,29 @@ class LocScale(NamedTuple):
 
 @dataclass(frozen=True)
 class LinearGaussian(NormalLatent, EvidenceLowerBound):
-    """z ~ N(prior_loc, prior_scale^2), x ~ N(z, noise_scale^2), with q = Normal(loc, scale).
+    """One Gaussian latent z ~ N(prior_loc, prior_scale^2), seen as x ~ N(z, noise_scale^2).
 
-    Parameters are the dict loc, scale. At those of `posterior` the ELBO is `log_evidence`.
+    The variational distribution is q = Normal(loc, scale), and its parameters are a dict with the keys loc and scale.
+    At those of `posterior` the ELBO is `log_evidence`.
 
     Args:
         x: the datum.
-        prior_loc, prior_scale: of the latent.
-        noise_scale: of the datum about the latent.
+        prior_loc, prior_scale: the mean and the standard deviation of the latent's prior.
+        noise_scale: the standard deviation of the datum about the latent.
 
     Raises:
         ValueError: a number that is not finite, or a scale that is not positive.
+
+    Example:
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.LinearGaussian(x=1.5)
+        >>> print(f"{problem.posterior.loc:.2f}, {problem.posterior.scale:.3f}")  # x / 2 and sqrt(1 / 2)
+        0.75, 0.707
+        >>> params = problem.posterior._asdict()
+        >>> elbo = problem.estimate(params, jax.random.key(0), 10, estimator=vj.pathwise)
+        >>> print(f"{elbo:.3f}, exact {problem.log_evidence:.3f}")
+        -1.828, exact -1.828
 
     Reference: Roeder, Wu & Duvenaud (2017), section 3, for the variance at and about the posterior.
     """
@@ -87,8 +99,8 @@ class LinearGaussian(NormalLatent, EvidenceLowerBound):
         """The exact moments of the ELBO and of its gradient, as a function of the number of samples.
 
         Args:
-            params: of q.
-            estimator: a name in `ESTIMATORS`. Of others than those in `_MOMENTS` only the means are known.
+            params: the parameters of q.
+            estimator: a name in `ESTIMATORS`. For names that are not in `_MOMENTS` only the means are known.
 
         Raises:
             ValueError: invalid parameters; later, fewer samples than the estimator needs.

@@ -13,19 +13,29 @@ from vae_jax.typing import Scalar, Vector
 
 @dataclass(frozen=True)
 class LinearGaussianChain:
-    """z ~ N(0, I) in D dimensions, x_d ~ N(z_d + coupling z_{d-1}, noise_scale^2) for each d, all of them `x`.
+    """A chain of D Gaussian latents, each datum of which sees two neighbours.
 
-    With one latent it is the `LinearGaussian` of the same datum. The coupling makes latents depend on their neighbours
-    in the posterior, which no mean-field family can.
+    The model is z ~ N(0, I) and x_d ~ N(z_d + coupling z_{d-1}, noise_scale^2) for each d, and every datum is `x`. With
+    one latent it is the `LinearGaussian` of the same datum. The coupling makes neighbouring latents depend on each
+    other in the posterior, which a mean-field family cannot represent.
 
     Args:
         num_latents: D.
-        x: each of the D data.
-        coupling: share of its neighbour that a datum sees.
-        noise_scale: of the data.
+        x: the value of each of the D data.
+        coupling: the share of its neighbour that a datum sees.
+        noise_scale: the standard deviation of the data's noise.
 
     Raises:
-        ValueError: no latent, a number that is not finite, or a noise that is not positive.
+        ValueError: no latent, a number that is not finite, or a noise scale that is not positive.
+
+    Example:
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> problem = vj.problems.LinearGaussianChain(3, x=1.0, coupling=1.0)
+        >>> elbo = jax.jit(lambda q, key: vj.elbo(problem.log_joint, q, key, 10_000))
+        >>> mean_field, posterior = (elbo(q, jax.random.key(0)) for q in (problem.mean_field, problem.posterior))
+        >>> print(f"{mean_field:.1f} < {posterior:.2f}, log p(x) = {problem.log_evidence:.2f}")
+        -4.6 < -4.46, log p(x) = -4.46
     """
 
     num_latents: int
