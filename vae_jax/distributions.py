@@ -291,7 +291,7 @@ class Reparameterized(ABC):
         """Samples, differentiable in the parameters."""
 
     def sample(self, key: PRNGKey, sample_shape: tuple[int, ...] = ()) -> Any:
-        """The same samples with no gradient."""
+        """Samples as `rsample` draws them, with no gradient."""
         return lax.stop_gradient(self.rsample(key, sample_shape))
 
 

@@ -19,13 +19,13 @@ from jaxtyping import Array, Bool, Int, PyTree
 from vae_jax.typing import PRNGKey
 
 Draw: TypeAlias = Callable[[PRNGKey], PyTree[Array]]
-"""A key to random arrays."""
+"""A function of a key that returns random arrays."""
 
 CHUNK_ELEMENTS = {"cpu": 2**18, "gpu": 2**24, "tpu": 2**22}
-"""Elements of the largest array a chunk holds: on a CPU what keeps all cores busy, elsewhere what fills the chip."""
+"""Elements of the largest array of a chunk, by platform: enough to keep all cores of a CPU busy or to fill the chip."""
 
 CORE_CHUNK_ELEMENTS = 2**16
-"""The same where a mesh gives every core of a CPU a device of its own: about what one core's cache holds."""
+"""Elements of that array where every core of a CPU is a device of its own: about the cache of one core."""
 
 GROUP_ELEMENTS = 2**16
 """Elements of the draws that are summarized together: a summary of hundreds of replicates costs little more than one
@@ -78,7 +78,7 @@ def stack_replicates(
     """Runs a random function R times and stacks its results along a new first axis.
 
     Args:
-        draw: the random function, of a key to a pytree of arrays.
+        draw: the random function, of a key, that returns a pytree of arrays.
         key: replicate r draws from `fold_in(key, first + r)`.
         num_replicates: R.
         first: the number of the first replicate, to continue an earlier pass.

@@ -102,7 +102,7 @@ def gradient_statistics(
     common random numbers. The pass is compiled once for a loss: pass the same function object again, not a new lambda.
 
     Args:
-        loss: parameters and a key to a random scalar; hashable.
+        loss: a function of parameters and a key that returns a random scalar. It must be hashable.
         params: a pytree of floating-point arrays.
         key: consumed.
         num_replicates: R, at least 2.

@@ -15,7 +15,7 @@ Latents: TypeAlias = Any
 """One sample: a pytree with the structure of the distributions it was drawn from."""
 
 Parameters: TypeAlias = Any
-"""A pytree of floating-point arrays that a loss is differentiated by."""
+"""A pytree of floating-point arrays in which a loss is differentiated."""
 
 
 @runtime_checkable
@@ -49,10 +49,13 @@ Distributions: TypeAlias = PyTree
 """A distribution, or a pytree of independent ones, each with `batch_shape == ()`."""
 
 LogDensity: TypeAlias = Callable[[Latents], Any]
-"""One sample to the log of a density, normalised or not (nats, scalar)."""
+"""A function of one sample that returns the log of a density, normalised or not (nats, scalar)."""
 
 Objective: TypeAlias = Callable[[Latents, Distributions], Any]
-"""One sample and its distribution to a scalar. It may use the distribution only through `distributions.log_prob`."""
+"""A function of one sample and its distribution that returns a scalar.
+
+It may use the distribution only through `distributions.log_prob`.
+"""
 
 
 @runtime_checkable
@@ -74,7 +77,7 @@ class Estimator(Protocol):
 
 
 Baseline: TypeAlias = Callable[[Float[Array, " S"]], Any]
-"""The objective's values at S samples to what is subtracted from each, [S] or a scalar."""
+"""A function of the objective's values at S samples that returns the baseline of each, [S] or a scalar."""
 
 StochasticLoss: TypeAlias = Callable[[Parameters, PRNGKey], Any]
-"""Parameters and a key to a random scalar."""
+"""A function of parameters and a key that returns a random scalar."""

@@ -22,8 +22,8 @@ def elbo(
     The value is the bound's estimate under every estimator; only the gradient differs.
 
     Args:
-        log_joint: one sample to log p(x, z), normalised in x and z. It may close over model parameters, whose gradient
-            is correct under every estimator.
+        log_joint: a function of one sample that returns log p(x, z), normalised in x and z. It may close over model
+            parameters, whose gradient is correct under every estimator.
         q: the variational distribution, or a pytree of independent ones.
         key: consumed.
         num_samples: the number of samples of q that are averaged.
@@ -84,13 +84,15 @@ def elbo_terms(
     the difference is the `elbo` of the log likelihood with minus the divergence as its `closed_form`.
 
     Args:
-        log_likelihood: one sample to log p(x | z), normalised in x. It may close over model parameters.
+        log_likelihood: a function of one sample that returns log p(x | z), normalised in x. It may close over model
+            parameters.
         q: the variational distribution, or a pytree of independent ones.
         key: consumed.
         num_samples: the number of samples of q that are averaged.
         estimator: the estimator of the gradient, also of a sampled divergence.
-        log_prior: one sample to log p(z), normalised, for the Kullback-Leibler divergence from the samples.
-        divergence: a function of q, for a divergence in closed form. The terms make a bound where it is the
+        log_prior: a function of one sample that returns log p(z), normalised, for the Kullback-Leibler divergence from
+            the samples.
+        divergence: a function of q that returns a divergence in closed form. The terms make a bound where it is the
             Kullback-Leibler divergence to the prior.
 
     Returns:

@@ -158,8 +158,8 @@ def importance_weighted(
     It is the ELBO at K = 1 and rises to log p(x) with K. The value is the bound's estimate under every gradient.
 
     Args:
-        log_joint: one sample to log p(x, z), normalised in x and z. It may close over model parameters, whose gradient
-            is correct under every `gradient`.
+        log_joint: a function of one sample that returns log p(x, z), normalised in x and z. It may close over model
+            parameters, whose gradient is correct under every `gradient`.
         q: the variational distribution, or a pytree of independent ones.
         key: consumed.
         num_samples: K. The samples are coupled: more of them is another bound, not a better estimate of this one.

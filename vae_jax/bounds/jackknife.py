@@ -32,7 +32,8 @@ def jackknife(
     Biased: yes, as an estimate of log p(x); no, as a gradient of its own expectation.
 
     Args:
-        log_joint: one sample to log p(x, z), normalised in x and z. It may close over model parameters.
+        log_joint: a function of one sample that returns log p(x, z), normalised in x and z. It may close over model
+            parameters.
         q: the proposal, or a pytree of independent ones.
         key: consumed.
         num_samples: K.

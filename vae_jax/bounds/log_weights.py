@@ -23,7 +23,7 @@ def log_weights(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_sampl
     samples' paths where every distribution of `q` is reparameterizable.
 
     Args:
-        log_joint: one sample to log p(x, z).
+        log_joint: a function of one sample that returns log p(x, z).
         q: the proposal, or a pytree of independent ones.
         key: consumed.
         num_samples: S, the number of samples.
@@ -77,7 +77,7 @@ def slowed_log_weights(
 
     Args:
         log_joint, q, key, num_samples: as for `log_weights`.
-        pace: the log weights [K] to the factors [K], which get no gradient.
+        pace: a function of the log weights [K] that returns the factors [K], which get no gradient.
     """
     held = distributions.without_gradient(q)
     samples = distributions.rsample(q, key, num_samples)

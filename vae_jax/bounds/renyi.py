@@ -35,7 +35,8 @@ def renyi(
         derivatives only under `doubly_reparameterized`.
 
     Args:
-        log_joint: one sample to log p(x, z), normalised in x and z. It may close over model parameters.
+        log_joint: a function of one sample that returns log p(x, z), normalised in x and z. It may close over model
+            parameters.
         q: the variational distribution, or a pytree of independent ones.
         key: consumed.
         num_samples: K.

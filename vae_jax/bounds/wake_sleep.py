@@ -25,7 +25,8 @@ def wake_model_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_s
     Biased: no, as a gradient of the bound. As one of -log p(x), by O(1/K).
 
     Args:
-        log_joint: one sample to log p(x, z), normalised in x and z, that closes over the model's parameters.
+        log_joint: a function of one sample that returns log p(x, z), normalised in x and z, that closes over the
+            model's parameters.
         q: the variational distribution, or a pytree of independent ones.
         key: consumed. The same key in `wake_inference_loss` gives the same samples.
         num_samples: K.
@@ -97,8 +98,8 @@ def sleep_loss(
     Biased: no. It fits q to data that the model generates, not to those observed.
 
     Args:
-        sample_joint: a key to one draw (z, x) of the model.
-        inference: x to the distribution q(z | x), or a pytree of independent ones.
+        sample_joint: a function of a key that returns one draw (z, x) of the model.
+        inference: a function of x that returns the distribution q(z | x), or a pytree of independent ones.
         key: consumed; each draw has a split of its own.
         num_samples: the number of draws that are averaged.
 

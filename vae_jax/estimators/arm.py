@@ -29,7 +29,7 @@ def arm(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) 
     Biased: no. First derivatives only.
 
     Args:
-        objective: one sample and `q` to a scalar; it sees `q` with no gradient attached.
+        objective: a function of one sample and `q` that returns a scalar; it sees `q` with no gradient attached.
         q: a distribution or a pytree of independent ones, each with an empty batch shape.
         key: consumed.
         num_samples: evaluations of the objective: an even number, two to a pair.

@@ -34,7 +34,7 @@ def delta_method_pathwise(objective: Objective, q: Distributions, key: PRNGKey, 
     Biased: no. First derivatives only.
 
     Args:
-        objective: one sample and `q` to a scalar.
+        objective: a function of one sample and `q` that returns a scalar.
         q: a `Normal` with an empty batch shape, `.to_event()` for a vector, or a pytree of independent ones.
         key: consumed.
         num_samples: S, the number of samples that are averaged.

@@ -26,7 +26,7 @@ def check_differentiable(
     with and without a derivative passes, as do a vector's elements without one beside others with one.
 
     Args:
-        objective: one sample and `q` to a scalar.
+        objective: a function of one sample and `q` that returns a scalar.
         samples: with the structure of `q`, [S, ...] each.
         q: the distributions, whose names messages use.
         instead: the estimator to use.

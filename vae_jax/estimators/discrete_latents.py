@@ -105,7 +105,7 @@ class BernoulliLatent(RelaxableLatent):
 
     @property
     def log_probs(self) -> Float[Array, "... K"]:
-        """Through log_sigmoid, whose derivative is right at a logit of zero, where NumPyro's density has another."""
+        """Through log_sigmoid, whose derivative is correct at a logit of zero, where NumPyro's density has another."""
         return jnp.stack([jax.nn.log_sigmoid(-self.logits), jax.nn.log_sigmoid(self.logits)], axis=-1)
 
     def outcome(self, numbers: Int[Array, "S ..."]) -> Array:
@@ -217,7 +217,7 @@ def discrete_latents(q: Distributions, num_samples: int = 1) -> list[DiscreteLat
 
 
 def relaxable_latents(q: Distributions, num_samples: int = 1) -> list[RelaxableLatent]:
-    """The same where each of them can be relaxed.
+    """The leaves of q in their order, each of which can be relaxed.
 
     Raises:
         TypeError: as `discrete_latents`, or one is a Categorical.
@@ -234,7 +234,7 @@ def relaxable_latents(q: Distributions, num_samples: int = 1) -> list[RelaxableL
 
 
 def bernoulli_latents(q: Distributions, num_samples: int = 1) -> list[BernoulliLatent]:
-    """The same where each of them is Bernoulli.
+    """The leaves of q in their order, each of which is Bernoulli.
 
     Raises:
         TypeError: as `discrete_latents`, or one is categorical.

@@ -27,11 +27,11 @@ def enumeration(objective: Objective, q: Distributions, key: PRNGKey, num_sample
 
     Approximates: nothing. Value and gradient are exact, with no variance.
     Needs: Bernoulli, Categorical or OneHotCategorical latents with at most 2^16 joint outcomes.
-    Biased: no. Derivatives of any order are right.
+    Biased: no. Derivatives of any order are correct.
 
     Args:
-        objective: one sample and `q` to a scalar. It sees `q` itself and may use it in any way: the whole sum is
-            differentiated.
+        objective: a function of one sample and `q` that returns a scalar. It sees `q` itself and may use it in any way:
+            the whole sum is differentiated.
         q: a distribution or a pytree of independent ones, each with an empty batch shape.
         key, num_samples: not used.
 
@@ -74,8 +74,8 @@ def rao_blackwellized(
     Biased: if `estimator` is.
 
     Args:
-        objective: one sample and `q` to a scalar. It sees the enumerated part of `q` itself and the rest as
-            `estimator` hands it on.
+        objective: a function of one sample and `q` that returns a scalar. It sees the enumerated part of `q` itself and
+            the rest as `estimator` hands it on.
         q: a dict of independent distributions; with `over=None` any pytree of them.
         key: consumed by `estimator`.
         num_samples: samples of the latents that are not enumerated.

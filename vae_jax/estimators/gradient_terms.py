@@ -23,7 +23,7 @@ def gradient_term(coefficient: Float[Array, "..."], x: Float[Array, "..."]) -> F
 
     Args:
         coefficient: held fixed: no derivative passes through it.
-        x: what is differentiated, such as a parameter or log q(z) at each sample, of the coefficient's shape.
+        x: the differentiated array, such as a parameter or log q(z) at each sample, of the coefficient's shape.
     """
     # Broadcasting would multiply sums together that belong apart.
     chex.assert_equal_shape([coefficient, x])

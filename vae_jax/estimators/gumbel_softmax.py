@@ -27,7 +27,8 @@ def gumbel_softmax(
         the variance grows.
 
     Args:
-        objective: one sample and `q` to a scalar; it sees relaxed samples, floats, and `q` itself.
+        objective: a function of one sample and `q` that returns a scalar; it sees relaxed samples, floats, and `q`
+            itself.
         q: a distribution or a pytree of independent ones, each with an empty batch shape.
         key: consumed.
         num_samples: S, the number of samples that are averaged.

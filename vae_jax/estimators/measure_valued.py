@@ -32,7 +32,7 @@ def measure_valued(objective: Objective, q: Distributions, key: PRNGKey, num_sam
     Biased: no. First derivatives only. For P elements of parameters the objective is evaluated (1 + 2 P) S times.
 
     Args:
-        objective: one sample and `q` to a scalar; it sees both with no gradient attached.
+        objective: a function of one sample and `q` that returns a scalar; it sees both with no gradient attached.
         q: a distribution or a pytree of independent ones, each with an empty batch shape.
         key: consumed.
         num_samples: S, the number of samples that are averaged, of each side.

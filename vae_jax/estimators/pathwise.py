@@ -18,10 +18,10 @@ def pathwise(objective: Objective, q: Distributions, key: PRNGKey, num_samples: 
 
     Approximates: d/dtheta E_q[f(z; theta)] by the mean of df/dz dz/dtheta + df/dtheta.
     Needs: reparameterizable distributions; an objective differentiable in the sample.
-    Biased: no. Derivatives of any order are right, where the distributions' samplers have them.
+    Biased: no. Derivatives of any order are correct, where the distributions' samplers have them.
 
     Args:
-        objective: one sample and `q` to a scalar.
+        objective: a function of one sample and `q` that returns a scalar.
         q: a distribution or a pytree of independent ones, each with an empty batch shape.
         key: consumed.
         num_samples: S, the number of samples that are averaged.
@@ -89,7 +89,7 @@ def closed_form_entropy(objective: Objective, q: Distributions, key: PRNGKey, nu
 
     Approximates: d/dtheta E_q[log p(z) - log q(z; theta)] by the mean of d log p/dz dz/dtheta, plus d entropy/dtheta.
     Needs: reparameterizable distributions with an entropy in closed form; an objective differentiable in the sample.
-    Biased: no. Derivatives of any order are right, where the distributions' samplers have them.
+    Biased: no. Derivatives of any order are correct, where the distributions' samplers have them.
 
     Arguments, result and errors as for `pathwise`.
 
@@ -124,7 +124,7 @@ def inverse_cdf(objective: Objective, q: Distributions, key: PRNGKey, num_sample
 
     Approximates: d/dtheta E_q[f(z; theta)] by the mean of df/dz dz/dtheta + df/dtheta, z = F^-1(u; theta).
     Needs: continuous distributions with a quantile function in closed form; an objective differentiable in the sample.
-    Biased: no. Derivatives of any order are right.
+    Biased: no. Derivatives of any order are correct.
 
     Arguments, result and errors as for `pathwise`.
 

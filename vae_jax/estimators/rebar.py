@@ -16,7 +16,7 @@ from vae_jax.estimators.objective_values import times_each, values_at
 from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
 
 Surrogate: TypeAlias = Callable[[Latents], Any]
-"""One relaxed sample to a scalar, differentiable in it."""
+"""A function of one relaxed sample that returns a scalar, differentiable in it."""
 
 
 def rebar(
@@ -39,8 +39,8 @@ def rebar(
     is evaluated once.
 
     Args:
-        objective: one sample and `q` to a scalar. It sees hard and relaxed samples, floats, and `q`, all with no
-            gradient attached.
+        objective: a function of one sample and `q` that returns a scalar. It sees hard and relaxed samples, floats, and
+            `q`, all with no gradient attached.
         q: a distribution or a pytree of independent ones, each with an empty batch shape.
         key: consumed.
         num_samples: S, the number of samples that are averaged.
@@ -104,10 +104,11 @@ def relax(
     Biased: no, for any surrogate and temperature. First derivatives only.
 
     Args:
-        objective: one sample and `q` to a scalar; it sees hard samples, floats, and `q` with no gradient attached.
+        objective: a function of one sample and `q` that returns a scalar; it sees hard samples, floats, and `q` with no
+            gradient attached.
         q, key, num_samples, temperature: as for `rebar`.
-        surrogate: one relaxed sample to a scalar. The default is zero, which leaves the score function. Its own
-            parameters get no gradient here: train them with `surrogate_loss`.
+        surrogate: a function of one relaxed sample that returns a scalar. The default is zero, which leaves the score
+            function. Its own parameters get no gradient here: train them with `surrogate_loss`.
 
     Returns:
         The mean of the objective at hard samples, whose gradient is the estimate.

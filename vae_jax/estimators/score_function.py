@@ -29,7 +29,7 @@ def score_function(
     Biased: no, as long as no sample's baseline depends on that sample. First derivatives only.
 
     Args:
-        objective: one sample and `q` to a scalar; it sees both with no gradient attached.
+        objective: a function of one sample and `q` that returns a scalar; it sees both with no gradient attached.
         q: a distribution or a pytree of independent ones, each with an empty batch shape.
         key: consumed.
         num_samples: S, the number of samples that are averaged.
@@ -90,7 +90,7 @@ def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samp
     Biased: no. First derivatives only.
 
     Args:
-        objective: one sample and `q` to a scalar; it sees both with no gradient attached.
+        objective: a function of one sample and `q` that returns a scalar; it sees both with no gradient attached.
         q: a distribution or a pytree of independent ones, each with an empty batch shape.
         key: consumed.
         num_samples: S, the number of samples that are averaged, drawn independently.

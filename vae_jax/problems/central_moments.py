@@ -37,7 +37,7 @@ def central_moments(values: Values, expectation: Expectation, *, rounding: float
 
     Args:
         values: the random variable.
-        expectation: of any function of the same nodes.
+        expectation: the expectation of any function of the same nodes.
         rounding: a standard deviation up to this share of E|x| counts as zero.
     """
     mean = expectation(values)

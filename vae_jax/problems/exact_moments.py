@@ -43,7 +43,7 @@ class ExactMoments(NamedTuple):
     """E[(x - mean)^4] / std^4, which is 3 for a Gaussian; under leave-one-out to leading order in 1/num_samples."""
 
     def std_se(self, num_replicates: int) -> float | None:
-        """The standard error that a standard deviation measured over replicates really has; None if not finite.
+        """The true standard error of a standard deviation measured over replicates; None if it is not finite.
 
         std sqrt{[kurtosis - (R - 3)/(R - 1)] / R} / 2. A heavy tail hides it from the replicates themselves: they hold
         none of the rare draws that make it large.
@@ -62,7 +62,7 @@ MomentsOfSamples: TypeAlias = Callable[[int], ExactMoments]
 """The moments of an estimate as a function of its number of samples."""
 
 MomentsByParameter: TypeAlias = Callable[[int], dict[str, ExactMoments]]
-"""The same of the value and of each parameter's gradient."""
+"""The moments of the value and of each parameter's gradient, by name, as a function of the number of samples."""
 
 
 def moments_by_parameter(moments: Mapping[str, MomentsOfSamples]) -> MomentsByParameter:
@@ -71,12 +71,12 @@ def moments_by_parameter(moments: Mapping[str, MomentsOfSamples]) -> MomentsByPa
 
 
 def mean_alone(mean: float) -> MomentsOfSamples:
-    """Moments of an unbiased estimate of which no more is known."""
+    """Moments of an unbiased estimate of which only the mean is known."""
     return constant(ExactMoments(Exact("finite", mean), UNKNOWN, UNKNOWN))
 
 
 def constant(moments: ExactMoments) -> MomentsOfSamples:
-    """The same moments at any number of samples."""
+    """Moments that do not depend on the number of samples."""
     return lambda num_samples: moments
 
 

@@ -17,7 +17,7 @@ _POINTS_A_PANEL = 16
 _NORMAL_REACH = 13.0
 """Standard deviations on each side that are integrated over: the normal's mass beyond is 1e-38."""
 _NOISE_REACH = 14.0
-"""The same for functions that may grow."""
+"""Standard deviations on each side that are integrated over for functions that may grow."""
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class ComparisonRow:
     """Ends of the interval, of confidence `CONFIDENCE`."""
     exact_variance_ratio: float | None
     mean_difference: float
-    """First less second: both means are the same where both are unbiased."""
+    """Mean of the first less that of the second, zero in expectation where both are unbiased."""
     mean_difference_se: float
     correlation: float
     evaluations_ratio: float
@@ -106,7 +106,7 @@ class ComparisonRow:
     variance_seconds_ratio: float
     """Ratio of variance times time: below 1 the first gives the smaller error for the same time."""
     reliable: bool
-    """Both rows of the study are."""
+    """Whether both rows of the study are reliable."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ BLOCK_SIZE = 10_000
 
 
 def loss_under(problem: Problem, estimator: str, num_samples: int) -> Callable[..., Any]:
-    """Parameters and a key to an estimate whose gradient is the estimator's.
+    """A problem's loss under an estimator: a function of parameters and a key, whose gradient is the estimator's.
 
     Multiples of 10,000 samples above 100,000 are averaged in blocks.
     """

@@ -41,7 +41,7 @@ class VarianceRow:
     exact_std: float | None
     exact_std_status: str
     exact_std_se: float | None
-    """The standard error that std really has, where it is known."""
+    """The true standard error of std, where it is known."""
     z_score: float | None
     """(mean - exact_mean) / mean_se."""
     tail_index: float
@@ -53,10 +53,10 @@ class VarianceRow:
     seconds: float
     """Time of the pass that made this row, compilation aside. One pass makes all rows of an estimator."""
     seconds_per_estimate: float
-    """The row's share of that pass, by its evaluations, for one estimate of all parameters. An indication: passes are
-    not interleaved, and what does not grow with the evaluations is shared out with the rest."""
+    """The row's share of that pass, by its evaluations, for one estimate of all parameters. It is an indication only:
+    passes are not interleaved, and time that does not grow with the evaluations is shared out in the same way."""
     variance_seconds: float
-    """std^2 times seconds_per_estimate: what a given error of an average of estimates costs."""
+    """std^2 times seconds_per_estimate: the time that an average of estimates takes to reach a given error."""
 
 
 def variance_rows(plan: StudyPlan, statistics: Statistics, seconds: Sequence[float]) -> Iterator[VarianceRow]:
@@ -64,8 +64,8 @@ def variance_rows(plan: StudyPlan, statistics: Statistics, seconds: Sequence[flo
 
     Args:
         plan: the study.
-        statistics: of the replicates, [E, N, P] each.
-        seconds: that each estimator's pass took.
+        statistics: statistics of the replicates, each [E, N, P].
+        seconds: the seconds that each estimator's pass took.
     """
     fields = ("num_nonfinite", "mean", "mean_se", "std", "std_se", "tail_index")
     table = {field: np.asarray(getattr(statistics, field), float) for field in fields}

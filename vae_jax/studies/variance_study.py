@@ -48,12 +48,12 @@ class VarianceStudy:
         return bool(np.allclose(values, values[:, :1], rtol=1e-4, equal_nan=True))
 
     def row(self, estimator: str, parameter: str, num_samples: int) -> VarianceRow:
-        """The row of one cell."""
+        """Returns the row of an estimator and a parameter at a number of samples."""
         wanted = (estimator, parameter, num_samples)
         return next(row for row in self.rows if (row.estimator, row.parameter, row.num_samples) == wanted)
 
     def replicates_of(self, estimator: str, parameter: str, num_samples: int) -> Float[np.ndarray, " R"]:
-        """The replicates of one cell."""
+        """Returns the replicates [R] of an estimator and a parameter at a number of samples."""
         cell = (
             self.estimators.index(estimator),
             self.num_samples.index(num_samples),

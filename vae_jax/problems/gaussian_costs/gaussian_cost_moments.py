@@ -36,7 +36,7 @@ def exact_moments(derivatives: Derivatives, loc: float, scale: float, estimator:
 
     Args:
         derivatives: f, f' and f'' at points.
-        loc, scale: of the latent.
+        loc, scale: the mean and the standard deviation of the latent.
         estimator: a name in `ESTIMATORS`. Of others than those in `_MOMENTS` only the means are known.
 
     Raises:
@@ -136,7 +136,7 @@ def _of_measure_valued(cost: CostOfNormal) -> NamedMoments:
 
 
 def _of_coupled_measure_valued(cost: CostOfNormal) -> NamedMoments:
-    """The same step up and down; a double-sided Maxwell step and a uniform share of it."""
+    """Two coupled sides: one step up and down from loc; a double-sided Maxwell step and a uniform share of it."""
     steps = _steps()
     rise = cost.value(steps.distance) - cost.value(-steps.distance)
     by_loc = weighted_moments(rise / (cost.scale * math.sqrt(2 * math.pi)), steps.rayleigh)

@@ -128,7 +128,7 @@ class LogWeightOfNormal(TermsOfNormal):
         return self.log_evidence + ratio + (noise**2 - standard**2) / 2
 
     def without_log_q(self, noise: Any) -> Any:
-        """The same with the entropy of q in the place of -log q."""
+        """The log weight with the entropy of q in the place of -log q."""
         return self.value(noise) + (1 - noise**2) / 2
 
     def path_slope(self, noise: Any) -> Any:

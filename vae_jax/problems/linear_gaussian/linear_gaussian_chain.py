@@ -70,7 +70,7 @@ class LinearGaussianChain:
 
     @property
     def mean_field(self) -> dist.Distribution:
-        """The independent normals with the highest ELBO: the posterior's means, and the scales that are left of it."""
+        """The independent normals with the highest ELBO: they have the posterior's means and conditional scales."""
         scale = np.diagonal(self._precision) ** -0.5
         return dist.Normal(jnp.asarray(self._posterior_mean), jnp.asarray(scale)).to_event(1)
 

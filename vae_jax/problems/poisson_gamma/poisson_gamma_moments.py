@@ -61,7 +61,7 @@ def exact_moments(
         density: log p(x, u, v).
         params: the parameters of q, which are valid.
         estimator: a name in `vae_jax.estimators.ESTIMATORS`. Of some only the means are known.
-        nodes: of the family of q.
+        nodes: the quadrature nodes of the family of q.
 
     Returns:
         num_samples to a dict from "elbo" and the parameters' names to moments.
