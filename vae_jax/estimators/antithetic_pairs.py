@@ -31,8 +31,8 @@ def antithetic_pairs(estimator: Estimator) -> Estimator:
     """Makes an estimator draw antithetic pairs: its samples i and i + S/2 mirror each other.
 
     The mirror image of z is 2 loc - z, or that of u is 1 - u where z is the quantile of u. All latents are mirrored
-    together. The part of the integrand that is odd about q's centre cancels. The variance of
-    the value rises, to at most twice that of independent draws, where the objective is even.
+    together. The part of the integrand that is odd about q's centre cancels. The variance of the value rises, to at
+    most twice that of independent draws, where the objective is even.
 
     A baseline must leave out a sample's whole pair: `leave_one_pair_out`. With `leave_one_out` at S samples the
     gradient of the loc of a symmetric q is 1 + 1 / (S - 1) times too large, and that of its scale 1 - 1 / (S - 1) times

@@ -88,7 +88,7 @@ def straight_through(
         ...     q = dist.Bernoulli(logits=logit)
         ...     return vj.straight_through(lambda b, q: (2.0 * b) ** 2, q, jax.random.key(0), 10_000)
         >>> value, gradient = jax.jit(jax.value_and_grad(estimate))(0.0)
-        >>> print(f"{value:.1f}, gradient {gradient:.1f}")  # the value is unbiased
+        >>> print(f"{value:.1f}, gradient {gradient:.1f}")  # the gradient alone is biased
         2.0, gradient 0.9
 
     Reference: Jang, Gu & Poole (2017), section 2.2; Bengio, Leonard & Courville (2013).

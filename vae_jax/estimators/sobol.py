@@ -86,7 +86,7 @@ def randomized_sobol(estimator: Estimator) -> Estimator:
         >>> def estimate(loc):  # E[z^2] = loc^2 + 1
         ...     return estimator(lambda z, q: z**2, dist.Normal(loc, 1.0), jax.random.key(0), 256)
         >>> value, gradient = jax.jit(jax.value_and_grad(estimate))(1.2)
-        >>> print(f"{value:.1f}, gradient {gradient:.2f}")  # as precise as about 100,000 independent samples
+        >>> print(f"{value:.1f}, gradient {gradient:.2f}")  # as precise as over 50,000 independent samples
         2.4, gradient 2.40
 
     Reference: Owen (1997); Matousek (1998) for the scrambling; Joe & Kuo (2008) for the direction numbers; Buchholz,

@@ -111,7 +111,18 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results of a comparison: its rows, and the study that they compare."""
+    """Results of a comparison: its rows, and the study that they compare.
+
+    Example:
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> problem, params = vj.problems.BernoulliCost(), {"logit": 1.0}
+        >>> comparison = vj.compare(
+        ...     problem, params, jax.random.key(0), 100, first="disarm", second="arm", num_samples=[2]
+        ... )
+        >>> [row.parameter for row in comparison.rows], comparison.study.estimators
+        (['cost', 'logit'], ('disarm', 'arm'))
+    """
 
     rows: list[ComparisonRow]
     study: VarianceStudy

@@ -24,7 +24,19 @@ BELIEVABLE_STD_ERROR = 0.5
 
 @dataclass(frozen=True)
 class VarianceRow:
-    """One parameter's gradient (or the value) under one estimator at one number of samples."""
+    """One parameter's gradient (or the value) under one estimator at one number of samples.
+
+    Example:
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> problem, params = vj.problems.BernoulliCost(), {"logit": 1.0}
+        >>> study = vj.study_variance(problem, params, jax.random.key(0), 1000, estimators=["disarm"], num_samples=[4])
+        >>> row = study.row("disarm", "logit", 4)
+        >>> row.num_evaluations, row.exact_std_status, row.reliable
+        (4, 'finite', True)
+        >>> abs(row.std - row.exact_std) < 5 * row.exact_std_se
+        True
+    """
 
     problem: str
     estimator: str
