@@ -30,9 +30,10 @@ class Statistics(NamedTuple):
     makes the moments NaN or infinite too.
 
     Example:
+        >>> import jax
         >>> import numpy as np
         >>> import vae_jax as vj
-        >>> statistics = vj.summarize({"a": np.zeros((10, 3)), "b": np.array([1.0] * 9 + [np.nan])})
+        >>> statistics = jax.jit(vj.summarize)({"a": np.zeros((10, 3)), "b": np.array([1.0] * 9 + [np.nan])})
         >>> statistics.mean["a"].shape, int(statistics.num_nonfinite["b"]), float(statistics.mean["b"])
         ((3,), 1, nan)
     """
