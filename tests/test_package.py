@@ -36,6 +36,24 @@ def test_public_names_exist_and_are_documented(name):
         assert len(positional) <= 4
 
 
+def public_functions(module=vae_jax):
+    """Functions that a user reaches from the package by names that it exports, each with its place."""
+    found = {}
+    for name in getattr(module, "__all__", vars(module)):
+        thing = getattr(module, name)
+        if inspect.ismodule(thing) and thing.__name__.startswith(module.__name__ + "."):
+            found |= public_functions(thing)
+        elif inspect.isroutine(inspect.unwrap(thing)) and name[0] != "_" and thing.__module__.startswith("vae_jax."):
+            found[f"{thing.__module__}.{thing.__name__}"] = thing
+    return found
+
+
+def test_every_public_function_has_an_example():
+    functions = public_functions()
+    assert len(functions) > 150
+    assert [place for place, function in functions.items() if ">>> " not in inspect.getdoc(function)] == []
+
+
 def readme_blocks():
     quickstart = (ROOT / "README.md").read_text().split("## Quickstart")[1]
     return re.findall(r"```\w*\n(.*?)```", quickstart, flags=re.DOTALL)

@@ -178,8 +178,8 @@ def test_defaults_are_known_of_a_class_that_needs_arguments():
     }  # fmt: skip
     helps = {each.name: each.metadata["help"] for each in fields(Chain)}
     assert helps["steps"] == "Steps of the chain."
-    assert helps["concentration"] == "Concentration of the prior of the weights. Applies with no weights."
-    assert helps["tempered"] == "Raises the weights to a power. Applies with weights."
+    assert helps["concentration"] == "Concentration of the prior of the weights. Applies without --weights."
+    assert helps["tempered"] == "Raises the weights to a power. Applies with --weights."
     assert Chain("a").steps == Steps()
 
 
@@ -197,7 +197,7 @@ def test_nested_settings_are_one_list_by_name():
 def test_help_is_the_docstring_and_the_condition():
     metadata = {each.name: each.metadata for each in fields(Steps)}
     assert metadata["num_steps"]["help"] == "Steps of the optimizer."
-    condition = "optimizer sgd or nesterov, and num_chains other than 1"
+    condition = "--optimizer sgd or nesterov, and --num-chains other than 1"
     assert metadata["momentum"]["help"] == f"Decay of the velocity. Applies with {condition}."
     assert "help" not in metadata["rate"]
     assert declarations(Ascent)["momentum"].help == "Decay of the velocity."

@@ -105,11 +105,19 @@ class AppliesWith:
             return f"add {called}"
         return f"leave out {called}" if needed == LEFT_OUT else f"choose {called} {_words(needed)}"
 
-    def __str__(self) -> str:
+    def described(self, named: Callable[[str], str]) -> str:
+        """The condition in words, with the settings as `named` calls them."""
         return ", and ".join(
-            name if needed == GIVEN else f"no {name}" if needed == LEFT_OUT else f"{name} {_words(needed)}"
+            named(name)
+            if needed == GIVEN
+            else f"without {named(name)}"
+            if needed == LEFT_OUT
+            else f"{named(name)} {_words(needed)}"
             for name, needed in self.needed.items()
         )
+
+    def __str__(self) -> str:
+        return self.described(str)
 
 
 def _words(needed: tuple[Any, ...] | OtherThan) -> str:
@@ -123,10 +131,20 @@ def documented(settings: type[Settings]) -> type[Settings]:
     """
     conditions = rules_of(settings, AppliesWith)
     for name, text in _docstrings(settings.__module__).get(settings.__name__, {}).items():
-        conditional = "".join(f" Applies with {condition}." for condition in conditions.get(name, []))
+        conditional = "".join(_sentence(condition) for condition in conditions.get(name, []))
         metadata = {"help": text + conditional, "docstring": text}
         setattr(settings, name, _with_metadata(getattr(settings, name, MISSING), metadata))
     return settings
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _sentence(condition: AppliesWith) -> str:
+    words = condition.described(flag_of)
+    return f" Applies {words if words.startswith('without') else f'with {words}'}."
 
 
 def _with_metadata(default: Any, metadata: Mapping[str, Any]) -> Any:

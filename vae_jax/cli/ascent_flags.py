@@ -27,25 +27,27 @@ class AscentFlags:
     """The stochastic ascent on the ELBO."""
 
     estimator: str = "pathwise"
-    """Gradient estimator, any that takes the family. vae-jax variance compares them."""
+    """Gradient estimator that the family admits. vae-jax variance compares them."""
     num_samples: Annotated[int, AT_LEAST_1] = 64
-    """Samples of the family in a step's estimate."""
+    """Samples that each step's estimate averages."""
     num_steps: Annotated[int, AT_LEAST_1] = 10_000
-    """Steps at most, a multiple of --window."""
+    """Largest number of steps, a multiple of --window."""
     learning_rate: Annotated[float, FINITE_AND_POSITIVE] = 0.01
     """Learning rate of Adam."""
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
-    """A cosine decays to nothing over all steps."""
+    """Schedule of the learning rate. The cosine decays to 0 over all steps."""
     window: Annotated[int, AT_LEAST_2] = 1000
     """Steps over which the parameters and the ELBO's history are averaged."""
     patience: Annotated[int | None, AT_LEAST_0, optional("INT")] = None
-    """Stop after so many windows in a row whose mean ELBO rises by no more than its standard error and --tolerance.
-    0 makes all steps. By default 2 with a constant learning rate, and 0 with a cosine."""
+    """Stop after this many level windows in a row. A window is level if its mean ELBO is above the last one's by no
+    more than its standard error plus --tolerance. 0 makes all steps. By default 2 with a constant learning rate, and 0
+    with a cosine."""
     tolerance: Annotated[float | None, FINITE_AND_NOT_NEGATIVE, optional("FLOAT")] = None
-    """Nats by which the mean ELBO may rise from a window to the next, above its standard error, and be level. By
-    default 0.01, and 0.05 with a cosine, under which the ELBO rises to the end as the steps become less noisy."""
+    """Rise of a level window's mean ELBO beyond its standard error, at most (nats). By default 0.01, and 0.05 with a
+    cosine, under which the ELBO rises to the end as the steps become less noisy."""
     num_restarts: Annotated[int, AT_LEAST_1] = 4
-    """Runs from other random numbers. The best is kept, and their spread is the error of the estimates."""
+    """Fits with different random numbers, run side by side. The best is kept; their spread is the error of the
+    estimates."""
 
     def stopping(self) -> dict[str, Any]:
         """The settings of the stopping rule, those left to the schedule filled in."""

@@ -5,8 +5,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import tyro
 
-from vae_jax.cli.options import flag_of
-from vae_jax.settings import declarations
+from vae_jax.settings import declarations, flag_of
 
 NUMBERS = {int: "whole number", float: "number"}
 

@@ -1,5 +1,7 @@
 """The commands by name, and the defaults that the word after `train` chooses."""
 
+import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -60,11 +62,9 @@ def commands_of(arguments: Sequence[str]) -> tuple[Any, list[str]]:
     arguments = list(arguments)
     first = arguments[0] if arguments else None
     _check_moved(first, arguments[1:])
-    details: dict[str, dict[str, Any]] = {name: {} for name in COMMANDS}
-    if first not in COMMANDS:
-        # The list of all commands has one sentence for each.
-        for name, command in COMMANDS.items():
-            details[name]["description"] = first_line(command)
+    # The list of all commands has one sentence for each.
+    described = paragraphs if first in COMMANDS else first_line
+    details: dict[str, dict[str, Any]] = {name: {"description": described(each)} for name, each in COMMANDS.items()}
     if first == "train":
         details["train"]["default"], arguments = _train_default(arguments)
     members = tuple(
@@ -76,6 +76,11 @@ def commands_of(arguments: Sequence[str]) -> tuple[Any, list[str]]:
 def first_line(command: type) -> str:
     """The first line of a command's docstring."""
     return (command.__doc__ or "").partition("\n")[0]
+
+
+def paragraphs(command: type) -> str:
+    """A command's docstring with each paragraph, and each item of a list, on one line, which the terminal breaks."""
+    return re.sub(r"(?<!\n)\n\s*(?!\n|- )", " ", inspect.cleandoc(command.__doc__ or ""))
 
 
 def _check_moved(command: str | None, words: Sequence[str]) -> None:

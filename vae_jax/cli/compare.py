@@ -29,9 +29,9 @@ class CompareCommand:
     """
 
     first: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FIRST")]
-    """The estimator whose variance is divided."""
+    """Estimator in the numerator of the ratio."""
     second: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SECOND")]
-    """The estimator by whose variance it is divided."""
+    """Estimator in the denominator of the ratio."""
     problem: ProblemFlags = field(default_factory=ProblemFlags)
     """The problem, and where its gradient is taken."""
     num_samples: Annotated[tuple[int, ...], AT_LEAST_1] = (10, 100, 1000)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.number_formats import duration
 from vae_jax.cli.opened_runs import images_of_run, opened_run, warn
-from vae_jax.cli.options import Checkpoint, Data, DataDir, Debug, RunPath, Seed, Split, check_options
+from vae_jax.cli.options import Checkpoint, Data, DataDir, Debug, RunPath, Seed, Split, check_options, optional
 from vae_jax.cli.progress_bars import shown_steps
 from vae_jax.runtime import environment, start_jax
 from vae_jax.settings import AT_LEAST_0, AT_LEAST_2
@@ -34,13 +34,13 @@ class EvaluateCommand:
     split: Split = "test"
     num_importance_samples: Annotated[int, AT_LEAST_0] = 5000
     """Importance samples of each image for its likelihood. 0 leaves the likelihood out."""
-    num_images: Annotated[int | None, AT_LEAST_2] = None
-    """Score only the first so many images."""
+    num_images: Annotated[int | None, AT_LEAST_2, optional("INT")] = None
+    """Number of images to score, the first of the split. By default all."""
     checkpoint: Checkpoint = "best"
     data: Data = None
     data_dir: DataDir = None
-    binarization: Binarization | None = None
-    """Rule that makes the images binary, if not that of training."""
+    binarization: Annotated[Binarization | None, optional("{none,threshold,stochastic,fixed}")] = None
+    """Rule that makes the images binary. By default that of training."""
     seed: Seed = 0
     estimate: bool = False
     """First print how long the likelihood will take."""

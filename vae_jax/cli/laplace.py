@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.options import Debug, Out, check_options, settings_of
+from vae_jax.cli.options import Debug, Out, check_options, optional, settings_of
 from vae_jax.cli.output_folder import save_config, save_figure, save_table, staged
 from vae_jax.runtime import environment, start_jax
 from vae_jax.settings import Range
@@ -34,8 +34,8 @@ class LaplaceCommand:
     config.json.
     """
 
-    factorial: Annotated[tuple[int, ...], Range(1, LARGEST)] = ()
-    """One N or several, as in --factorial 5 10 100."""
+    factorial: Annotated[tuple[int, ...], Range(1, LARGEST), optional("INT [INT ...]")] = ()
+    """One or more N, as in --factorial 5 10 100."""
     out: Out = Path("vae-jax-laplace")
     debug: Debug = False
 

@@ -20,6 +20,7 @@ from vae_jax.settings import (
     AppliesWith,
     check_settings,
     check_settings_are_used,
+    flag_of,
     values_of,
 )
 
@@ -80,11 +81,6 @@ class ImageOptions:
     split: Split = "test"
     data: Data = None
     data_dir: DataDir = None
-
-
-def flag_of(name: str) -> str:
-    """The flag of a field."""
-    return f"--{name.replace('_', '-')}"
 
 
 def check_options(options: Any) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.cli.options import flag_of
 from vae_jax.files import write_csv, write_json
+from vae_jax.settings import flag_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

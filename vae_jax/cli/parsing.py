@@ -71,7 +71,7 @@ def _wrapped_output() -> Iterator[None]:
         with contextlib.redirect_stdout(text):
             yield
     finally:
-        for line in text.lines():
+        for line in map(_shortly_titled, text.lines()):
             terminal.write(line if len(_without_colours(line)) <= width + 1 else _wrapped(line, width))
 
 
@@ -91,10 +91,17 @@ class _TerminalText(io.TextIOWrapper):
         return self.readlines()
 
 
+def _shortly_titled(line: str) -> str:
+    """The line, and if it is the top of a box of nested options, only the last of the names that they are nested in."""
+    outer = re.search(r"(?:[\w-]+\.)+(?=[\w-]+(?:\x1b\[[\d;]*m)* options)", line) if "╭" in line else None
+    return line if outer is None else line.replace(outer[0], "", 1).replace("╮", "─" * len(outer[0]) + "╮")
+
+
 def _wrapped(line: str, width: int) -> str:
     # The names of commands, which tyro lists without blanks, may be broken between two of them.
     line = re.sub(r"\{[\w,-]+\}", lambda names: names[0].replace(",", ", "), line)
-    return textwrap.fill(line, width, break_on_hyphens=False) + "\n"
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False) + "\n"
 
 
 def _advice(unknown: str, name: str) -> str:

@@ -45,7 +45,7 @@ class PlotCommand:
     and, with 2 latents, the manifold. For several: curves, reconstructions of the same test images, and KL by rank.
     """
 
-    folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FOLDERS")]
+    folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], optional("FOLDERS")]
     """Folders of training runs."""
     checkpoint: Checkpoint = "best"
     model_seed: ModelSeed = 0

@@ -44,26 +44,27 @@ class CaviCommand:
     csv: Annotated[tyro.conf.Positional[Path | None], optional("[FILE.csv]")] = None
     """File of events whose first line names its columns."""
     position: Annotated[tuple[str, ...] | None, optional("STR [STR ...]")] = None
-    """Columns that say where the events were, one or more. A map is drawn of two. The gaussian-poisson model's clusters
-    are round: the columns must have the same unit."""
+    """One or more columns with the events' positions. Two are drawn as a map. The gaussian-poisson model's clusters are
+    round, so its columns must have the same unit."""
     count: Annotated[str | None, WITH_COUNTS, optional("STR")] = None
-    """Column of natural numbers that goes with each event."""
+    """Column with the count of each event, a natural number."""
     simulate: Annotated[int | None, AT_LEAST_1, WITH_COUNTS, optional("INT")] = None
-    """Instead of a file, this many events from the model's prior, whose truth is then shown as well."""
+    """Number of events to simulate from the model's prior, in place of a file. The results show the truth too."""
     true_num_components: Annotated[int | None, AT_LEAST_1, AppliesWith(simulate=GIVEN), optional("INT")] = None
-    """Components that are simulated. By default 4, or as many as --weights."""
+    """Number of simulated components. By default 4, or as many as --weights."""
     model: MixtureName = GAUSSIAN_POISSON
     """The mixture model."""
     num_components: Annotated[tuple[str, ...], optional("[INT|INT:INT ...]")] = ()
-    """Numbers to compare, or ranges with both ends: 6, or 2 4 8, or 1:12. By default 1:12, or as many as --weights."""
+    """Numbers of components to compare, or ranges that include both ends: 6, or 2 4 8, or 1:12. By default 1:12, or as
+    many as --weights."""
     prior: PriorFlags = field(default_factory=PriorFlags)
     """Hyperparameters. v is the variance of the positions, averaged over their columns."""
     num_restarts: Annotated[int, AT_LEAST_1] = 100
-    """Starts for each number, by k-means++. The best is kept."""
+    """Random starts (k-means++) for each number of components. The best is kept."""
     max_steps: Annotated[int, AT_LEAST_1] = 1000
-    """The most sweeps of a start."""
+    """Largest number of sweeps from a start."""
     tolerance: Annotated[float, FINITE_AND_NOT_NEGATIVE] = 1e-8
-    """A start ends when a sweep raises its ELBO by less than this share of it."""
+    """Sweeps stop when one raises the ELBO by less than this fraction of it."""
     seed: Seed = 0
     dtype: Dtype = "float32"
     out: Out = Path("vae-jax-cavi")

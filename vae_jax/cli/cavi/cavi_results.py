@@ -26,7 +26,7 @@ class CaviResults(NamedTuple):
     position_names: tuple[str, ...]
     count_name: str | None
     max_steps: int
-    """The most sweeps of a start."""
+    """Largest number of sweeps from a start."""
 
 
 def save_results(results: CaviResults, folder: Path, environment: Mapping[str, Any]) -> None:

@@ -37,12 +37,12 @@ class PriorFlags:
     """
 
     position_precision: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COUNTS, optional("FLOAT")] = None
-    """tau, one over the variance of events about their cluster's place, known and alike in all. By default 25 / v:
-    clusters are a fifth as wide as the data."""
+    """tau, the precision (1 / variance) of the positions within a cluster, which is known and the same for all
+    clusters. By default 25 / v: clusters are a fifth as wide as the data."""
     prior_loc: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]")] = None
-    """Where clusters are around, a number a position column. By default the events' mean."""
+    """Mean of the clusters' centres, one number for each position column. By default the events' mean."""
     prior_precision: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COUNTS, optional("FLOAT")] = None
-    """rho, one over the variance of clusters' places. By default 1 / v."""
+    """rho, the precision of the clusters' centres (1 / variance). By default 1 / v."""
     concentration: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COUNTS, optional("FLOAT")] = None
     """alpha of the Gamma prior of the rates. By default 1 (2 in simulations)."""
     rate: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COUNTS, optional("FLOAT")] = None
@@ -54,7 +54,7 @@ class PriorFlags:
     ] = None
     """Concentration of the weights' symmetric Dirichlet prior. By default 1. Smaller ones favour empty components."""
     prior_count: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COVARIANCES, optional("FLOAT")] = None
-    """Events that the prior of a place is worth. By default 1."""
+    """Weight of the prior of a cluster's centre, as a number of events. By default 1."""
     degrees: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COVARIANCES, optional("FLOAT")] = None
     """Degrees of freedom of the Wishart prior of the precisions. By default the number of position columns. Its scale
     is the inverse of the data's covariance."""

@@ -20,16 +20,16 @@ SAVED = ("evidence.json", "evidence.csv", "evidence.png", "config.json")
 class EvidenceCommand:
     """Estimates log p(x) of a problem whose exact value is known, by four estimators.
 
-    The estimators are prior sampling, importance sampling, annealing and the importance-weighted bound, as the number
-    of latents grows: x_d ~ Normal(z_d + z_{d-1} / 2, 1) is 1.5 for each latent z_d ~ Normal(0, 1), and the proposal is
-    the best mean-field normal. Prints a table, and saves it with its figure as evidence.json, evidence.csv,
-    evidence.png (and .pdf) and config.json.
+    The model has latents z_d ~ Normal(0, 1) and one datum x_d ~ Normal(z_d + z_{d-1} / 2, 1) for each, all 1.5. The
+    estimators are prior sampling, importance sampling, annealing and the importance-weighted bound, and the proposal
+    is the best mean-field normal. Prints a table by the number of latents, and saves it with its figure as
+    evidence.json, evidence.csv, evidence.png (and .pdf) and config.json.
     """
 
     problem: Literal["linear-gaussian"] = "linear-gaussian"
     """The problem."""
     num_latents: Annotated[tuple[int, ...], Range(1, 1_000)] = (1, 2, 5, 10, 20, 50)
-    """Numbers of latents."""
+    """Numbers of latents, a model for each."""
     budget: Budget = field(default_factory=Budget)
     """Samples, chains and temperatures of the estimators."""
     seed: Seed = 0

@@ -29,7 +29,7 @@ class FitCommand:
     poisson_gamma: PoissonGammaFlags = field(default_factory=PoissonGammaFlags)
     """The problem's data and priors."""
     family: Literal["normal", "log_normal", "gamma", "full_rank", "low_rank", "flow"] = "normal"
-    """The family. The first three have independent factors, and the normal is truncated at zero."""
+    """Variational family. The first three have independent factors; the normal is truncated at zero."""
     rank: Rank = 1
     ascent: AscentFlags = field(default_factory=AscentFlags)
     """The stochastic ascent on the ELBO."""

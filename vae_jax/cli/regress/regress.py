@@ -45,7 +45,7 @@ class RegressCommand:
     batch_size: Annotated[int | None, AT_LEAST_1, optional("INT")] = None
     """Rows that each step sees. By default all."""
     family: Literal["normal", "full_rank", "low_rank", "flow"] = "full_rank"
-    """The family. The first has independent coefficients."""
+    """Variational family. The first has independent coefficients."""
     rank: Rank = 1
     ascent: AscentFlags = field(default_factory=partial(AscentFlags, num_samples=16, learning_rate_schedule="cosine"))
     """The stochastic ascent on the ELBO."""

@@ -3,8 +3,7 @@
 import shlex
 from typing import Any
 
-from vae_jax.cli.options import flag_of
-from vae_jax.settings import values_of
+from vae_jax.settings import flag_of, values_of
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.config.presets import PRESETS
 

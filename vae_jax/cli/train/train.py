@@ -10,13 +10,13 @@ import tyro
 
 from vae_jax.cli.misuse import Misuse, refusals_are_misuse
 from vae_jax.cli.opened_runs import loaded_images, warn
-from vae_jax.cli.options import Debug, flag_of
+from vae_jax.cli.options import Debug, optional
 from vae_jax.cli.stop_signals import Stopped, stop_requests
 from vae_jax.cli.train.experiment_flags import check_resumable, train_command_line
 from vae_jax.cli.train.preset_help import described_presets
 from vae_jax.cli.train.tensorboard import check_tensorboard, event_writer
 from vae_jax.runtime import environment, start_jax
-from vae_jax.settings import AT_LEAST_0, AT_LEAST_1, check_settings, check_settings_are_used
+from vae_jax.settings import AT_LEAST_0, AT_LEAST_1, check_settings, check_settings_are_used, flag_of
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.config.presets import DEFAULT_PRESET, PRESETS
 from vae_jax.vae.config.setting_conflicts import check_settings_agree
@@ -34,9 +34,9 @@ PRESETS_HELP = f"Right after the word train; by default {DEFAULT_PRESET}. One of
 @dataclass(frozen=True)
 class TrainCommand:
     """Trains a VAE and scores it on the test images.
-    - A preset is named right after the word train; flags change its settings.
-    - The folder --out gets config.json, metrics.jsonl, metrics.csv, summary.json,
-      checkpoints/ and figures/.
+
+    - The name of a preset comes right after the word train; flags change its settings.
+    - The folder --out gets config.json, metrics.jsonl, metrics.csv, summary.json, checkpoints/ and figures/.
     - Ctrl-C saves the run, and --resume continues it.
     """
 
@@ -48,15 +48,15 @@ class TrainCommand:
         tyro.conf.Positional[str], tyro.conf.arg(metavar="[PRESET]", help=PRESETS_HELP, help_behavior_hint="")
     ] = ""
     """A preset, or any other word, that comes later than right after the command."""
-    resume: Path | None = None
+    resume: Annotated[Path | None, optional("PATH")] = None
     """Folder of a run to continue, with its own settings. Only --num-epochs may be raised."""
-    stop_after: Annotated[int | None, AT_LEAST_1] = None
-    """Epochs, counted from the start of the run, after which it is saved and can be resumed."""
+    stop_after: Annotated[int | None, AT_LEAST_1, optional("INT")] = None
+    """Stop after this epoch, counted from the start of the run. It is saved, and --resume continues it."""
     seconds_between_checkpoints: Annotated[float, AT_LEAST_0] = 10.0
-    """Seconds of training that a kill can cost at most."""
+    """Seconds between saves: the most training that is lost if the run is killed."""
     tensorboard: bool = False
     """Write events for TensorBoard too; needs the extra tensorboard."""
-    out: Path | None = None
+    out: Annotated[Path | None, optional("PATH")] = None
     """Folder for the run. By default vae-jax-train."""
     debug: Debug = False
 

@@ -39,7 +39,7 @@ class VarianceCommand:
     problem: ProblemFlags = field(default_factory=ProblemFlags)
     """The problem, and where its gradient is taken."""
     estimators: Annotated[tuple[str, ...], optional("[STR ...]")] = ()
-    """Gradient estimators to measure, or all for every one that the problem admits. By default the four most usual of
+    """Gradient estimators to measure, or all for every one that the problem admits. By default the four most common of
     those."""
     num_samples: Annotated[tuple[int, ...], AT_LEAST_1, optional("[INT ...]")] = ()
     """Numbers of samples that one estimate averages. By default 5 to 10,000, or 4 to 256 with --estimators all."""
