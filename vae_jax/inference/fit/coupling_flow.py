@@ -26,6 +26,16 @@ class CouplingFlow:
         ImportError: the extra is not installed.
         TypeError, ValueError: as `LatentSpace`, or fewer than two numbers, or no layer or unit.
 
+    Example:
+        >>> import jax
+        >>> from numpyro.distributions import constraints
+        >>> from vae_jax.inference import CouplingFlow
+        >>> family = CouplingFlow({"rate": constraints.positive, "shift": constraints.real}, num_layers=1, width=8)
+        >>> q = family.distribution(family.init(jax.random.key(0)))
+        >>> draws = q.sample(jax.random.key(1), (100,))
+        >>> bool((draws["rate"] > 0).all()), draws["shift"].shape
+        (True, (100,))
+
     Reference: Dinh, Sohl-Dickstein & Bengio (2017), section 3; Rezende & Mohamed (2015).
     """
 

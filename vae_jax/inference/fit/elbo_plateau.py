@@ -46,6 +46,16 @@ class ElboPlateau:
 
     Raises:
         ValueError: out of range.
+
+    Example:
+        A rise of 0.1 nats is not visible where each of the two means has a standard error of 0.1 nats:
+
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference import ElboPlateau
+        >>> from vae_jax.inference.fit.elbo_plateau import WindowMean
+        >>> before, now = (WindowMean(jnp.asarray(mean), jnp.asarray(0.1)) for mean in (-5.0, -4.9))
+        >>> bool(ElboPlateau().flat(before, now)), bool(ElboPlateau(num_errors=0.0).flat(before, now))
+        (True, False)
     """
 
     num_errors: float = 1.0

@@ -73,6 +73,15 @@ class MeanFieldNormal(NormalFamily):
 
     Parameters: loc [D] and log_scale [D].
 
+    Example:
+        >>> import jax
+        >>> from numpyro.distributions import constraints
+        >>> from vae_jax.inference import MeanFieldNormal
+        >>> family = MeanFieldNormal({"shift": constraints.real, "rate": constraints.positive}, spread=0.0)
+        >>> q = family.distribution(family.init(jax.random.key(0)))
+        >>> {name: type(factor).__name__ for name, factor in q.items()}
+        {'rate': 'LogNormal', 'shift': 'Normal'}
+
     Reference: Kucukelbir, Tran, Ranganath, Gelman & Blei (2017), section 2.4.
     """
 
@@ -90,6 +99,16 @@ class FullRankNormal(NormalFamily):
 
     Parameters: loc [D], log_scale [D] and below_diagonal [D (D - 1) / 2]. The covariance's Cholesky factor is
     diag(exp(log_scale)) times a unit triangle, so that no parameter depends on the latents' units but loc.
+
+    Example:
+        Three numbers have three standard deviations and three correlations:
+
+        >>> import jax
+        >>> from numpyro.distributions import constraints
+        >>> from vae_jax.inference import FullRankNormal, Support
+        >>> family = FullRankNormal(Support(constraints.real, (3,)))
+        >>> {name: leaf.shape for name, leaf in sorted(family.init(jax.random.key(0)).items())}
+        {'below_diagonal': (3,), 'loc': (3,), 'log_scale': (3,)}
 
     Reference: Kucukelbir, Tran, Ranganath, Gelman & Blei (2017), section 2.4.
     """
@@ -120,6 +139,17 @@ class LowRankNormal(NormalFamily):
 
     Raises:
         ValueError: the rank is below 1 or above D.
+
+    Example:
+        With s = 1 and F = (1, 1)' the covariance is I + F F', of variance 2 and covariance 1:
+
+        >>> import jax.numpy as jnp
+        >>> from numpyro.distributions import constraints
+        >>> from vae_jax.inference import LowRankNormal, Support
+        >>> family = LowRankNormal(Support(constraints.real, (2,)), rank=1)
+        >>> params = {"loc": jnp.zeros(2), "log_scale": jnp.zeros(2), "factor": jnp.ones((2, 1))}
+        >>> family.distribution(params).base.covariance_matrix.tolist()
+        [[2.0, 1.0], [1.0, 2.0]]
 
     Reference: Ong, Nott & Smith (2018), section 3.
     """
@@ -156,6 +186,16 @@ class Factor:
     """A distribution's constructor, and where the parameters that it is given start, in their own space.
 
     Several values of the parameters make a vector of independent latents.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from numpyro.distributions import Gamma
+        >>> from vae_jax.inference import Factor, MeanField
+        >>> start = {"concentration": jnp.array([1.0, 4.0]), "rate": jnp.array([2.0, 2.0])}
+        >>> family = MeanField(Factor(Gamma, start), spread=0.0)
+        >>> family.distribution(family.init(jax.random.key(0))).mean.round(2).tolist()
+        [0.5, 2.0]
     """
 
     constructor: Any
@@ -176,6 +216,17 @@ class MeanField:
     Raises:
         TypeError: a factor is no constructor of a distribution with constraints on its arguments.
         ValueError: there is none, the start names something else than arguments, or it is out of range.
+
+    Example:
+        >>> import jax
+        >>> from numpyro.distributions import Gamma, Normal
+        >>> from vae_jax.inference import MeanField
+        >>> family = MeanField({"rate": Gamma, "shift": Normal}, spread=0.0)
+        >>> params = family.init(jax.random.key(0))
+        >>> {name: float(value) for name, value in family.parameters(params)["rate"].items()}
+        {'concentration': 1.0, 'rate': 1.0}
+        >>> family.distribution(params)["shift"].variance.item()
+        1.0
     """
 
     factors: Any

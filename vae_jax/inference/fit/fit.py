@@ -140,6 +140,22 @@ def fit(
         ValueError: a number is out of range, the log joint is not scalar, or as the estimator.
         RuntimeError: no restart ends at a finite ELBO.
 
+    Example:
+        A normal density with the integral e^2 is fitted by its own family, so that the ELBO rises to its log, 2 nats:
+
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> from numpyro.distributions import Normal, constraints
+        >>> from vae_jax.inference import MeanFieldNormal
+        >>> def log_joint(z):
+        ...     return Normal(1.0, 0.5).log_prob(z) + 2
+        >>> family = MeanFieldNormal(constraints.real)
+        >>> found = vj.fit(log_joint, family, jax.random.key(0), num_steps=1000, window=100)
+        >>> f"{found.elbo:.1f} nats, mean {found.mean():.1f}, std {found.posterior.scale:.1f}"
+        '2.0 nats, mean 1.0, std 0.5'
+        >>> found.sample(jax.random.key(1), 5).shape, found.elbo_history.shape
+        ((5,), (1000,))
+
     Reference: Hoffman, Blei, Wang & Paisley (2013), for mini-batches; Ranganath, Gerrish & Blei (2014); Kucukelbir,
     Tran, Ranganath, Gelman & Blei (2017); Dhaka et al. (2020), section 3, for averaging the parameters.
     """

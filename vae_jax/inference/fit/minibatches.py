@@ -26,6 +26,20 @@ class Minibatched:
 
     Raises:
         ValueError: no data, arrays of different lengths, or a batch that is empty or larger than the data.
+
+    Example:
+        The estimate from a batch of 2 of the 4 observations is right on average:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from numpyro.distributions import Normal
+        >>> from vae_jax.inference import Minibatched
+        >>> data = jnp.array([-1.0, 0.0, 1.0, 2.0])
+        >>> target = Minibatched(Normal(0, 1).log_prob, lambda z, x: Normal(z, 1).log_prob(x), data, batch_size=2)
+        >>> keys = jax.random.split(jax.random.key(0), 10_000)
+        >>> estimates = jax.jit(jax.vmap(lambda key: target.of_batch(key)(0.5)))(keys)
+        >>> bool(abs(estimates.mean() - target(0.5)) < 0.1)
+        True
     """
 
     def __init__(

@@ -38,6 +38,18 @@ def numpyro_log_joint(model: Callable[..., Any], *args: Any, **kwargs: Any) -> N
         TypeError: a latent is discrete, or of a prior that cannot be drawn from.
         ValueError: the model has no latent, a `numpyro.param`, a plate that draws a subsample, or a latent whose shape
             or support depends on another's value.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpyro
+        >>> from numpyro.distributions import Exponential, Poisson
+        >>> from vae_jax.inference import numpyro_log_joint
+        >>> def model(counts):
+        ...     rate = numpyro.sample("rate", Exponential(1.0))
+        ...     numpyro.sample("counts", Poisson(rate).expand(counts.shape).to_event(1), obs=counts)
+        >>> log_joint, supports = numpyro_log_joint(model, jnp.array([0, 0]))
+        >>> sorted(supports), f"{log_joint({'rate': 2.0}):.2f}"  # exp(-2) from the prior and from each count
+        (['rate'], '-6.00')
     """
     first, second = (_trace(model, seed, args, kwargs) for seed in (0, 1))
     for name, site in first.items():

@@ -45,6 +45,14 @@ def approximate_factorial(number: int) -> FactorialApproximation:
     Raises:
         ValueError: N is not at least 1. The integrand of 0! has its mode at the boundary.
 
+    Example:
+        The approximation is below 10! = 3,628,800 by close to 1 / 120 of it:
+
+        >>> from vae_jax.inference import approximate_factorial
+        >>> ten = approximate_factorial(10)
+        >>> f"mode {ten.mode:.1f}, scale {ten.scale:.2f}, error {ten.error:.4f} nats"
+        'mode 10.0, scale 3.16, error 0.0083 nats'
+
     Reference: Stirling (1730); MacKay (2003), eqs. 1.12 and 27.1; Abramowitz & Stegun (1964), eq. 6.1.41.
     """
     if number < 1:

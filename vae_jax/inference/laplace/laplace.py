@@ -94,6 +94,16 @@ def laplace(
             support, the point found is no maximum or has a flat direction, or an argument is out of range.
         RuntimeError: no mode was reached.
 
+    Example:
+        The approximation of a Gaussian is exact. This one has mode 3, standard deviation 0.5 and the integral e^5:
+
+        >>> import jax.numpy as jnp
+        >>> from numpyro.distributions import Normal
+        >>> from vae_jax.inference import laplace
+        >>> found = laplace(lambda z: Normal(3.0, 0.5).log_prob(z) + 5, jnp.zeros(()))
+        >>> f"mode {found.mode:.2f}, std {found.marginal_scale:.2f}, {found.log_evidence:.2f} nats"
+        'mode 3.00, std 0.50, 5.00 nats'
+
     Reference: Laplace (1774); Tierney & Kadane (1986), eq. 2.2; MacKay (2003), eqs. 27.6 to 27.8. Nocedal & Wright
     (2006), section 3.4, for the modified Newton method.
     """
