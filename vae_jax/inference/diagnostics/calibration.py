@@ -45,6 +45,20 @@ def all_at_once(ranks: Callable[[PRNGKey], Ranks], keys: Any, *, batch_size: int
 
     Raises:
         ValueError: the batch is empty.
+
+    Example:
+        Forty replicates, of which twenty at a time are in memory:
+
+        >>> from functools import partial
+        >>> import jax
+        >>> from numpyro.distributions import Normal
+        >>> from vae_jax.inference import calibration
+        >>> from vae_jax.inference.diagnostics import all_at_once
+        >>> model = (lambda key: Normal(0, 1).sample(key), lambda z, key: Normal(z, 1).sample(key))
+        >>> infer = lambda x, key: Normal(x / 2, 0.5**0.5)
+        >>> a_few = partial(all_at_once, batch_size=20)
+        >>> calibration(*model, infer, jax.random.key(0), num_replicates=40, over_replicates=a_few).probabilities.shape
+        (40, 1)
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}: raise it")
@@ -63,6 +77,20 @@ def one_by_one(ranks: Callable[[PRNGKey], Ranks], keys: Any) -> Ranks:
 
     Such are `laplace`, `fit` and Markov chains by NumPyro's `MCMC`, which check values and compile for themselves.
     They compile once, not in every replicate, if they get the data as an argument of a `jax.tree_util.Partial`.
+
+    Example:
+        The inference may look at values of the data, and branch on them:
+
+        >>> import jax
+        >>> from numpyro.distributions import Normal
+        >>> from vae_jax.inference import calibration
+        >>> from vae_jax.inference.diagnostics import one_by_one
+        >>> prior = lambda key: Normal(0, 1).sample(key)
+        >>> data = lambda z, key: Normal(z, 1).sample(key)
+        >>> infer = lambda x, key: Normal(0.5 if x > 0 else -0.5, 1.0)
+        >>> key, sizes = jax.random.key(0), {"num_replicates": 20, "num_draws": 9}
+        >>> calibration(prior, data, infer, key, over_replicates=one_by_one, **sizes).probabilities.shape
+        (20, 1)
     """
     each = [jax.device_get(ranks(key)) for key in keys]
     return jax.tree.map(lambda *fields: np.stack(fields), *each)
@@ -115,6 +143,22 @@ def calibration(
     Raises:
         TypeError: the draws differ from the prior's in structure, or a posterior is no distribution.
         ValueError: an argument is out of range, or the draws differ from the prior's in shape.
+
+    Example:
+        The posterior of an observation x of Normal(z, 1) under the prior Normal(0, 1) is Normal(x / 2, sqrt(1/2)). An
+        inference that reports a third of that standard deviation is found out:
+
+        >>> import jax
+        >>> from numpyro.distributions import Normal
+        >>> from vae_jax.inference import calibration
+        >>> prior = lambda key: Normal(0, 1).sample(key)
+        >>> data = lambda z, key: Normal(z, 1).sample(key)
+        >>> for std in (0.5**0.5, 0.5**0.5 / 3):
+        ...     infer = lambda x, key: Normal(x / 2, std)
+        ...     result = calibration(prior, data, infer, jax.random.key(0), num_replicates=200, num_draws=100)
+        ...     print(result.is_calibrated, result.parameters[0].verdict)
+        True no fault found
+        False too narrow
 
     Reference: Yao, Vehtari, Simpson & Gelman (2018), "Yes, but did it work?: Evaluating variational inference",
     algorithm 2; Talts, Betancourt, Simpson, Vehtari & Gelman (2018), "Validating Bayesian inference algorithms with

@@ -70,6 +70,20 @@ def pareto_smoothed(log_weights: Float[Array, " S"]) -> ParetoSmoothed:
     Raises:
         ValueError: no log weights.
 
+    Example:
+        Samples of Normal(0, 1) have weights with a heavy tail where the target is twice as wide:
+
+        >>> import jax
+        >>> from numpyro.distributions import Normal
+        >>> from vae_jax.inference import pareto_smoothed, reliability_threshold
+        >>> z = Normal(0, 1).sample(jax.random.key(0), (1000,))
+        >>> smooth = jax.jit(pareto_smoothed)
+        >>> wide, close = (smooth(Normal(0, std).log_prob(z) - Normal(0, 1).log_prob(z)) for std in (2.0, 1.1))
+        >>> bool(close.k < reliability_threshold(1000)), bool(close.k < wide.k)
+        (True, True)
+        >>> f"{jax.numpy.exp(wide.log_weights).sum():.3f}"
+        '1.000'
+
     Reference: Vehtari, Simpson, Gelman, Yao & Gabry (2024), "Pareto smoothed importance sampling", algorithm 1.
     """
     num_samples = log_weights.shape[0]
@@ -93,6 +107,17 @@ def fit_tail(top_log_weights: Float[Array, " T"], num_samples: int) -> Generaliz
 
     Raises:
         ValueError: there are fewer than that, or more than `num_samples`.
+
+    Example:
+        The exponentials of exponential variables with mean 1/2 are Pareto variables with k = 1/2:
+
+        >>> import jax
+        >>> from vae_jax.inference import fit_tail, tail_length
+        >>> log_weights = jax.random.exponential(jax.random.key(0), (100_000,)) / 2
+        >>> largest = jax.lax.top_k(log_weights, tail_length(100_000) + 1)[0]
+        >>> tail = jax.jit(fit_tail, static_argnums=1)(largest, 100_000)
+        >>> bool(abs(tail.k - 0.5) < 0.15)
+        True
 
     Reference: Zhang & Stephens (2009), "A new and efficient estimation method for the generalized Pareto
     distribution", section 3; Vehtari et al. (2024), appendix G, for the prior of the shape.
@@ -123,6 +148,14 @@ def effective_sample_size(log_weights: Float[Array, " S"]) -> Scalar:
     Args:
         log_weights: nats, up to a constant.
 
+    Example:
+        Two equal weights and one of zero are worth two samples:
+
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.diagnostics import effective_sample_size
+        >>> round(float(effective_sample_size(jnp.array([0.0, 0.0, -jnp.inf]))), 3)
+        2.0
+
     Reference: Kish (1965).
     """
     return 1 / jnp.sum(jax.nn.softmax(log_weights) ** 2)
@@ -133,6 +166,11 @@ def tail_length(num_samples: int) -> int:
 
     Raises:
         ValueError: `num_samples` is below 1.
+
+    Example:
+        >>> from vae_jax.inference import tail_length
+        >>> tail_length(100), tail_length(10_000)  # a fifth of 100, and 3 sqrt(10_000)
+        (20, 300)
 
     Reference: Vehtari et al. (2024), section 2.3.
     """
@@ -147,6 +185,11 @@ def reliability_threshold(num_samples: int) -> float:
 
     Raises:
         ValueError: `num_samples` is below 1.
+
+    Example:
+        >>> from vae_jax.inference import reliability_threshold
+        >>> f"{reliability_threshold(100):.2f}, {reliability_threshold(1000):.2f}, {reliability_threshold(10_000):.2f}"
+        '0.50, 0.67, 0.70'
 
     Reference: Vehtari et al. (2024), section 3.2.4.
     """

@@ -71,6 +71,16 @@ def compare_moments(approximation: PosteriorMoments, reference: PosteriorMoments
 
     Raises:
         ValueError: they are of different parameters, or a parameter of the reference does not vary.
+
+    Example:
+        >>> from vae_jax.inference import compare_moments, known_moments
+        >>> reference = known_moments({"a": 0.0, "b": 0.0}, [[4.0, 1.0], [1.0, 1.0]])
+        >>> mean_field = known_moments({"a": 1.0, "b": 0.0}, [[3.0, 0.0], [0.0, 0.75]])
+        >>> differences = compare_moments(mean_field, reference)
+        >>> [f"{each.name}: mean {each.mean:+.2f}, std {each.std:+.0%}" for each in differences.parameters]
+        ['a: mean +0.50, std -13%', 'b: mean +0.00, std -13%']
+        >>> differences.correlations[0].approximation, differences.correlations[0].reference
+        (0.0, 0.5)
     """
     if approximation.names != reference.names:
         raise ValueError(
@@ -95,6 +105,17 @@ def moments_of_draws(draws: Latents) -> PosteriorMoments:
     Raises:
         ValueError: fewer draws, leaves with different numbers of them, or a draw that is not finite.
 
+    Example:
+        The mean of 1,000 independent draws has the standard error std / sqrt(1,000):
+
+        >>> import numpy as np
+        >>> from vae_jax.inference import moments_of_draws
+        >>> moments = moments_of_draws({"a": np.random.default_rng(0).normal(size=(1000, 2))})
+        >>> moments.names, moments.correlation.shape
+        (('a[0]', 'a[1]'), (2, 2))
+        >>> (moments.mean_se / moments.std * 1000**0.5).round(3).tolist()
+        [1.0, 1.0]
+
     Reference: for the standard errors, the delta method with the draws' own fourth moments.
     """
     names, values = _flattened(draws, num_axes=1)
@@ -109,6 +130,14 @@ def moments_of_chains(draws: Latents) -> PosteriorMoments:
 
     Raises:
         ValueError: fewer than 100 draws a chain, leaves with different numbers of them, or a draw that is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.inference import moments_of_chains
+        >>> draws = {"a": np.random.default_rng(0).normal(3, 2, size=(4, 1000))}
+        >>> moments = moments_of_chains(draws)
+        >>> abs(moments.mean[0] - 3) < 4 * moments.mean_se[0], abs(moments.std[0] - 2) < 4 * moments.std_se[0]
+        (np.True_, np.True_)
 
     Reference: Vehtari, Gelman, Simpson, Carpenter & Burkner (2021), eqs. 10 to 13, for the effective sample size.
     """
@@ -125,6 +154,12 @@ def known_moments(mean: Latents, covariance: Float[ArrayLike, "P P"]) -> Posteri
 
     Raises:
         ValueError: the covariance has another size, or a negative diagonal.
+
+    Example:
+        >>> from vae_jax.inference import known_moments
+        >>> moments = known_moments({"a": 1.0, "b": 2.0}, [[4.0, 1.0], [1.0, 1.0]])
+        >>> moments.names, moments.std.tolist(), moments.correlation[0, 1].item()
+        (('a', 'b'), [2.0, 1.0], 0.5)
     """
     names = scalar_names(mean)
     covariance = np.asarray(covariance, float)

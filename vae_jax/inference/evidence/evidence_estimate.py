@@ -150,6 +150,18 @@ def pareto_k_of(top: Float[Array, " T"], num_samples: int) -> Scalar:
 
 @jax.jit
 def estimate_from_weights(log_weights: Float[Array, " S"]) -> EvidenceEstimate:
-    """The estimate from all log weights (nats) at once; see `estimate_from_sums`."""
+    """The estimate from all log weights (nats) at once; see `estimate_from_sums`.
+
+    Example:
+        The log of the mean of 900 weights of 1 and 100 weights of 11 is log 2:
+
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.evidence import estimate_from_weights
+        >>> estimate = estimate_from_weights(jnp.log(jnp.where(jnp.arange(1000) < 900, 1.0, 11.0)))
+        >>> f"{estimate.log_evidence:.3f} +- {estimate.log_evidence_se:.3f} nats"
+        '0.693 +- 0.047 nats'
+        >>> round(float(estimate.effective_sample_size))  # (sum of weights)^2 / sum of squares = 2000^2 / 13000
+        308
+    """
     num_samples = log_weights.shape[0]
     return estimate_from_sums(with_weights(no_weights(num_samples, log_weights.dtype), log_weights), num_samples)
