@@ -13,6 +13,14 @@ def settings_table(settings: type) -> str:
 
     Args:
         settings: a dataclass that can be made without arguments, such as `Experiment`.
+
+    Example:
+        >>> from vae_jax.vae import TrainingConfig, settings_table
+        >>> for line in settings_table(TrainingConfig).splitlines()[:3]:
+        ...     print(line)
+        | Setting | Default | Range | Applies with | Help |
+        | --- | --- | --- | --- | --- |
+        | `num_epochs` | `100` | at least 1 |  | Passes over the training images. |
     """
     defaults = values_of(settings())
     rows = [_row(name, defaults[name], declared) for name, declared in declarations(settings).items()]

@@ -57,6 +57,20 @@ def sample_images(trained: TrainedModel, key: PRNGKey, num_images: int, *, pixel
 
     Raises:
         ValueError: a model of several seeds, or no image.
+
+    Example:
+        The first images of a longer draw are those of a shorter one:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, init_state, sample_images
+        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> state = init_state(experiment, np.zeros((1, 64), np.uint8), (8, 8), jax.random.key(0))
+        >>> untrained = TrainedModel(experiment, (8, 8), 0, state.learned)
+        >>> few, more = (sample_images(untrained, jax.random.key(1), number).images for number in (2, 5))
+        >>> more.shape, np.allclose(few, more[:2], atol=1e-5)
+        ((5, 8, 8), True)
     """
     if num_images < 1:
         raise ValueError(f"num_images must be at least 1, got {num_images}: raise it")
@@ -68,6 +82,17 @@ def decode_images(trained: TrainedModel, latents: Float[Array | np.ndarray, "N D
 
     Raises:
         ValueError: a model of several seeds, or of another number of latents.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, decode_images, init_state
+        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> state = init_state(experiment, np.zeros((1, 64), np.uint8), (8, 8), jax.random.key(0))
+        >>> images = decode_images(TrainedModel(experiment, (8, 8), 0, state.learned), np.zeros((3, 2)))
+        >>> images.shape, bool(((images > 0) & (images < 1)).all())
+        ((3, 8, 8), True)
     """
     num_latents = trained.experiment.model.latent_size
     if latents.shape[1] != num_latents:
@@ -96,6 +121,17 @@ def encode_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"], key: 
 
     Raises:
         ValueError: a model of several seeds.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, encode_images, init_state
+        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> experiment, images = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,))), np.zeros((3, 64), np.uint8)
+        >>> state = init_state(experiment, images, (8, 8), jax.random.key(0))
+        >>> codes = encode_images(TrainedModel(experiment, (8, 8), 0, state.learned), images, jax.random.key(1))
+        >>> codes.means.shape, bool((codes.scales > 0).all())
+        ((3, 2), True)
     """
     return _encoded(*_of_one_seed(trained), images, key)
 
@@ -109,6 +145,16 @@ def reconstruct_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"]) 
 
     Raises:
         ValueError: a model of several seeds.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, init_state, reconstruct_images
+        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> experiment, images = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,))), np.zeros((3, 64), np.uint8)
+        >>> state = init_state(experiment, images, (8, 8), jax.random.key(0))
+        >>> reconstruct_images(TrainedModel(experiment, (8, 8), 0, state.learned), images).shape
+        (3, 8, 8)
     """
     return decode_images(trained, _means(trained, images))
 
@@ -122,6 +168,20 @@ def decode_manifold(trained: TrainedModel, num_per_side: int) -> Float[Array, "R
 
     Raises:
         ValueError: a model of several seeds, of another number of latents or of two layers, or no image.
+
+    Example:
+        The middle of an odd number is the median of the prior, which is zero:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, decode_images, decode_manifold, init_state
+        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> state = init_state(experiment, np.zeros((1, 64), np.uint8), (8, 8), jax.random.key(0))
+        >>> untrained = TrainedModel(experiment, (8, 8), 0, state.learned)
+        >>> images = decode_manifold(untrained, 3)
+        >>> images.shape, np.allclose(images[1, 1], decode_images(untrained, np.zeros((1, 2)))[0], atol=1e-5)
+        ((3, 3, 8, 8), True)
     """
     if num_per_side < 1:
         raise ValueError(f"num_per_side must be at least 1, got {num_per_side}: raise it")
@@ -158,6 +218,19 @@ def interpolate(
 
     Raises:
         ValueError: a model of several seeds, ends of different numbers, or fewer than 4 steps.
+
+    Example:
+        The ends of a path are the originals:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, init_state, interpolate
+        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> experiment, black = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,))), np.zeros((1, 64), np.uint8)
+        >>> state = init_state(experiment, black, (8, 8), jax.random.key(0))
+        >>> path = interpolate(TrainedModel(experiment, (8, 8), 0, state.learned), black, black + np.uint8(255), 5)
+        >>> path.shape, path[0, 0].max().item(), path[0, -1].min().item()
+        ((1, 5, 8, 8), 0.0, 1.0)
     """
     if num_steps < 4:
         raise ValueError(f"num_steps must be at least 4, got {num_steps}: two originals and their reconstructions")

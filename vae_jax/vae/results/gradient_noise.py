@@ -54,6 +54,21 @@ def training_loss(
     """The loss of a training step: a batch of random images, binarized and sampled by one key.
 
     Images are drawn with replacement, so that a key's batch does not depend on any other's.
+
+    Example:
+        With all parameters at zero every one of the 64 pixels costs log 2, and the KL is zero:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.vae import Architecture, Experiment, ModelConfig, training_loss
+        >>> from vae_jax.vae.training.objectives import DivergenceWeights
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> architecture = Architecture.of(experiment, (8, 8))
+        >>> params = jax.tree.map(jnp.zeros_like, architecture.init(jax.random.key(0)))
+        >>> weights = DivergenceWeights(beta=jnp.ones(()), alpha=jnp.zeros(()))
+        >>> loss = training_loss(experiment, architecture, jnp.zeros((100, 64), jnp.uint8), weights)
+        >>> f"{jax.jit(loss)(params, jax.random.key(1)):.2f} nats an image"
+        '44.36 nats an image'
     """
 
     def loss(params: Params, key: PRNGKey) -> Scalar:
@@ -90,6 +105,17 @@ def noise_by_layer(
 
     Raises:
         ValueError: another number of replicates.
+
+    Example:
+        A gradient with mean 1 and standard deviation 2:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.vae import noise_by_layer
+        >>> loss = lambda params, key: params["dense"]["bias"] * (1 + 2 * jax.random.normal(key))
+        >>> layer, _ = noise_by_layer(loss, {"dense": {"bias": jnp.zeros(())}}, jax.random.key(0), 10_000)
+        >>> layer.layer, f"signal {layer.signal:.1f}, noise {layer.noise:.1f}"
+        ('dense', 'signal 1.0, noise 2.0')
     """
     size, rest = divmod(num_replicates, NUM_GROUPS)
     if rest or size < 2:

@@ -62,6 +62,24 @@ def load_trained(folder: RunFolder, *, which: str = "best", on_damage: Callable[
         OtherSchema: another version of the library wrote it.
         CheckpointError: no checkpoint can be restored.
         ValueError: another `which`.
+
+    Example:
+        A run that was stopped before its first step has the initial parameters:
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from vae_jax.vae import DataConfig, Experiment, ModelConfig, Run, RunFolder, load_images, load_trained
+        >>> experiment = Experiment(DataConfig("digits"), ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> data = load_images("digits")
+        >>> facts = {"checksum": data.checksum, "shape": data.shape, "num_train": len(data.train.images)}
+        >>> with tempfile.TemporaryDirectory() as path:
+        ...     folder = RunFolder(Path(path))
+        ...     folder.write_config(experiment, {"images": facts})
+        ...     run = Run(experiment, data, folder)
+        ...     outcome = run.train(run.start(), should_stop=lambda: True)
+        ...     trained = load_trained(folder, which="latest", on_damage=print)
+        >>> trained.step, trained.shape, trained.experiment == experiment
+        (0, (8, 8), True)
     """
     if which not in ("best", "latest"):
         raise ValueError(f"the checkpoint must be 'best' or 'latest', got {which!r}")

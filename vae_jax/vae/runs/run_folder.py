@@ -20,7 +20,19 @@ class NoRun(ValueError):
 
 
 class RunFolder:
-    """The files of one run. What is written replaces what was there as a whole."""
+    """The files of one run. What is written replaces what was there as a whole.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from vae_jax.vae import Experiment, RunFolder
+        >>> with tempfile.TemporaryDirectory() as path:
+        ...     folder = RunFolder(Path(path) / "run")
+        ...     folder.write_config(Experiment(seed=3), {})
+        ...     folder.append_row({"epoch": 1, "train_elbo": -120.0})
+        ...     folder.experiment().seed, folder.rows()
+        (3, [{'epoch': 1, 'train_elbo': -120.0}])
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -40,6 +40,20 @@ class Run:
         images: what to train it on.
         folder: where the run is kept.
         mesh: devices that seeds are sharded over.
+
+    Example:
+        A run that is stopped, here before its first step, leaves a checkpoint and can be resumed:
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from vae_jax.vae import DataConfig, Experiment, ModelConfig, Run, RunFolder, load_images
+        >>> experiment = Experiment(DataConfig("digits"), ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> with tempfile.TemporaryDirectory() as path:
+        ...     run = Run(experiment, load_images("digits"), RunFolder(Path(path)))
+        ...     outcome = run.train(run.start(), should_stop=lambda: True)
+        ...     state = run.resume(on_damage=print)
+        >>> outcome.finished, state.step.item()
+        (False, 0)
     """
 
     def __init__(self, experiment: Experiment, images: ImageData, folder: RunFolder, mesh: Mesh | None = None) -> None:

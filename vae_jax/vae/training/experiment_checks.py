@@ -20,6 +20,13 @@ def check_experiment(experiment: Experiment, shape: tuple[int, ...] | None = Non
 
     Raises:
         ValueError: one line that names the setting, what it must be and what to do.
+
+    Example:
+        >>> from vae_jax.vae import Experiment, ObjectiveConfig, check_experiment
+        >>> check_experiment(Experiment())
+        >>> check_experiment(Experiment(objective=ObjectiveConfig(num_samples=0)))
+        Traceback (most recent call last):
+        ValueError: num_samples must be at least 1, got 0: choose another number
     """
     check_settings(experiment)
     check_settings_agree(experiment)

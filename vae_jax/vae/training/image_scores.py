@@ -61,6 +61,19 @@ def make_score(
         num_samples: of q(z|x) an image.
         num_seeds: above 1, keys and parameters have a leading axis of that length.
         mesh: devices that seeds are sharded over.
+
+    Example:
+        With all parameters at zero every one of the 64 pixels costs log 2, and the KL is zero:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from vae_jax.vae import Architecture, ModelConfig, make_score
+        >>> architecture = Architecture(ModelConfig(latent_size=2, hidden_sizes=(8,)), (8, 8))
+        >>> params = jax.tree.map(jnp.zeros_like, architecture.init(jax.random.key(0)))
+        >>> scores = make_score(architecture, np.zeros((3, 64), np.uint8))(jax.random.key(1), params)
+        >>> scores.elbo.round(2).tolist(), scores.kl_by_latent.tolist()
+        ([-44.36, -44.36, -44.36], [0.0, 0.0])
     """
     size = min(IMAGES_AT_ONCE, len(images))
     groups = _in_groups(images, size)

@@ -92,6 +92,15 @@ def init_state(
         images: the prepared training images.
         shape: of an image.
         key: of the run; with `num_seeds` above 1, the keys of the runs [S].
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, init_state
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> state = init_state(experiment, np.zeros((10, 64), np.uint8), (8, 8), jax.random.key(0))
+        >>> state.step.item(), sorted(state.learned.model)
+        (0, ['decoder', 'encoder'])
     """
     mean_image = jnp.asarray(images.mean(axis=0) / WHITE, jnp.float32)
     return jax.jit(_make_init(experiment, len(images), shape))(key, mean_image)
@@ -138,6 +147,20 @@ def make_train(
         images: the prepared training images, which go to the device once, as they are.
         shape: of an image.
         mesh: devices that seeds are sharded over; see `seed_mesh`.
+
+    Example:
+        An epoch of 40 steps on black images. A model that knows nothing has an ELBO of -64 log 2 = -44.36 nats an image:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, TrainingConfig, init_state, make_train
+        >>> training = TrainingConfig(batch_size=16, learning_rate=0.03)
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)), training=training)
+        >>> images, key = np.zeros((640, 64), np.uint8), jax.random.key(0)
+        >>> state = init_state(experiment, images, (8, 8), key)
+        >>> state = make_train(experiment, images, (8, 8))(key, state, 40)
+        >>> state.step.item(), bool(state.sums.elbo / len(images) > -30)
+        (40, True)
     """
     step = _make_step(experiment, len(images), shape)
     steps_per_epoch = experiment.training.steps_per_epoch(len(images))
