@@ -116,6 +116,18 @@ def choose_num_components(
 
     Raises:
         ValueError: no number, one twice, or one that `build` refuses; then nothing has been fitted.
+
+    Example:
+        Two clusters, far apart, are found among one to three:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.inference.cavi import choose_num_components, gaussian_poisson_mixture, located_counts
+        >>> places = np.repeat([[0.0, 0.0], [10.0, 10.0]], 20, axis=0)
+        >>> data = located_counts(places + np.random.default_rng(0).normal(size=(40, 2)), [5] * 40)
+        >>> found = choose_num_components(gaussian_poisson_mixture, data, [1, 2, 3], jax.random.key(0), num_restarts=3)
+        >>> found.best.num_components, found.ends_at_best
+        (2, False)
     """
     numbers = sorted(num_components)
     if not numbers or len(set(numbers)) < len(numbers):
@@ -146,6 +158,17 @@ def log_num_symmetries(weights: MixtureWeights, is_empty: Bool[np.ndarray, " K"]
     """The log of the number of orders of the components that the prior cannot tell apart and q can.
 
     It is log K! where all have the same prior weight and at most one is empty.
+
+    Example:
+        Four alike components have 4! orders; where two of them are empty, 4! / 2! lead to different q:
+
+        >>> import math
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from vae_jax.inference.cavi import DirichletWeights, log_num_symmetries
+        >>> is_empty = np.array([False, False, True, True])
+        >>> round(math.exp(log_num_symmetries(DirichletWeights(jnp.ones(4)), is_empty)))
+        12
     """
     total = 0.0
     prior = np.asarray(weights.by_component)

@@ -96,6 +96,19 @@ def ascend(
         TypeError: the model lacks a method, or there is a mesh and the data have no events.
         ValueError: no starts, no sweeps, a tolerance that is negative or NaN, or a mesh of several dimensions.
 
+    Example:
+        The fitted mean of the precision is the exact posterior's, (alpha + N / 2) / (beta + R / 2), here with R = 4:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import NormalModel, ascend
+        >>> model = NormalModel(prior_loc=0.0, prior_count=1.0, concentration=1.0, rate=1.0)
+        >>> found = ascend(model, jnp.array([-1.0, 1.0, -1.0, 1.0]), jax.random.key(0))
+        >>> bool(found.converged), bool((jnp.diff(found.elbo_history[: found.num_steps]) > -1e-5).all())
+        (True, True)
+        >>> f"{found.state.concentration / found.state.rate:.3f}"  # (1 + 4 / 2) / (1 + 4 / 2)
+        '1.000'
+
     Reference: Bishop (2006), section 10.1.1; Blei, Kucukelbir & McAuliffe (2017), algorithm 1.
     """
     if not isinstance(model, ConjugateModel):

@@ -108,7 +108,19 @@ class GaussianPoissonHyperparameters(NamedTuple):
 
 
 class GaussianPoissonMixture(GaussianPoissonHyperparameters, ConjugateMixture):
-    """The mixture, for `ascend`. Build it with `gaussian_poisson_mixture`."""
+    """The mixture, for `ascend`. Build it with `gaussian_poisson_mixture`.
+
+    Example:
+        The factor of each rate is Gamma(alpha + sum of the counts, beta + number of events):
+
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import gaussian_poisson_mixture, located_counts
+        >>> data = located_counts([[0.0, 0.0], [1.0, 0.0], [9.0, 9.0]], [2, 3, 49])
+        >>> model = gaussian_poisson_mixture(data, 2, concentration=1.0, rate=1.0)
+        >>> state = model.update(jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), data)
+        >>> model.posterior(state)["rate"].mean.tolist()  # 6 / 3 and 50 / 2
+        [2.0, 25.0]
+    """
 
     def posterior(self, state: GaussianPoissonFactors) -> Distributions:
         """q of the parameters: independent distributions of loc [K, D], rate [K] and, if not given, weights [K]."""
@@ -233,6 +245,19 @@ def gaussian_poisson_mixture(
     Raises:
         ValueError: the number of components is not in 1..N, a hyperparameter is not positive and finite or has the
             wrong length, or the positions are identical and a precision is not given.
+
+    Example:
+        Two places that nine events and one event come from, with counts of 5 and of 50:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.inference.cavi import ascend, gaussian_poisson_mixture, located_counts
+        >>> places = np.repeat([[0.0, 0.0], [10.0, 10.0]], [9, 1], axis=0)
+        >>> data = located_counts(places + np.random.default_rng(0).normal(scale=0.1, size=(10, 2)), [5] * 9 + [50])
+        >>> model = gaussian_poisson_mixture(data, 2)
+        >>> found = ascend(model, data, jax.random.key(0), num_restarts=3)
+        >>> model.responsibilities(found.state, data).argmax(0).tolist()
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
     """
     num_events = data.features.shape[1]
     check_num_components(num_components, num_events, "events")

@@ -26,6 +26,12 @@ def points(positions: ArrayLike) -> Points:
     Raises:
         ValueError: there are none, or a position is not finite or so large that sums of squares overflow. Rows and
             columns are numbered from 1.
+
+    Example:
+        >>> from vae_jax.inference.cavi import points
+        >>> data = points([[0.0, 0.0], [2.0, 4.0]])
+        >>> data.centre.tolist(), data.features[:2].T.tolist()  # positions about the centre
+        ([1.0, 2.0], [[-1.0, -2.0], [1.0, 2.0]])
     """
     values = _checked_positions(positions, "point")
     centred, centre, dtype = _centred(values)
@@ -65,6 +71,12 @@ def located_counts(positions: ArrayLike, counts: ArrayLike) -> LocatedCounts:
     Raises:
         ValueError: the shapes do not fit, a position is not finite, a count is no natural number, or either is so
             large that its sums overflow. Rows and columns are numbered from 1.
+
+    Example:
+        >>> from vae_jax.inference.cavi import located_counts
+        >>> data = located_counts([[0.0, 0.0], [2.0, 4.0]], [3, 5])
+        >>> data.counts.tolist(), data.positions.tolist(), data.squared_distance.item()
+        ([3.0, 5.0], [[0.0, 0.0], [2.0, 4.0]], 10.0)
     """
     values = _checked_positions(positions, "event")
     numbers = np.asarray(counts, np.float64)

@@ -21,7 +21,15 @@ ABSENT = -1e30
 
 
 class GivenWeights(NamedTuple):
-    """Probabilities that are known. They have no factor: its state is None."""
+    """Probabilities that are known. They have no factor: its state is None.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import GivenWeights
+        >>> weights = GivenWeights(jnp.array([0.75, 0.25]))
+        >>> weights.mean(None).tolist(), weights.divergence(None).item()
+        ([0.75, 0.25], 0.0)
+    """
 
     probs: Float[Array, " K"]
 
@@ -62,7 +70,16 @@ class GivenWeights(NamedTuple):
 
 
 class DirichletWeights(NamedTuple):
-    """Probabilities under a Dirichlet prior. The factor's state is its concentration [K]."""
+    """Probabilities under a Dirichlet prior. The factor's state is its concentration [K].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import DirichletWeights
+        >>> weights = DirichletWeights(jnp.ones(2))
+        >>> factor = weights.update(jnp.array([8.0, 2.0]))
+        >>> factor.tolist(), weights.mean(factor).tolist()
+        ([9.0, 3.0], [0.75, 0.25])
+    """
 
     concentration: Float[Array, " K"]
 
@@ -142,6 +159,12 @@ def log_num_labellings(num_components: int) -> float:
     Each of the K! orders of the labels is an optimum of its own. The equal mixture of all of them is a better q, and
     where they do not overlap its bound is higher by exactly log K!. Components that coincide, such as empty ones, gain
     less.
+
+    Example:
+        >>> import math
+        >>> from vae_jax.inference.cavi import log_num_labellings
+        >>> round(math.exp(log_num_labellings(4)))
+        24
 
     Reference: Bishop (2006), section 10.2.4.
     """

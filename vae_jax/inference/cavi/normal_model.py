@@ -41,7 +41,19 @@ class NormalFactors(NamedTuple):
 
 
 class NormalModel(NamedTuple):
-    """The prior, for `ascend` on observations [N]."""
+    """The prior, for `ascend` on observations [N].
+
+    Example:
+        The mean of q(mu) is the exact posterior's, (prior_count prior_loc + sum of the data) / (prior_count + N):
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import NormalModel, ascend
+        >>> model = NormalModel(prior_loc=0.0, prior_count=1.0, concentration=1.0, rate=1.0)
+        >>> found = ascend(model, jnp.array([1.0, 2.0, 3.0]), jax.random.key(0))
+        >>> f"{model.posterior(found.state)['mean'].mean:.2f}"  # 6 / 4
+        '1.50'
+    """
 
     prior_loc: Scalar | float
     """m_0."""

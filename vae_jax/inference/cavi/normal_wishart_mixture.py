@@ -194,6 +194,17 @@ def normal_wishart_mixture(
     Raises:
         ValueError: the number of components is not in 1..N, or a hyperparameter is out of its range or of the wrong
             shape; in particular the data's covariance is singular and no inverse_scale is given.
+
+    Example:
+        Each factor's place is the mean of its points and of one more at the data's mean (6, 1):
+
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import normal_wishart_mixture, points
+        >>> data = points([[0.0, 0.0], [3.0, 2.0], [9.0, 0.0], [12.0, 2.0]])
+        >>> model = normal_wishart_mixture(data, 2, prior_count=1.0)
+        >>> state = model.update(jnp.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]), data)
+        >>> state.loc.round(3).tolist()
+        [[3.0, 1.0], [9.0, 1.0]]
     """
     num_dimensions, num_points = data.centre.shape[0], data.features.shape[1]
     dtype = data.features.dtype

@@ -24,7 +24,14 @@ from vae_jax.typing import Distributions, PRNGKey, Scalar
 
 
 class GammaFactor(NamedTuple):
-    """A Gamma distribution."""
+    """A Gamma distribution.
+
+    Example:
+        >>> from vae_jax.inference.cavi import GammaFactor
+        >>> factor = GammaFactor(concentration=3.0, rate=2.0)
+        >>> factor.mean.item(), factor.distribution.variance.item()
+        (1.5, 0.75)
+    """
 
     concentration: Scalar | float
     rate: Scalar | float
@@ -53,7 +60,19 @@ class PoissonGammaFactors(NamedTuple):
 
 
 class PoissonGammaModel(NamedTuple):
-    """The priors, for `ascend` on counts [N] of a floating-point type."""
+    """The priors, for `ascend` on counts [N] of a floating-point type.
+
+    Example:
+        The factor of u is at its optimum given v's mean, of concentration a_u + sum of the counts:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import GammaFactor, PoissonGammaModel, ascend
+        >>> model = PoissonGammaModel(GammaFactor(2.0, 1.0), GammaFactor(3.0, 1.0))
+        >>> found = ascend(model, jnp.array([4.0, 6.0]), jax.random.key(0))
+        >>> found.state.u.concentration.item(), found.state.v.concentration.item(), bool(found.converged)
+        (12.0, 13.0, True)
+    """
 
     prior_u: GammaFactor
     prior_v: GammaFactor
