@@ -29,6 +29,15 @@ def bound_gap(
         kl: KL(q || p(z|x)) in nats.
         log_evidence: log p(x) in nats.
         xlabel: what moves.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import bound_gap
+        >>> loc = np.linspace(-1, 1, 30)
+        >>> figure = bound_gap(loc, elbo=-2 - loc**2, kl=loc**2, log_evidence=-2.0, xlabel="location of q")
+        >>> (axes,) = figure.axes
+        >>> axes.get_xlabel(), axes.get_ylabel()
+        ('location of q', 'nats')
     """
     places, bound, gap = (np.asarray(values, dtype=float) for values in (positions, elbo, kl))
     total = bound + gap

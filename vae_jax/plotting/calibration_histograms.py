@@ -38,6 +38,15 @@ def calibration_histograms(calibration: Calibration, *, num_bins: int = 20, para
 
     Raises:
         ValueError: an unknown name, too many bins, or probabilities that are not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.inference import Calibration, ParameterCalibration
+        >>> from vae_jax.plotting import calibration_histograms
+        >>> row = ParameterCalibration("loc", 0.0, 0.1, 1.0, 0.1, 1.0, 1.0, "no fault found")
+        >>> result = Calibration((row,), np.linspace(0.01, 0.99, 40)[:, None], level=0.05)
+        >>> [axes.get_title().splitlines() for axes in calibration_histograms(result, num_bins=10).axes]
+        [['loc', 'no fault found']]
     """
     columns = {row.name: place for place, row in enumerate(calibration.parameters)}
     unknown = [name for name in parameters if name not in columns]

@@ -21,6 +21,18 @@ def replicate_boxes(study: VarianceStudy) -> Figure:
 
     Boxes hold the middle half and whiskers the middle 98%. The axis is logarithmic on both sides of the exact value and
     linear next to it.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> from vae_jax.plotting import replicate_boxes
+        >>> from vae_jax.problems import SquareCost
+        >>> params, names = {"loc": jnp.ones(()), "scale": jnp.ones(())}, ["pathwise"]
+        >>> study = vj.study_variance(SquareCost(), params, jax.random.key(0), 20, estimators=names, num_samples=[1, 10])
+        >>> figure = replicate_boxes(study)
+        >>> [axes.get_title() for axes in figure.axes], [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        (['cost', '∂ cost / ∂ loc', '∂ cost / ∂ scale'], ['1', '10'])
     """
     with mpl.rc_context(STYLE):
         figure, panels = _panels(study)
@@ -48,6 +60,18 @@ def std_by_samples(study: VarianceStudy) -> Figure:
     """Standard deviation against number of samples on logarithmic axes, measured points on exact lines.
 
     Bars are two standard errors. Where the exact variance is infinite there is no line, and the points are hollow.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> from vae_jax.plotting import std_by_samples
+        >>> from vae_jax.problems import SquareCost
+        >>> params, names = {"loc": jnp.ones(()), "scale": jnp.ones(())}, ["pathwise"]
+        >>> study = vj.study_variance(SquareCost(), params, jax.random.key(0), 20, estimators=names, num_samples=[1, 10])
+        >>> axes = std_by_samples(study).axes[0]
+        >>> axes.get_xlabel(), axes.get_ylabel()
+        ('samples of one estimate', 'std of one estimate')
     """
     with mpl.rc_context(STYLE):
         figure, panels = _panels(study)

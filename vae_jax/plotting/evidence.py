@@ -34,6 +34,15 @@ def evidence_by_latents(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
     Raises:
         ValueError: no rows.
+
+    Example:
+        >>> from vae_jax.inference.evidence import ESTIMATES
+        >>> from vae_jax.plotting import evidence_by_latents
+        >>> row = {"num_latents": 5, "error": 0.01, "log_evidence_se": 0.01, "pareto_k": 0.2, "reliable": True}
+        >>> row |= {"effective_sample_size": 800.0, "num_samples": 1000}
+        >>> figure = evidence_by_latents([{**row, "estimator": name} for name in ESTIMATES])
+        >>> [axes.get_title() for axes in figure.axes]
+        ['estimate − exact log p(x)', 'effective sample size', 'Pareto k']
     """
     return _figure(rows, BY_LATENTS, [row["error"] for row in rows])
 
@@ -49,6 +58,15 @@ def evidence_by_image(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
     Raises:
         ValueError: no rows.
+
+    Example:
+        >>> from vae_jax.inference.evidence import ESTIMATES
+        >>> from vae_jax.plotting import evidence_by_image
+        >>> row = {"image": 0, "log_evidence": -90.0, "log_evidence_se": 0.1, "pareto_k": 0.2, "reliable": True}
+        >>> row |= {"effective_sample_size": 800.0, "num_samples": 1000}
+        >>> figure = evidence_by_image([{**row, "estimator": name} for name in ESTIMATES])
+        >>> figure.axes[0].get_title(), figure.axes[0].get_xlabel()
+        ('estimate − importance sampling', 'image')
     """
     reference = {row["image"]: row["log_evidence"] for row in rows if row["estimator"] == "importance_sampling"}
     return _figure(rows, BY_IMAGE, [row["log_evidence"] - reference[row["image"]] for row in rows])

@@ -22,6 +22,13 @@ def factorial_errors(approximations: Sequence[FactorialApproximation]) -> Figure
 
     Raises:
         ValueError: no approximation.
+
+    Example:
+        >>> from vae_jax.inference import approximate_factorial
+        >>> from vae_jax.plotting import factorial_errors
+        >>> figure = factorial_errors([approximate_factorial(number) for number in (1, 2, 5)])
+        >>> [axes.get_title() for axes in figure.axes]
+        ['N = 1', 'log N! less its approximation']
     """
     if not approximations:
         raise ValueError("approximations must be at least one, got none: approximate a factorial")

@@ -47,6 +47,19 @@ def fitted_pair(
         posterior: the exact posterior.
         fitted: the fitted q.
         names: of the latents.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import fitted_pair
+        >>> from vae_jax.plotting.elbo_ascent import ElboAscent
+        >>> from vae_jax.plotting.fit import PairDensity
+        >>> grid = np.linspace(0.1, 4, 20)
+        >>> density = np.exp(-((grid - 2) ** 2))
+        >>> pair = PairDensity(np.outer(density, density), ((grid, density), (grid, density)), (2.0, 2.0))
+        >>> ascent = ElboAscent(np.linspace(-5, -2, 20), np.array([-4.0, -2.5]), np.array([0.1, 0.1]), -2.0, True)
+        >>> figure = fitted_pair(ascent, (grid, grid), posterior=pair, fitted=pair, names=("u", "v"))
+        >>> [axes.get_xlabel() for axes in figure.axes]
+        ['step', 'u', 'u', 'v']
     """
     first, second = names
     with mpl.rc_context(STYLE):

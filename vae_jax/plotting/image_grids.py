@@ -35,6 +35,15 @@ def image_grid(images: Num[Array | np.ndarray, "N ..."], *, num_columns: int = 8
 
     Raises:
         ValueError: flat images, integers, no image, or no column.
+
+    Example:
+        Six images in rows of four:
+
+        >>> import numpy as np
+        >>> from vae_jax.plotting import image_grid
+        >>> (axes,) = image_grid(np.zeros((6, 8, 8)), num_columns=4).axes
+        >>> len(axes.images)
+        6
     """
     checked = _checked(images, "images", "N")
     if num_columns < 1:
@@ -56,6 +65,14 @@ def reconstructions(
 
     Raises:
         ValueError: flat images, integers, no image, or shapes that differ.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import reconstructions
+        >>> originals = np.zeros((3, 8, 8))
+        >>> (axes,) = reconstructions(originals, {"VAE": originals, "IWAE": originals}).axes
+        >>> [label.get_text() for label in axes.get_yticklabels()]
+        ['original', 'VAE', 'IWAE']
     """
     rows = {"original": _checked(originals, "originals", "N")}
     for name, images in reconstructed.items():
@@ -81,6 +98,15 @@ def interpolation(images: Num[Array | np.ndarray, "R S ..."]) -> Figure:
 
     Raises:
         ValueError: flat images, integers, no row, or fewer than two steps.
+
+    Example:
+        Two paths of five images, of which the four ends are framed:
+
+        >>> import numpy as np
+        >>> from vae_jax.plotting import interpolation
+        >>> (axes,) = interpolation(np.zeros((2, 5, 8, 8))).axes
+        >>> len(axes.images), len(axes.patches)
+        (10, 4)
     """
     rows = _checked(images, "images", "R, S")
     num_steps = rows.shape[1]
@@ -119,6 +145,13 @@ def manifold(
 
     Raises:
         ValueError: flat images, integers, no image, or values that are not one increasing number a column or row.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import manifold
+        >>> (axes,) = manifold(np.zeros((3, 3, 8, 8)), z1=np.array([-1.0, 0.0, 1.0])).axes
+        >>> axes.get_xlabel(), axes.get_ylabel(), len(axes.images)  # the tiles are one mosaic
+        ('z₁', 'z₂', 1)
     """
     tiles = _checked(images, "images", "R, C")
     num_rows, num_columns, height, width = tiles.shape[:4]

@@ -29,6 +29,14 @@ def importance_tail(log_weights: Float[ArrayLike, " S"]) -> Figure:
 
     Raises:
         ValueError: the tail cannot be fitted, as it is too short, constant, or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import importance_tail
+        >>> log_weights = np.random.default_rng(0).exponential(0.2, 200)
+        >>> (axes,) = importance_tail(log_weights).axes
+        >>> axes.get_xlabel(), axes.get_title().split(": ")[1]
+        ('weight w / mean weight', 'reliable (below 0.57 is)')
     """
     logs = np.asarray(log_weights, float)
     length = tail_length(logs.size)

@@ -53,6 +53,14 @@ def kl_by_latent(
 
     Raises:
         ValueError: layers whose sizes do not add up.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import kl_by_latent
+        >>> figure = kl_by_latent(np.array([0.0, 3.0, 1.5]), variance_of_means=np.array([0.0, 0.9, 0.5]), threshold=0.01)
+        >>> bars, variances = figure.axes
+        >>> bars.get_title(), [label.get_text() for label in variances.get_xticklabels()]
+        ('2 of 3 active, 4.5 nats', ['z₂', 'z₃', 'z₁'])
     """
     heights, variances = np.asarray(kl, dtype=float), np.asarray(variance_of_means, dtype=float)
     errors = None if kl_se is None else 2 * np.asarray(kl_se, dtype=float)
@@ -107,6 +115,13 @@ def kl_by_rank(
 
     Raises:
         ValueError: no run, or layers whose sizes do not add up.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import kl_by_rank
+        >>> (axes,) = kl_by_rank({"VAE": np.array([0.0, 3.0, 1.5]), "IWAE": np.array([2.0, 2.0, 1.0])}).axes
+        >>> axes.get_legend_handles_labels()[1]
+        ['VAE, 4.5 nats', 'IWAE, 5.0 nats']
     """
     if not runs:
         raise ValueError("runs must hold the KL of at least one run, got none: add one")

@@ -30,6 +30,16 @@ def latent_scatter(
 
     Raises:
         ValueError: fewer than 2 latents or images, means that are not finite, or an unknown projection.
+
+    Example:
+        The first of three latents has 8 / 9 of the variance, and the second the rest:
+
+        >>> import numpy as np
+        >>> from vae_jax.plotting import latent_scatter
+        >>> means = np.array([[2.0, 0.5, 0.0], [-2.0, 0.5, 0.0], [2.0, -0.5, 0.0], [-2.0, -0.5, 0.0]]) * [2**0.5, 2, 1]
+        >>> (axes,) = latent_scatter(means, labels=np.array([0, 1, 0, 1])).axes
+        >>> axes.get_xlabel()
+        'principal component 1 (89% of the variance)'
     """
     points = _checked_means(np.asarray(means, dtype=float))
     chosen = projection or ("first_two" if points.shape[1] == 2 else "pca")

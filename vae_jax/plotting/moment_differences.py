@@ -31,6 +31,14 @@ def moment_differences(comparison: MomentComparison, *, most: int = 30) -> Figur
 
     Raises:
         ValueError: `most` is below 1.
+
+    Example:
+        >>> from vae_jax.inference import compare_moments, known_moments
+        >>> from vae_jax.plotting import moment_differences
+        >>> reference = known_moments({"a": 0.0, "b": 0.0}, [[4.0, 1.0], [1.0, 1.0]])
+        >>> mean_field = known_moments({"a": 1.0, "b": 0.0}, [[3.0, 0.0], [0.0, 0.75]])
+        >>> [axes.get_title() for axes in moment_differences(compare_moments(mean_field, reference)).axes]
+        ['mean', 'standard deviation', 'correlation']
     """
     if most < 1:
         raise ValueError(f"most must be at least 1, got {most}: raise it")

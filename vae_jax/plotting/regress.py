@@ -52,6 +52,19 @@ def regression_fit(
         coefficients: the intercept's first.
         fitted_means: one for each predictor that is drawn.
         response: its name.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import regression_fit
+        >>> from vae_jax.plotting.elbo_ascent import ElboAscent
+        >>> from vae_jax.plotting.regress import Coefficients, FittedMean
+        >>> ascent = ElboAscent(np.linspace(-5, -2, 20), np.array([-4.0, -2.5]), np.array([0.1, 0.1]), -2.0, True)
+        >>> mean, std, grid = np.array([0.0, 1.0]), np.array([0.1, 0.1]), np.linspace(1, 2, 5)
+        >>> coefficients = Coefficients(("(intercept)", "dose"), mean, std, laplace_mean=mean, laplace_std=std)
+        >>> line = FittedMean("dose", grid, grid, np.stack([grid - 0.1, grid + 0.1]), grid, grid, grid)
+        >>> figure = regression_fit(ascent, coefficients, [line], response="response")
+        >>> [axes.get_title() for axes in figure.axes][1:], figure.axes[2].get_xlabel(), figure.axes[2].get_ylabel()
+        (['coefficients', 'fitted mean'], 'dose', 'response')
     """
     with mpl.rc_context(STYLE):
         figure = StyledFigure(figsize=(7.2 if len(fitted_means) > 1 else 6.0, 2.6), layout="constrained")

@@ -17,6 +17,13 @@ def signal_to_noise_by_layer(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
     Args:
         rows: with layer, estimator, num_samples, signal_to_noise and signal_to_noise_se (None if at most).
+
+    Example:
+        >>> from vae_jax.plotting import signal_to_noise_by_layer
+        >>> row = {"estimator": "pathwise", "num_samples": 1, "signal_to_noise": 0.5, "signal_to_noise_se": 0.1}
+        >>> (axes,) = signal_to_noise_by_layer([{**row, "layer": name} for name in ("encoder.mean", "decoder.head")]).axes
+        >>> [label.get_text() for label in axes.get_yticklabels()], axes.get_legend_handles_labels()[1]
+        (['encoder.mean', 'decoder.head'], ['pathwise, 1 sample'])
     """
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     series = list(dict.fromkeys((row["estimator"], row["num_samples"]) for row in rows))

@@ -83,6 +83,15 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 
     Raises:
         ValueError: no run, or a run without rows.
+
+    Example:
+        >>> from vae_jax.plotting import training_curves
+        >>> rows = [
+        ...     {"epoch": epoch, "train_elbo": -100.0 / epoch, "train_reconstruction": -90.0 / epoch, "train_kl": 10.0 / epoch}
+        ...     for epoch in (1, 2, 3)
+        ... ]
+        >>> [axes.get_title() for axes in training_curves({"VAE": rows}).axes]
+        ['ELBO', 'reconstruction', 'KL']
     """
     if not runs or not all(runs.values()):
         raise ValueError(f"runs must each hold a row an epoch, got {_sizes(runs)}: train for at least one epoch")

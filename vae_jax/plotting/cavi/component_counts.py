@@ -35,6 +35,16 @@ def counts_by_component(
 
     Raises:
         ValueError: no component has events.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.inference.cavi import Component
+        >>> from vae_jax.plotting import counts_by_component
+        >>> place = {"loc": (0.0, 0.0), "loc_std": (0.1, 0.1), "covariance": ((1.0, 0.0), (0.0, 1.0))}
+        >>> one = Component(1, 4.0, 1.0, 0.1, **place, rate=5.0, rate_std=1.0, dispersion=0.4)
+        >>> figure = counts_by_component(np.array([4.0, 5.0, 5.0, 7.0]), np.ones((1, 4)), [one], name="stations")
+        >>> figure.get_supxlabel(), figure.axes[0].get_title("right")
+        ('stations of an event', 'var/mean 0.4')
     """
     numbers, shares = np.asarray(counts, float), np.asarray(responsibilities, float)
     drawn = [each for each in components if not each.is_empty][:MOST_PANELS]

@@ -18,6 +18,16 @@ def elbo_by_sweep(selection: Selection) -> Figure:
     """The distance of each restart of the best number of components below the best end, by sweep; better is up.
 
     A restart that ends at a lower optimum levels off at its distance.
+
+    Example:
+        >>> import jax
+        >>> from vae_jax.inference.cavi import choose_num_components, gaussian_poisson_mixture, located_counts
+        >>> from vae_jax.plotting import elbo_by_sweep
+        >>> data = located_counts([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.1, 9.0]], [5, 5, 5, 5])
+        >>> found = choose_num_components(gaussian_poisson_mixture, data, [1, 2], jax.random.key(0), num_restarts=2)
+        >>> (axes,) = elbo_by_sweep(found).axes
+        >>> axes.get_xlabel(), axes.get_ylabel(), len(axes.lines)  # two restarts, and the best once more
+        ('sweep', 'nats below the best ELBO', 3)
     """
     best = selection.best
     histories = np.asarray(best.ascent.restart_histories, float)
@@ -58,6 +68,15 @@ def elbo_by_num_components(selection: Selection) -> Figure:
     """The best ELBO of each number of components, with log K! and without, and the ends of all restarts.
 
     The panel on the right shows the largest numbers' alone, where log K! can be seen.
+
+    Example:
+        >>> import jax
+        >>> from vae_jax.inference.cavi import choose_num_components, gaussian_poisson_mixture, located_counts
+        >>> from vae_jax.plotting import elbo_by_num_components
+        >>> data = located_counts([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.1, 9.0]], [5, 5, 5, 5])
+        >>> found = choose_num_components(gaussian_poisson_mixture, data, [1, 2], jax.random.key(0), num_restarts=2)
+        >>> [axes.get_title() for axes in elbo_by_num_components(found).axes]
+        ['all numbers', 'near the best']
     """
     candidates = selection.candidates
     near = [each for each in candidates if selection.best.score - each.score <= _window(selection)]

@@ -44,6 +44,17 @@ def responsibility_map(
 
     Raises:
         ValueError: the positions have not two columns.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.inference.cavi import Component
+        >>> from vae_jax.plotting import responsibility_map
+        >>> place = {"loc": (10.0, 50.0), "loc_std": (0.1, 0.1), "covariance": ((1.0, 0.0), (0.0, 1.0))}
+        >>> events = np.array([[9.0, 50.0], [11.0, 50.0], [10.0, 51.0]])
+        >>> figure = responsibility_map(events, np.ones((1, 3)), [Component(1, 3.0, 1.0, 0.0, **place)], names=("lon", "lat"))
+        >>> (axes,) = figure.axes
+        >>> axes.get_xlabel(), axes.get_ylabel()
+        ('longitude', 'latitude')
     """
     points, shares = np.asarray(positions, float), np.asarray(responsibilities, float)
     if points.ndim != 2 or points.shape[1] != 2:
