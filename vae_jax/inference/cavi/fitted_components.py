@@ -17,10 +17,13 @@ EMPTY_BELOW = 0.5
 
 @dataclass(frozen=True)
 class Component:
-    """A component under q. The deviations are q's own: that factors are independent makes them too small."""
+    """One component of a fitted mixture, with means and standard deviations under q.
+
+    The standard deviations are too small, because the factors of q are independent.
+    """
 
     number: int
-    """Counted from 1, in the canonical order."""
+    """Number of the component in the canonical order, from 1."""
     num_events: float
     """The expected number of events, sum_n r_nk."""
     weight: float
@@ -48,7 +51,16 @@ def components(
     responsibilities: Float[Array | np.ndarray, "K N"],
     data: Any,
 ) -> tuple[Component, ...]:
-    """Every component of a mixture, from its factors and responsibilities.
+    """Describes every component of a mixture, from its factors and responsibilities.
+
+    Args:
+        model: the mixture.
+        state: its factors.
+        responsibilities: probabilities of the components for each event [K, N].
+        data: the events, from `points` or `located_counts`.
+
+    Returns:
+        The K components in the order of the state.
 
     Example:
         >>> import jax.numpy as jnp
@@ -129,7 +141,11 @@ def _rates(state: GaussianPoissonFactors, shares: np.ndarray, counts: np.ndarray
 
 
 def component_sizes(model: ConjugateMixture, state: Any) -> Float[np.ndarray, " K"]:
-    """The expected number of events of each component, at least zero.
+    """Expected number of events of each component [K], at least zero.
+
+    Args:
+        model: the mixture.
+        state: its factors.
 
     Example:
         >>> import jax.numpy as jnp
@@ -145,7 +161,13 @@ def component_sizes(model: ConjugateMixture, state: Any) -> Float[np.ndarray, " 
 
 
 def effective_num_components(model: ConjugateMixture, state: Any) -> float:
-    """The exponential of the entropy of the components' shares of the events: K where all are of one size.
+    """Effective number of components: the exponential of the entropy of their shares of the events.
+
+    It is K where all K components have the same size.
+
+    Args:
+        model: the mixture.
+        state: its factors.
 
     Example:
         Of three components one is empty and two share the events equally:

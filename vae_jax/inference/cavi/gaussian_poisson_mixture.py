@@ -67,7 +67,7 @@ LARGEST_RATE = 2**30
 
 
 class GaussianPoissonFactors(NamedTuple):
-    """The factors of the parameters. That of the labels is optimal given them, see `responsibilities`."""
+    """Factors of the mixture's parameters. The labels' factor is optimal given these, see `responsibilities`."""
 
     loc: Float[Array, "K D"]
     """m_k of q(mu_k)."""
@@ -82,7 +82,7 @@ class GaussianPoissonFactors(NamedTuple):
 
 
 class Simulation(NamedTuple):
-    """Parameters from the prior, and events under them."""
+    """Parameters drawn from the prior, and events drawn given the parameters."""
 
     data: LocatedCounts
     labels: Int[Array, " N"]
@@ -108,7 +108,7 @@ class GaussianPoissonHyperparameters(NamedTuple):
 
 
 class GaussianPoissonMixture(GaussianPoissonHyperparameters, ConjugateMixture):
-    """The mixture, for `ascend`. Build it with `gaussian_poisson_mixture`.
+    """Mixture of places with counts, for `ascend`. Build it with `gaussian_poisson_mixture`.
 
     Example:
         The factor of each rate is Gamma(alpha + sum of the counts, beta + number of events):
@@ -153,10 +153,12 @@ class GaussianPoissonMixture(GaussianPoissonHyperparameters, ConjugateMixture):
         return jax.nn.logsumexp(components, axis=0)
 
     def simulate(self, key: PRNGKey, num_events: int) -> Simulation:
-        """Parameters from the prior and `num_events` events. It is not traceable: the events are checked.
+        """Draws parameters from the prior, and `num_events` events given them.
+
+        It cannot be traced, since the events are checked.
 
         Raises:
-            ValueError: a rate is drawn too large for its counts to be.
+            ValueError: a rate is drawn that is too large to draw counts.
         """
         loc_key, rate_key, weights_key, labels_key, positions_key, counts_key = jax.random.split(key, 6)
         weights = self.weights.draw(weights_key)
@@ -227,9 +229,10 @@ def gaussian_poisson_mixture(
     rate: float | None = None,
     weights: MixtureWeights | None = None,
 ) -> GaussianPoissonMixture:
-    """The mixture with a prior on the data's own scale: multiply the positions by c and it multiplies its lengths by c.
+    """Builds a mixture of places with counts, with a prior on the data's own scale.
 
-    No default depends on `num_components`, so that bounds of different numbers of components compare.
+    Where the positions are multiplied by c, so are all lengths of the default prior. No default depends on
+    `num_components`, so that bounds of different numbers of components can be compared.
 
     Args:
         data: from `located_counts`.
@@ -241,6 +244,9 @@ def gaussian_poisson_mixture(
         concentration: alpha. By default 1: a rate may be anything below a few times its mean.
         rate: beta, by default alpha over the counts' mean (over 1/N, where all counts are zero).
         weights: by default Dirichlet(1, ..., 1), under which all weights are as likely.
+
+    Returns:
+        The mixture, for `ascend`.
 
     Raises:
         ValueError: the number of components is not in 1..N, a hyperparameter is not positive and finite or has the

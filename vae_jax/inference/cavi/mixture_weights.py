@@ -21,7 +21,7 @@ ABSENT = -1e30
 
 
 class GivenWeights(NamedTuple):
-    """Probabilities that are known. They have no factor: its state is None.
+    """Probabilities of a mixture's components that are known. They have no factor: its state is None.
 
     Example:
         >>> import jax.numpy as jnp
@@ -70,7 +70,7 @@ class GivenWeights(NamedTuple):
 
 
 class DirichletWeights(NamedTuple):
-    """Probabilities under a Dirichlet prior. The factor's state is its concentration [K].
+    """Probabilities of a mixture's components under a Dirichlet prior. The factor's state is its concentration [K].
 
     Example:
         >>> import jax.numpy as jnp
@@ -154,11 +154,16 @@ def order_by_size(weights: MixtureWeights, sizes: Float[Array, " K"], loc: Float
 
 
 def log_num_labellings(num_components: int) -> float:
-    """log K!: how much is added to the bound to compare numbers of exchangeable components.
+    """Computes log K!, the term that is added to the bound to compare numbers of exchangeable components.
 
-    Each of the K! orders of the labels is an optimum of its own. The equal mixture of all of them is a better q, and
-    where they do not overlap its bound is higher by exactly log K!. Components that coincide, such as empty ones, gain
-    less.
+    Each of the K! orders of the labels is an optimum of its own. The equal mixture of all orders is a better q. Where
+    they do not overlap, its bound is higher by exactly log K!. Components that coincide, such as empty ones, gain less.
+
+    Args:
+        num_components: K.
+
+    Returns:
+        log K! (nats).
 
     Example:
         >>> import math

@@ -41,7 +41,7 @@ from vae_jax.typing import Scalar
 
 
 class NormalWishartFactors(NamedTuple):
-    """The factors of the parameters."""
+    """Factors of the mixture's parameters. The labels' factor is optimal given these, see `responsibilities`."""
 
     loc: Float[Array, "K D"]
     """m_k."""
@@ -70,7 +70,7 @@ class NormalWishartHyperparameters(NamedTuple):
 
 
 class NormalWishartMixture(NormalWishartHyperparameters, ConjugateMixture):
-    """The mixture, for `ascend`. Build it with `normal_wishart_mixture`."""
+    """Gaussian mixture with places and covariances of its own, for `ascend`. Build it with `normal_wishart_mixture`."""
 
     def predictive_log_density(self, state: NormalWishartFactors, positions: Float[Array, "M D"]) -> Float[Array, " M"]:
         """The log density (nats) of new points, with the parameters integrated out under q: a mixture of Student's t.
@@ -180,7 +180,7 @@ def normal_wishart_mixture(
     degrees: float | None = None,
     weights: MixtureWeights | None = None,
 ) -> NormalWishartMixture:
-    """The mixture with a prior on the data's own scale.
+    """Builds a Gaussian mixture with places and covariances of its own, with a prior on the data's own scale.
 
     Args:
         data: from `points`.
@@ -191,9 +191,12 @@ def normal_wishart_mixture(
         degrees: v_0, more than D - 1, by default D.
         weights: by default Dirichlet(1, ..., 1), under which all weights are as likely.
 
+    Returns:
+        The mixture, for `ascend`.
+
     Raises:
-        ValueError: the number of components is not in 1..N, or a hyperparameter is out of its range or of the wrong
-            shape; in particular the data's covariance is singular and no inverse_scale is given.
+        ValueError: the number of components is not in 1..N, a hyperparameter is out of range or has the wrong shape, or
+            the data's covariance is singular and no inverse_scale is given.
 
     Example:
         Each factor's place is the mean of its points and of one more at the data's mean (6, 1):

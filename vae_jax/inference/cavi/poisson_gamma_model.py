@@ -48,19 +48,19 @@ class GammaFactor(NamedTuple):
 
     @property
     def distribution(self) -> dist.Gamma:
-        """It itself."""
+        """The factor as a distribution of NumPyro."""
         return dist.Gamma(self.concentration, self.rate)
 
 
 class PoissonGammaFactors(NamedTuple):
-    """q(u) and q(v)."""
+    """Factors q(u) and q(v)."""
 
     u: GammaFactor
     v: GammaFactor
 
 
 class PoissonGammaModel(NamedTuple):
-    """The priors, for `ascend` on counts [N] of a floating-point type.
+    """Model of Poisson counts whose rate is u v, for `ascend` on counts [N] of a floating-point type.
 
     Example:
         The factor of u is at its optimum given v's mean, of concentration a_u + sum of the counts:
@@ -85,12 +85,12 @@ class PoissonGammaModel(NamedTuple):
         return self.update_u(PoissonGammaFactors(v, v), data)
 
     def step(self, state: PoissonGammaFactors, data: Float[Array, " N"]) -> tuple[PoissonGammaFactors, StepInfo]:
-        """q(u), then q(v)."""
+        """Updates q(u), then q(v)."""
         state = self.update_v(self.update_u(state, data), data)
         return state, StepInfo(self.elbo(state, data))
 
     def canonical(self, state: PoissonGammaFactors) -> PoissonGammaFactors:
-        """There are no labels."""
+        """Returns the factors unchanged, since there are no labels."""
         return state
 
     def update_u(self, state: PoissonGammaFactors, data: Float[Array, " N"]) -> PoissonGammaFactors:

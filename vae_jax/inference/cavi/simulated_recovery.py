@@ -47,7 +47,17 @@ def recovery(
     responsibilities: Float[Array | np.ndarray, "K N"],
     truth: Simulation,
 ) -> Recovery:
-    """Matches a fit of simulated events to the parameters that they were drawn under.
+    """Matches a fit of simulated events to the parameters that they were drawn from.
+
+    Args:
+        model: the mixture.
+        state: its fitted factors.
+        responsibilities: probabilities of the components for each event [K, N].
+        truth: the parameters and the labels that the events were drawn from.
+
+    Returns:
+        The fitted component of each true one, whether intervals hold the truth, and the shares of events that are and
+        could be assigned right.
 
     Example:
         Two clusters that no method can confuse. The fit has the true labels, in another order:

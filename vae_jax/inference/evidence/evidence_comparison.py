@@ -33,18 +33,22 @@ def compare_estimates(
     *,
     budget: Budget,
 ) -> dict[str, EvidenceEstimate]:
-    """Every estimate of one evidence, by the names of `ESTIMATES`, from draws that are independent of each other.
+    """Estimates one log evidence by every estimator in `ESTIMATES`, from independent draws.
 
     Args:
-        log_likelihood: one sample to log p(x | z) (nats).
-        log_joint: one sample to log p(x, z) (nats).
-        prior: of the latents.
-        q: a proposal close to the posterior.
+        log_likelihood: maps one sample to log p(x | z) (nats, scalar).
+        log_joint: maps one sample to log p(x, z) (nats, scalar).
+        prior: prior distribution of the latents.
+        q: proposal close to the posterior.
         key: consumed.
-        budget: of samples, chains and temperatures.
+        budget: numbers of samples, chains and temperatures.
+
+    Returns:
+        Estimates (nats) by the names of `ESTIMATES`.
 
     Raises:
-        TypeError, ValueError: as for the budget and the estimators.
+        TypeError: as for the estimators.
+        ValueError: as for `Budget.check` and the estimators.
 
     Example:
         One observation of 1 from Normal(z, 1) under the prior Normal(0, 1) has the evidence Normal(1; 0, sqrt(2)):
