@@ -17,7 +17,7 @@ from vae_jax.typing import Latents, Scalar, Vector
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """Support of a latent: one of NumPyro's constraints and the latent's shape, as in `Support(constraints.real, (3,))`.
+    """Support of a latent: a constraint of NumPyro and the latent's shape, as in `Support(constraints.real, (3,))`.
 
     Where supports are expected, a constraint alone stands for a scalar. Compiled programs are kept for the same object,
     not for an equal one.

@@ -27,17 +27,17 @@ MOST_COLUMNS = 4
 
 
 def calibration_histograms(calibration: Calibration, *, num_bins: int = 20, parameters: Sequence[str] = ()) -> Figure:
-    """The probabilities that posteriors gave to values below the truth, for each parameter.
+    """Plots histograms of the probabilities that posteriors gave to values below the truth, one for each parameter.
 
-    Those of exact posteriors are uniform. The grey band holds a calibrated bar with a probability of 99%.
+    The probabilities of exact posteriors are uniform. The grey band holds a calibrated bar with a probability of 99%.
 
     Args:
-        calibration: what to draw.
-        num_bins: of each histogram, with a mean of at least one replicate a bin.
-        parameters: names of those to draw, by default all.
+        calibration: result of `vae_jax.inference.calibration`.
+        num_bins: number of bins of each histogram, at most the number of replicates.
+        parameters: names of the parameters to draw, by default all.
 
     Raises:
-        ValueError: an unknown name, too many bins, or probabilities that are not finite.
+        ValueError: a name is unknown, there are too many bins, or a probability is not finite.
 
     Example:
         >>> import numpy as np

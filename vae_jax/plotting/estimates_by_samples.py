@@ -17,10 +17,13 @@ from vae_jax.studies.variance_study import VarianceStudy
 
 
 def replicate_boxes(study: VarianceStudy) -> Figure:
-    """Box plots of the replicates about the exact value by number of samples, one panel a parameter.
+    """Draws box plots of the replicates about the exact value by number of samples, one panel for each parameter.
 
     Boxes hold the middle half and whiskers the middle 98%. The axis is logarithmic on both sides of the exact value and
     linear next to it.
+
+    Args:
+        study: result of `vae_jax.study_variance`.
 
     Example:
         >>> import jax
@@ -28,8 +31,8 @@ def replicate_boxes(study: VarianceStudy) -> Figure:
         >>> import vae_jax as vj
         >>> from vae_jax.plotting import replicate_boxes
         >>> from vae_jax.problems import SquareCost
-        >>> params, names = {"loc": jnp.ones(()), "scale": jnp.ones(())}, ["pathwise"]
-        >>> study = vj.study_variance(SquareCost(), params, jax.random.key(0), 20, estimators=names, num_samples=[1, 10])
+        >>> params, sizes = {"loc": jnp.ones(()), "scale": jnp.ones(())}, {"num_samples": [1, 10]}
+        >>> study = vj.study_variance(SquareCost(), params, jax.random.key(0), 20, estimators=["pathwise"], **sizes)
         >>> figure = replicate_boxes(study)
         >>> [axes.get_title() for axes in figure.axes], [label.get_text() for label in figure.axes[0].get_xticklabels()]
         (['cost', '∂ cost / ∂ loc', '∂ cost / ∂ scale'], ['1', '10'])
@@ -57,9 +60,12 @@ def replicate_boxes(study: VarianceStudy) -> Figure:
 
 
 def std_by_samples(study: VarianceStudy) -> Figure:
-    """Standard deviation against number of samples on logarithmic axes, measured points on exact lines.
+    """Plots standard deviations against the number of samples on logarithmic axes, measured points and exact lines.
 
     Bars are two standard errors. Where the exact variance is infinite there is no line, and the points are hollow.
+
+    Args:
+        study: result of `vae_jax.study_variance`.
 
     Example:
         >>> import jax
@@ -67,8 +73,8 @@ def std_by_samples(study: VarianceStudy) -> Figure:
         >>> import vae_jax as vj
         >>> from vae_jax.plotting import std_by_samples
         >>> from vae_jax.problems import SquareCost
-        >>> params, names = {"loc": jnp.ones(()), "scale": jnp.ones(())}, ["pathwise"]
-        >>> study = vj.study_variance(SquareCost(), params, jax.random.key(0), 20, estimators=names, num_samples=[1, 10])
+        >>> params, sizes = {"loc": jnp.ones(()), "scale": jnp.ones(())}, {"num_samples": [1, 10]}
+        >>> study = vj.study_variance(SquareCost(), params, jax.random.key(0), 20, estimators=["pathwise"], **sizes)
         >>> axes = std_by_samples(study).axes[0]
         >>> axes.get_xlabel(), axes.get_ylabel()
         ('samples of one estimate', 'std of one estimate')

@@ -39,14 +39,16 @@ def fitted_pair(
     fitted: PairDensity,
     names: tuple[str, str],
 ) -> Figure:
-    """The ELBO by step, the joint density of two latents and their marginals, against the exact posterior.
+    """Plots the ELBO by step, and a fitted density of two latents against the exact posterior.
+
+    The density is shown jointly and by its marginals.
 
     Args:
         ascent: the ELBO by step.
         grids: values of each latent at which the joint densities are given.
-        posterior: the exact posterior.
-        fitted: the fitted q.
-        names: of the latents.
+        posterior: density of the exact posterior.
+        fitted: density of the fitted q.
+        names: names of the two latents.
 
     Example:
         >>> import numpy as np

@@ -21,13 +21,13 @@ SHOWN_ERRORS = 2.0
 
 
 def moment_differences(comparison: MomentComparison, *, most: int = 30) -> Figure:
-    """Differences of each parameter's mean and standard deviation from the reference's, with two standard errors.
+    """Plots each parameter's differences in mean and standard deviation from a reference, with two standard errors.
 
-    Correlations, if there are any, are drawn against the reference's own.
+    Correlations, if there are any, are drawn against the reference's.
 
     Args:
-        comparison: what to draw.
-        most: how many parameters, those with the largest differences.
+        comparison: result of `vae_jax.inference.compare_moments`.
+        most: largest number of parameters. Those with the largest differences are drawn.
 
     Raises:
         ValueError: `most` is below 1.

@@ -45,13 +45,13 @@ class FittedMean(NamedTuple):
 def regression_fit(
     ascent: ElboAscent, coefficients: Coefficients, fitted_means: Sequence[FittedMean], *, response: str
 ) -> Figure:
-    """The ELBO by step, the coefficients against Laplace's, and the fitted mean over predictors.
+    """Plots a regression: the ELBO by step, the coefficients against Laplace's, and the fitted mean over predictors.
 
     Args:
         ascent: the ELBO by step.
-        coefficients: the intercept's first.
-        fitted_means: one for each predictor that is drawn.
-        response: its name.
+        coefficients: the coefficients, the intercept first.
+        fitted_means: the fitted mean over each predictor that is drawn, at least one.
+        response: name of the response.
 
     Example:
         >>> import numpy as np

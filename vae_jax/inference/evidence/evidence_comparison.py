@@ -60,7 +60,8 @@ def compare_estimates(
         >>> log_likelihood = lambda z: Normal(z, 1).log_prob(1.0)
         >>> log_joint = lambda z: log_likelihood(z) + prior.log_prob(z)
         >>> budget = Budget(num_samples=1000, num_bound_samples=50, num_chains=50, num_temperatures=10)
-        >>> found = compare_estimates(log_likelihood, log_joint, prior, Normal(0.5, 0.8), jax.random.key(0), budget=budget)
+        >>> q, key = Normal(0.5, 0.8), jax.random.key(0)
+        >>> found = compare_estimates(log_likelihood, log_joint, prior, q, key, budget=budget)
         >>> {name: bool(abs(each.log_evidence - exact) < 0.1) for name, each in found.items()}
         {'prior_sampling': True, 'importance_sampling': True, 'annealed_importance_sampling': True,
          'importance_weighted_bound': True}

@@ -22,7 +22,7 @@ GREY = "#8C8C8C"
 
 
 def component_colours(num_components: int) -> tuple[str, ...]:
-    """A colour for each component.
+    """Chooses a colour for each component. With more than 15 components colours are used again.
 
     Example:
         >>> from vae_jax.plotting.cavi import component_colours

@@ -27,11 +27,17 @@ def counts_by_component(
     *,
     name: str = "count",
 ) -> Figure:
-    """Counts by component, weighted by the responsibilities, against the Poisson that the model has for them.
+    """Plots the counts of each component, weighted by the responsibilities, against the model's Poisson.
 
-    The Poisson's rate is averaged over its posterior, which makes it a negative binomial; with many events that is all
-    but the same. Each panel shows the variance over the mean of the counts. It is 1 for a Poisson, and more where the
+    The Poisson's rate is averaged over its posterior, which makes it a negative binomial. With many events the two are
+    nearly equal. Each panel shows the variance of the counts over their mean. It is 1 for a Poisson, and more where the
     model is too narrow.
+
+    Args:
+        counts: counts of the events [N].
+        responsibilities: probabilities of the components for each event [K, N].
+        components: components as `vae_jax.inference.cavi.components` returns them. The largest 16 are drawn.
+        name: name of the counts.
 
     Raises:
         ValueError: no component has events.

@@ -15,9 +15,12 @@ from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
 
 
 def elbo_by_sweep(selection: Selection) -> Figure:
-    """The distance of each restart of the best number of components below the best end, by sweep; better is up.
+    """Plots how far each restart of the best mixture is below the best ELBO, by sweep; better is up.
 
     A restart that ends at a lower optimum levels off at its distance.
+
+    Args:
+        selection: result of `vae_jax.inference.cavi.choose_num_components`.
 
     Example:
         >>> import jax
@@ -65,9 +68,12 @@ def _below(history: np.ndarray, end: float, floor: float) -> tuple[np.ndarray, n
 
 
 def elbo_by_num_components(selection: Selection) -> Figure:
-    """The best ELBO of each number of components, with log K! and without, and the ends of all restarts.
+    """Plots the best ELBO of each number of components, with log K! and without, and the ends of all restarts.
 
-    The panel on the right shows the largest numbers' alone, where log K! can be seen.
+    The panel on the right shows only the numbers near the best one, where log K! can be seen.
+
+    Args:
+        selection: result of `vae_jax.inference.cavi.choose_num_components`.
 
     Example:
         >>> import jax

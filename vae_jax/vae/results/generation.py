@@ -127,7 +127,8 @@ def encode_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"], key: 
         >>> import numpy as np
         >>> from vae_jax.vae import Experiment, ModelConfig, encode_images, init_state
         >>> from vae_jax.vae.results.trained_model import TrainedModel
-        >>> experiment, images = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,))), np.zeros((3, 64), np.uint8)
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> images = np.zeros((3, 64), np.uint8)
         >>> state = init_state(experiment, images, (8, 8), jax.random.key(0))
         >>> codes = encode_images(TrainedModel(experiment, (8, 8), 0, state.learned), images, jax.random.key(1))
         >>> codes.means.shape, bool((codes.scales > 0).all())
@@ -151,7 +152,8 @@ def reconstruct_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"]) 
         >>> import numpy as np
         >>> from vae_jax.vae import Experiment, ModelConfig, init_state, reconstruct_images
         >>> from vae_jax.vae.results.trained_model import TrainedModel
-        >>> experiment, images = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,))), np.zeros((3, 64), np.uint8)
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> images = np.zeros((3, 64), np.uint8)
         >>> state = init_state(experiment, images, (8, 8), jax.random.key(0))
         >>> reconstruct_images(TrainedModel(experiment, (8, 8), 0, state.learned), images).shape
         (3, 8, 8)
@@ -226,7 +228,8 @@ def interpolate(
         >>> import numpy as np
         >>> from vae_jax.vae import Experiment, ModelConfig, init_state, interpolate
         >>> from vae_jax.vae.results.trained_model import TrainedModel
-        >>> experiment, black = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,))), np.zeros((1, 64), np.uint8)
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> black = np.zeros((1, 64), np.uint8)
         >>> state = init_state(experiment, black, (8, 8), jax.random.key(0))
         >>> path = interpolate(TrainedModel(experiment, (8, 8), 0, state.learned), black, black + np.uint8(255), 5)
         >>> path.shape, path[0, 0].max().item(), path[0, -1].min().item()
