@@ -199,7 +199,7 @@ class TrainingConfig:
 @dataclass(frozen=True)
 @documented
 class Experiment:
-    """A whole run: with the same one, every number repeats.
+    """All settings of a training run. Runs with the same experiment give the same numbers.
 
     Example:
         >>> from vae_jax.vae import Experiment, ModelConfig, ObjectiveConfig

@@ -9,10 +9,13 @@ COLUMNS = ("Setting", "Default", "Range", "Applies with", "Help")
 
 
 def settings_table(settings: type) -> str:
-    """All settings of a dataclass, nested ones included, as a table in Markdown.
+    """Makes a table in Markdown of all settings of a dataclass, nested ones included.
 
     Args:
         settings: a dataclass that can be made without arguments, such as `Experiment`.
+
+    Returns:
+        The table, with a row for each setting.
 
     Example:
         >>> from vae_jax.vae import TrainingConfig, settings_table

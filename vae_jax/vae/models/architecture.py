@@ -44,7 +44,11 @@ class Architecture:
 
         Args:
             key: consumed.
-            mean_image: of the training images, from 0 to 1, for an output bias that starts at its logit.
+            mean_image: mean of the training images [X], from 0 to 1. It is needed by `output_bias` data_mean, where the
+                output bias starts at its logit.
+
+        Returns:
+            Nested dictionaries of arrays.
 
         Raises:
             ValueError: `output_bias` is data_mean and there is no mean image.
@@ -57,7 +61,7 @@ class Architecture:
         return params
 
     def bind(self, params: Params) -> VAE:
-        """The model with its parameters, to be used within one traced function."""
+        """Binds parameters to the model, for use within one traced function."""
         graph, places = _split(self)
         state = jax.tree.map(lambda leaf: leaf, places)
         nnx.replace_by_pure_dict(state, params)

@@ -39,7 +39,7 @@ def sampled_pixels(likelihood: PixelLikelihood, outputs: Outputs, key: PRNGKey) 
 
 
 class Samples(NamedTuple):
-    """Draws of a model."""
+    """Images drawn from a model, with their latents."""
 
     images: Float[Array, "N ..."]
     latents: Any
@@ -47,16 +47,21 @@ class Samples(NamedTuple):
 
 
 def sample_images(trained: TrainedModel, key: PRNGKey, num_images: int, *, pixels: PixelRule = mean_pixels) -> Samples:
-    """Ancestral samples: latents from the prior, then images. The first of more are the same as of fewer.
+    """Draws latents from the prior, and images given the latents.
+
+    With the same key, the first of more images are the same as those of fewer.
 
     Args:
-        trained: of one seed.
+        trained: a model of one seed.
         key: consumed.
-        num_images: N.
-        pixels: `mean_pixels` or `sampled_pixels`.
+        num_images: N, at least 1.
+        pixels: `mean_pixels` for the mean images, or `sampled_pixels` for draws of the pixels.
+
+    Returns:
+        The images [N, *shape] on a scale from 0 to 1, and the latents.
 
     Raises:
-        ValueError: a model of several seeds, or no image.
+        ValueError: the model has several seeds, or `num_images` is below 1.
 
     Example:
         The first images of a longer draw are those of a shorter one:
@@ -78,10 +83,17 @@ def sample_images(trained: TrainedModel, key: PRNGKey, num_images: int, *, pixel
 
 
 def decode_images(trained: TrainedModel, latents: Float[Array | np.ndarray, "N D"]) -> Float[Array, "N ..."]:
-    """The mean image of each row of latents, which are those of the lower layer in a hierarchical model.
+    """Decodes each row of latents into its mean image.
+
+    Args:
+        trained: a model of one seed.
+        latents: latents [N, D]; those of the lower layer in a hierarchical model.
+
+    Returns:
+        The images [N, *shape] on a scale from 0 to 1.
 
     Raises:
-        ValueError: a model of several seeds, or of another number of latents.
+        ValueError: the model has several seeds or another number of latents.
 
     Example:
         >>> import jax
@@ -101,7 +113,7 @@ def decode_images(trained: TrainedModel, latents: Float[Array | np.ndarray, "N D
 
 
 class Codes(NamedTuple):
-    """q(z|x) of images; of its lower layer in a hierarchical model."""
+    """Means and scales of q(z|x) of images; in a hierarchical model those of the lower layer."""
 
     means: Float[Array, "N D"]
     """E_q[z|x]."""
@@ -112,15 +124,18 @@ class Codes(NamedTuple):
 
 
 def encode_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"], key: PRNGKey) -> Codes:
-    """The codes of any number of images, a few at a time.
+    """Encodes images: computes the means and scales of q(z|x), a few images at a time.
 
     Args:
-        trained: of one seed.
-        images: as the model sees them, times 255.
-        key: consumed by the draws of a hierarchical model; the means and scales do not depend on it.
+        trained: a model of one seed.
+        images: images as the model sees them, times 255 [N, X].
+        key: consumed by the draws of a hierarchical model. The means and scales do not depend on it.
+
+    Returns:
+        The codes of the N images.
 
     Raises:
-        ValueError: a model of several seeds.
+        ValueError: the model has several seeds.
 
     Example:
         >>> import jax
@@ -138,14 +153,19 @@ def encode_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"], key: 
 
 
 def reconstruct_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"]) -> Float[Array, "N ..."]:
-    """The mean image at the mean of q(z|x), without a draw. In a hierarchical model it is that of the lower layer.
+    """Decodes the mean of q(z|x) of each image into its mean image, without a draw.
+
+    In a hierarchical model it is the mean of the lower layer.
 
     Args:
-        trained: of one seed.
-        images: as the model sees them, times 255.
+        trained: a model of one seed.
+        images: images as the model sees them, times 255 [N, X].
+
+    Returns:
+        The reconstructions [N, *shape] on a scale from 0 to 1.
 
     Raises:
-        ValueError: a model of several seeds.
+        ValueError: the model has several seeds.
 
     Example:
         >>> import jax
@@ -162,14 +182,19 @@ def reconstruct_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"]) 
 
 
 def decode_manifold(trained: TrainedModel, num_per_side: int) -> Float[Array, "R C ..."]:
-    """Mean images over a grid of latents at the midpoint quantiles of the prior, as `plotting.manifold` has them.
+    """Decodes mean images over a grid of two latents at quantiles of the prior, in the form of `plotting.manifold`.
+
+    The image [r, c] is decoded from z_1 at the quantile (c + 1/2) / C and z_2 at the quantile (r + 1/2) / R.
 
     Args:
-        trained: of one seed, with 2 latents.
-        num_per_side: R and C. The image [r, c] is decoded from z_1 of quantile (c + 1/2) / C and z_2 of (r + 1/2) / R.
+        trained: a model of one seed with 2 latents in one layer.
+        num_per_side: R and C, which are equal.
+
+    Returns:
+        The images [R, C, *shape] on a scale from 0 to 1.
 
     Raises:
-        ValueError: a model of several seeds, of another number of latents or of two layers, or no image.
+        ValueError: the model has several seeds, another number of latents or two layers, or `num_per_side` is below 1.
 
     Example:
         The middle of an odd number is the median of the prior, which is zero:
@@ -207,19 +232,22 @@ def has_manifold(trained: TrainedModel) -> bool:
 def interpolate(
     trained: TrainedModel, first: UInt8[np.ndarray, "R X"], second: UInt8[np.ndarray, "_ X"], num_steps: int
 ) -> Float[Array, "R S ..."]:
-    """Paths from each first image to its second one: the original, a straight path of latents, the other original.
+    """Decodes a path from each first image to its second one, along a straight line of latents.
 
-    The path is of mean images and goes from the mean of q(z|first) to that of q(z|second), so that the second and the
-    last but one are the reconstructions.
+    A path begins and ends with the originals. Between them are mean images along the line from the mean of q(z|first)
+    to the mean of q(z|second). So the second image and the last but one are the reconstructions.
 
     Args:
-        trained: of one seed.
-        first: as the model sees them, times 255.
-        second: as many, at the other ends.
-        num_steps: S, images in a row with both originals.
+        trained: a model of one seed.
+        first: images as the model sees them, times 255 [R, X].
+        second: as many images, at the other ends of the paths.
+        num_steps: S, the number of images in a path with both originals, at least 4.
+
+    Returns:
+        The paths [R, S, *shape] on a scale from 0 to 1.
 
     Raises:
-        ValueError: a model of several seeds, ends of different numbers, or fewer than 4 steps.
+        ValueError: the model has several seeds, the ends differ in shape, or there are fewer than 4 steps.
 
     Example:
         The ends of a path are the originals:

@@ -50,18 +50,21 @@ class TrainedModel:
 
 
 def load_trained(folder: RunFolder, *, which: str = "best", on_damage: Callable[[str], None]) -> TrainedModel:
-    """The model of a run at its best checkpoint, by the validation ELBO, or at its latest.
+    """Loads the model of a run from its best checkpoint, by the validation ELBO, or from its latest.
 
     Args:
-        folder: the folder of the run.
-        which: best or latest.
-        on_damage: called with a line for each damaged checkpoint that is passed over.
+        folder: folder of the run.
+        which: "best" or "latest".
+        on_damage: called with a line for each damaged checkpoint that is skipped.
+
+    Returns:
+        The model with its parameters.
 
     Raises:
-        NoRun: the folder holds none.
-        OtherSchema: another version of the library wrote it.
+        NoRun: the folder holds no run.
+        OtherSchema: another version of the library wrote the run.
         CheckpointError: no checkpoint can be restored.
-        ValueError: another `which`.
+        ValueError: `which` is neither "best" nor "latest".
 
     Example:
         A run that was stopped before its first step has the initial parameters:

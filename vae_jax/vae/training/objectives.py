@@ -66,15 +66,18 @@ def batch_terms(
     image_weights: Float[Array, " B"],
     weights: DivergenceWeights,
 ) -> BatchTerms:
-    """The objective of a batch, and the ELBO whatever the objective.
+    """Computes the objective of a batch, and its ELBO whatever the objective is.
 
     Args:
         config: the objective, its schedules and its estimator.
-        model: with its parameters.
-        x: the images, from 0 to 1.
+        model: the model with its parameters.
+        x: images, from 0 to 1 [B, X].
         key: consumed; each image has a split of its own.
-        image_weights: 1 for an image that counts and 0 for one that fills the batch up.
+        image_weights: 1 for an image that counts, and 0 for one that only fills the batch up [B].
         weights: weight and skew of the divergence.
+
+    Returns:
+        Weighted means over the images (nats an image).
 
     Example:
         With all parameters at zero every one of the 64 pixels costs log 2, and the KL is zero:
