@@ -96,7 +96,7 @@ def annealed_importance_sampling(
         >>> from numpyro.distributions import Normal
         >>> from vae_jax.inference.evidence import Annealing, annealed_importance_sampling
         >>> log_joint = lambda z: -((z - 3) ** 2) / 2
-        >>> settings = Annealing(num_temperatures=20)
+        >>> settings = Annealing(num_temperatures=20, step_size=0.3)
         >>> estimate = annealed_importance_sampling(log_joint, Normal(0, 1), jax.random.key(0), 100, annealing=settings)
         >>> bool(abs(estimate.log_evidence - 0.92) < 4 * estimate.log_evidence_se)
         True

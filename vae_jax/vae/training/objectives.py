@@ -87,9 +87,11 @@ def batch_terms(
         >>> from vae_jax.vae import Architecture, ModelConfig, ObjectiveConfig, batch_terms
         >>> from vae_jax.vae.training.objectives import DivergenceWeights
         >>> architecture = Architecture(ModelConfig(latent_size=2, hidden_sizes=(8,)), (8, 8))
-        >>> model = architecture.bind(jax.tree.map(jnp.zeros_like, architecture.init(jax.random.key(0))))
         >>> sizes = {"image_weights": jnp.ones(3), "weights": DivergenceWeights(beta=jnp.ones(()), alpha=jnp.zeros(()))}
-        >>> terms = batch_terms(ObjectiveConfig(), model, jnp.zeros((3, 64)), jax.random.key(1), **sizes)
+        >>> def evaluate(params, key):
+        ...     return batch_terms(ObjectiveConfig(), architecture.bind(params), jnp.zeros((3, 64)), key, **sizes)
+        >>> params = jax.tree.map(jnp.zeros_like, architecture.init(jax.random.key(0)))
+        >>> terms = jax.jit(evaluate)(params, jax.random.key(1))
         >>> f"ELBO {terms.elbo:.2f}, KL {terms.kl:.2f}"
         'ELBO -44.36, KL 0.00'
     """
