@@ -119,7 +119,7 @@ def _looks(study: VarianceStudy, parameter: str | None = None) -> dict[str, tupl
 
 
 def _panels(study: VarianceStudy) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a panel a parameter: the value's at the left, over the legend, and the gradient's beside it."""
+    """Makes a figure with a panel for each parameter: the value's above the legend, the gradient's to the right."""
     value, *parameters = study.parameters
     columns = 1 + math.ceil(len(parameters) / 2)
     figure = StyledFigure(figsize=(max(2.4 * columns, 5.0), 4.2), layout="constrained")

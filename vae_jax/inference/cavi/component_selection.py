@@ -102,8 +102,8 @@ def choose_num_components(
 ) -> Selection:
     """Fits a mixture with each number of components, and scores the numbers by their best bounds.
 
-    The score is the bound plus the symmetry of the labels, as the file's docstring explains. The result for a number
-    does not depend on the others.
+    The score is the bound plus the log of the number of equivalent orders of the labels, see `log_num_symmetries`. The
+    result for a number does not depend on the others.
 
     Args:
         build: maps data and a number of components to a mixture with `weights`, as `gaussian_poisson_mixture` does.

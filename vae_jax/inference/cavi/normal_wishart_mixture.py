@@ -70,7 +70,20 @@ class NormalWishartHyperparameters(NamedTuple):
 
 
 class NormalWishartMixture(NormalWishartHyperparameters, ConjugateMixture):
-    """Gaussian mixture with places and covariances of its own, for `ascend`. Build it with `normal_wishart_mixture`."""
+    """Gaussian mixture whose components have their own covariances. Build it with `normal_wishart_mixture`.
+
+    Example:
+        New points in the middle of a cluster have a higher density than points between the clusters:
+
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import normal_wishart_mixture, points
+        >>> data = points([[0.0, 0.0], [3.0, 2.0], [29.0, 0.0], [32.0, 2.0]])
+        >>> model = normal_wishart_mixture(data, 2, inverse_scale=jnp.eye(2), prior_count=0.01)
+        >>> state = model.update(jnp.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]), data)
+        >>> middle, between = model.predictive_log_density(state, jnp.array([[1.5, 1.0], [16.0, 1.0]]))
+        >>> bool(middle > between)
+        True
+    """
 
     def predictive_log_density(self, state: NormalWishartFactors, positions: Float[Array, "M D"]) -> Float[Array, " M"]:
         """The log density (nats) of new points, with the parameters integrated out under q: a mixture of Student's t.
@@ -180,7 +193,7 @@ def normal_wishart_mixture(
     degrees: float | None = None,
     weights: MixtureWeights | None = None,
 ) -> NormalWishartMixture:
-    """Builds a Gaussian mixture with places and covariances of its own, with a prior on the data's own scale.
+    """Builds a Gaussian mixture whose components have their own covariances, with a prior on the data's own scale.
 
     Args:
         data: from `points`.
