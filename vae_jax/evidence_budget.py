@@ -9,7 +9,14 @@ from vae_jax.settings import AT_LEAST_1, AT_LEAST_2, check_settings, documented
 @dataclass(frozen=True)
 @documented
 class Budget:
-    """Samples, chains and temperatures that every estimator may use."""
+    """Numbers of samples, chains and temperatures for the estimators of the log evidence.
+
+    Example:
+        >>> from vae_jax.inference.evidence import Budget
+        >>> Budget(num_chains=1).check()
+        Traceback (most recent call last):
+        ValueError: num_chains must be at least 2, got 1: choose another number
+    """
 
     num_samples: Annotated[int, AT_LEAST_2] = 10_000
     """Samples from the prior, from the proposal, and in all replicates of the bound together."""
@@ -27,7 +34,7 @@ class Budget:
     """The distribution that annealing starts from: the prior, or the proposal."""
 
     def check(self) -> None:
-        """Refuses numbers that are too small or do not go together, and unknown names.
+        """Checks that the numbers are large enough and go together, and that the names are known.
 
         Raises:
             ValueError: one line that names the setting, what it must be and what it was.

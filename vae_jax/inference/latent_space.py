@@ -17,9 +17,18 @@ from vae_jax.typing import Latents, Scalar, Vector
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """A latent's space: a constraint of NumPyro's and the latent's shape, as in `Support(constraints.real, (3,))`.
+    """Support of a latent: a constraint of NumPyro and the latent's shape, as in `Support(constraints.real, (3,))`.
 
-    A constraint alone stands for a scalar. Compiled programs are kept for one and the same object.
+    Where supports are expected, a constraint alone stands for a scalar. Compiled programs are kept for the same object,
+    not for an equal one.
+
+    Example:
+        A vector of three probabilities has two numbers without constraints:
+
+        >>> from numpyro.distributions import constraints
+        >>> from vae_jax.inference import MeanFieldNormal, Support
+        >>> MeanFieldNormal({"weights": Support(constraints.simplex, (3,)), "rate": constraints.positive}).space.size
+        3
     """
 
     constraint: Any

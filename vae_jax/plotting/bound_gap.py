@@ -19,16 +19,25 @@ def bound_gap(
     *,
     xlabel: str,
 ) -> Figure:
-    """log p(x) = ELBO + KL(q || p(z|x)) as q moves: the KL lies on the ELBO and fills it up to the constant log p(x).
+    """Plots log p(x) = ELBO + KL(q || p(z|x)) as q moves: the KL fills the gap up to the constant log p(x).
 
-    The dots are the sums. Where they miss the line of log p(x), one of the two is wrong.
+    The dots are the sums. Where they miss the line of log p(x), the ELBO or the KL is wrong.
 
     Args:
-        positions: T values of what moves in q, such as its location or scale.
-        elbo: nats.
-        kl: KL(q || p(z|x)) in nats.
-        log_evidence: log p(x) in nats.
-        xlabel: what moves.
+        positions: values of the parameter of q that moves, such as its location [T].
+        elbo: ELBO at each value [T] (nats).
+        kl: KL(q || p(z|x)) at each value [T] (nats).
+        log_evidence: log p(x) (nats).
+        xlabel: name of the parameter that moves.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import bound_gap
+        >>> loc = np.linspace(-1, 1, 30)
+        >>> figure = bound_gap(loc, elbo=-2 - loc**2, kl=loc**2, log_evidence=-2.0, xlabel="location of q")
+        >>> (axes,) = figure.axes
+        >>> axes.get_xlabel(), axes.get_ylabel()
+        ('location of q', 'nats')
     """
     places, bound, gap = (np.asarray(values, dtype=float) for values in (positions, elbo, kl))
     total = bound + gap

@@ -27,17 +27,26 @@ MOST_COLUMNS = 4
 
 
 def calibration_histograms(calibration: Calibration, *, num_bins: int = 20, parameters: Sequence[str] = ()) -> Figure:
-    """The probabilities that posteriors gave to values below the truth, for each parameter.
+    """Plots histograms of the probabilities that posteriors gave to values below the truth, one for each parameter.
 
-    Those of exact posteriors are uniform. The grey band holds a calibrated bar with a probability of 99%.
+    The probabilities of exact posteriors are uniform. The grey band holds a calibrated bar with a probability of 99%.
 
     Args:
-        calibration: what to draw.
-        num_bins: of each histogram, with a mean of at least one replicate a bin.
-        parameters: names of those to draw, by default all.
+        calibration: result of `vae_jax.inference.calibration`.
+        num_bins: number of bins of each histogram, at most the number of replicates.
+        parameters: names of the parameters to draw, by default all.
 
     Raises:
-        ValueError: an unknown name, too many bins, or probabilities that are not finite.
+        ValueError: a name is unknown, there are too many bins, or a probability is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.inference import Calibration, ParameterCalibration
+        >>> from vae_jax.plotting import calibration_histograms
+        >>> row = ParameterCalibration("loc", 0.0, 0.1, 1.0, 0.1, 1.0, 1.0, "no fault found")
+        >>> result = Calibration((row,), np.linspace(0.01, 0.99, 40)[:, None], level=0.05)
+        >>> [axes.get_title().splitlines() for axes in calibration_histograms(result, num_bins=10).axes]
+        [['loc', 'no fault found']]
     """
     columns = {row.name: place for place, row in enumerate(calibration.parameters)}
     unknown = [name for name in parameters if name not in columns]

@@ -14,9 +14,24 @@ from vae_jax.studies.variance_study import VarianceStudy
 
 
 def std_by_estimator(study: VarianceStudy) -> Figure:
-    """Standard deviation of each estimator at the largest number of samples, measured points on exact ticks.
+    """Plots the standard deviation of each estimator at the largest number of samples, measured and exact.
 
     Bars are two standard errors. An arrow stands for an estimator without variance.
+
+    Args:
+        study: result of `vae_jax.study_variance`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> from vae_jax.plotting import std_by_estimator
+        >>> from vae_jax.problems import SquareCost
+        >>> params, names = {"loc": jnp.ones(()), "scale": jnp.ones(())}, ["pathwise", "score_function"]
+        >>> study = vj.study_variance(SquareCost(), params, jax.random.key(0), 20, estimators=names, num_samples=[1])
+        >>> figure = std_by_estimator(study)
+        >>> [axes.get_title() for axes in figure.axes], [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        (['cost', '∂ cost / ∂ loc', '∂ cost / ∂ scale'], ['pathwise', 'score_function'])
     """
 
     def draw(axes: Axes, rows: list[VarianceRow], places: np.ndarray) -> None:
@@ -41,9 +56,23 @@ def std_by_estimator(study: VarianceStudy) -> Figure:
 
 
 def boxes_by_estimator(study: VarianceStudy) -> Figure:
-    """Box plots of the replicates about the exact value by estimator, at the largest number of samples.
+    """Draws box plots of each estimator's replicates about the exact value, at the largest number of samples.
 
     Boxes hold the middle half and whiskers the middle 98%.
+
+    Args:
+        study: result of `vae_jax.study_variance`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> from vae_jax.plotting import boxes_by_estimator
+        >>> from vae_jax.problems import SquareCost
+        >>> params, names = {"loc": jnp.ones(()), "scale": jnp.ones(())}, ["pathwise", "score_function"]
+        >>> study = vj.study_variance(SquareCost(), params, jax.random.key(0), 20, estimators=names, num_samples=[1])
+        >>> [axes.get_title() for axes in boxes_by_estimator(study).axes]
+        ['cost', '∂ cost / ∂ loc', '∂ cost / ∂ scale']
     """
 
     def draw(axes: Axes, rows: list[VarianceRow], places: np.ndarray) -> None:

@@ -17,10 +17,25 @@ from vae_jax.studies.variance_study import VarianceStudy
 
 
 def replicate_boxes(study: VarianceStudy) -> Figure:
-    """Box plots of the replicates about the exact value by number of samples, one panel a parameter.
+    """Draws box plots of the replicates about the exact value by number of samples, one panel for each parameter.
 
     Boxes hold the middle half and whiskers the middle 98%. The axis is logarithmic on both sides of the exact value and
     linear next to it.
+
+    Args:
+        study: result of `vae_jax.study_variance`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> from vae_jax.plotting import replicate_boxes
+        >>> from vae_jax.problems import SquareCost
+        >>> params, sizes = {"loc": jnp.ones(()), "scale": jnp.ones(())}, {"num_samples": [1, 10]}
+        >>> study = vj.study_variance(SquareCost(), params, jax.random.key(0), 20, estimators=["pathwise"], **sizes)
+        >>> figure = replicate_boxes(study)
+        >>> [axes.get_title() for axes in figure.axes], [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        (['cost', '∂ cost / ∂ loc', '∂ cost / ∂ scale'], ['1', '10'])
     """
     with mpl.rc_context(STYLE):
         figure, panels = _panels(study)
@@ -45,9 +60,24 @@ def replicate_boxes(study: VarianceStudy) -> Figure:
 
 
 def std_by_samples(study: VarianceStudy) -> Figure:
-    """Standard deviation against number of samples on logarithmic axes, measured points on exact lines.
+    """Plots standard deviations against the number of samples on logarithmic axes, measured points and exact lines.
 
     Bars are two standard errors. Where the exact variance is infinite there is no line, and the points are hollow.
+
+    Args:
+        study: result of `vae_jax.study_variance`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> from vae_jax.plotting import std_by_samples
+        >>> from vae_jax.problems import SquareCost
+        >>> params, sizes = {"loc": jnp.ones(()), "scale": jnp.ones(())}, {"num_samples": [1, 10]}
+        >>> study = vj.study_variance(SquareCost(), params, jax.random.key(0), 20, estimators=["pathwise"], **sizes)
+        >>> axes = std_by_samples(study).axes[0]
+        >>> axes.get_xlabel(), axes.get_ylabel()
+        ('samples of one estimate', 'std of one estimate')
     """
     with mpl.rc_context(STYLE):
         figure, panels = _panels(study)
@@ -89,7 +119,7 @@ def _looks(study: VarianceStudy, parameter: str | None = None) -> dict[str, tupl
 
 
 def _panels(study: VarianceStudy) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a panel a parameter: the value's at the left, over the legend, and the gradient's beside it."""
+    """Makes a figure with a panel for each parameter: the value's above the legend, the gradient's to the right."""
     value, *parameters = study.parameters
     columns = 1 + math.ceil(len(parameters) / 2)
     figure = StyledFigure(figsize=(max(2.4 * columns, 5.0), 4.2), layout="constrained")

@@ -24,31 +24,51 @@ MOST_TICKS = 12
 
 
 def evidence_by_latents(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Each estimate less the exact log p(x), its effective sample size and Pareto k, by the number of latents.
+    """Plots errors of estimates of log p(x), their effective sample sizes and Pareto k by the number of latents.
 
     Hollow points are not reliable.
 
     Args:
-        rows: with num_latents, estimator, error, log_evidence_se, effective_sample_size, num_samples, pareto_k and
-            reliable.
+        rows: one row for each estimate, with num_latents, estimator (a key of `vae_jax.inference.evidence.ESTIMATES`),
+            error (nats), log_evidence_se (nats), effective_sample_size, num_samples, pareto_k and reliable. Every
+            estimator needs a row.
 
     Raises:
-        ValueError: no rows.
+        ValueError: there are no rows.
+
+    Example:
+        >>> from vae_jax.inference.evidence import ESTIMATES
+        >>> from vae_jax.plotting import evidence_by_latents
+        >>> row = {"num_latents": 5, "error": 0.01, "log_evidence_se": 0.01, "pareto_k": 0.2, "reliable": True}
+        >>> row |= {"effective_sample_size": 800.0, "num_samples": 1000}
+        >>> figure = evidence_by_latents([{**row, "estimator": name} for name in ESTIMATES])
+        >>> [axes.get_title() for axes in figure.axes][1:], figure.axes[0].get_xlabel()
+        (['effective sample size', 'Pareto k'], 'number of latents')
     """
     return _figure(rows, BY_LATENTS, [row["error"] for row in rows])
 
 
 def evidence_by_image(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Each estimate less the importance-sampling one, its effective sample size and Pareto k, by image.
+    """Plots estimates of log p(x) minus the importance-sampling one, effective sample sizes and Pareto k by image.
 
     Hollow points are not reliable.
 
     Args:
-        rows: with image, estimator, log_evidence, log_evidence_se, effective_sample_size, num_samples, pareto_k and
-            reliable.
+        rows: one row for each estimate, with image, estimator (a key of `vae_jax.inference.evidence.ESTIMATES`),
+            log_evidence (nats), log_evidence_se (nats), effective_sample_size, num_samples, pareto_k and reliable.
+            Every estimator needs a row.
 
     Raises:
-        ValueError: no rows.
+        ValueError: there are no rows.
+
+    Example:
+        >>> from vae_jax.inference.evidence import ESTIMATES
+        >>> from vae_jax.plotting import evidence_by_image
+        >>> row = {"image": 0, "log_evidence": -90.0, "log_evidence_se": 0.1, "pareto_k": 0.2, "reliable": True}
+        >>> row |= {"effective_sample_size": 800.0, "num_samples": 1000}
+        >>> figure = evidence_by_image([{**row, "estimator": name} for name in ESTIMATES])
+        >>> [axes.get_title() for axes in figure.axes][1:], figure.axes[0].get_xlabel()
+        (['effective sample size', 'Pareto k'], 'image')
     """
     reference = {row["image"]: row["log_evidence"] for row in rows if row["estimator"] == "importance_sampling"}
     return _figure(rows, BY_IMAGE, [row["log_evidence"] - reference[row["image"]] for row in rows])

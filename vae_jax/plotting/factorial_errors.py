@@ -16,12 +16,22 @@ REACH = 4.0
 
 
 def factorial_errors(approximations: Sequence[FactorialApproximation]) -> Figure:
-    """The integrand of N! against its Gaussian for the smallest N, and the error of log N! against N.
+    """Plots the integrand of N! and its Gaussian for the smallest N, and the error of log N! against N.
 
-    The line is 1 / (12 N). An error that rounding may have made is not drawn.
+    The line is 1 / (12 N). An error that rounding may have caused is not drawn.
+
+    Args:
+        approximations: results of `vae_jax.inference.approximate_factorial`.
 
     Raises:
-        ValueError: no approximation.
+        ValueError: there is no approximation.
+
+    Example:
+        >>> from vae_jax.inference import approximate_factorial
+        >>> from vae_jax.plotting import factorial_errors
+        >>> figure = factorial_errors([approximate_factorial(number) for number in (1, 2, 5)])
+        >>> [axes.get_title() for axes in figure.axes]
+        ['N = 1', 'log N! less its approximation']
     """
     if not approximations:
         raise ValueError("approximations must be at least one, got none: approximate a factorial")

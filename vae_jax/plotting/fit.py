@@ -39,14 +39,29 @@ def fitted_pair(
     fitted: PairDensity,
     names: tuple[str, str],
 ) -> Figure:
-    """The ELBO by step, the joint density of two latents and their marginals, against the exact posterior.
+    """Plots the ELBO by step, and a fitted density of two latents against the exact posterior.
+
+    The density is shown jointly and by its marginals.
 
     Args:
         ascent: the ELBO by step.
         grids: values of each latent at which the joint densities are given.
-        posterior: the exact posterior.
-        fitted: the fitted q.
-        names: of the latents.
+        posterior: density of the exact posterior.
+        fitted: density of the fitted q.
+        names: names of the two latents.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import fitted_pair
+        >>> from vae_jax.plotting.elbo_ascent import ElboAscent
+        >>> from vae_jax.plotting.fit import PairDensity
+        >>> grid = np.linspace(0.1, 4, 20)
+        >>> density = np.exp(-((grid - 2) ** 2))
+        >>> pair = PairDensity(np.outer(density, density), ((grid, density), (grid, density)), (2.0, 2.0))
+        >>> ascent = ElboAscent(np.linspace(-5, -2, 20), np.array([-4.0, -2.5]), np.array([0.1, 0.1]), -2.0, True)
+        >>> figure = fitted_pair(ascent, (grid, grid), posterior=pair, fitted=pair, names=("u", "v"))
+        >>> [axes.get_xlabel() for axes in figure.axes]
+        ['step', 'u', 'u', 'v']
     """
     first, second = names
     with mpl.rc_context(STYLE):

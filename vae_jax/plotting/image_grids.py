@@ -27,14 +27,23 @@ INSET = 0.02
 
 
 def image_grid(images: Num[Array | np.ndarray, "N ..."], *, num_columns: int = 8) -> Figure:
-    """Images side by side, row by row.
+    """Draws images side by side, row by row.
 
     Args:
         images: intensities in [0, 1], [N, H, W] or [N, H, W, C] with 1 or 3 channels.
-        num_columns: images in a row.
+        num_columns: number of images in a row.
 
     Raises:
-        ValueError: flat images, integers, no image, or no column.
+        ValueError: the images are flat or integers, or there is no image or no column.
+
+    Example:
+        Six images in rows of four:
+
+        >>> import numpy as np
+        >>> from vae_jax.plotting import image_grid
+        >>> (axes,) = image_grid(np.zeros((6, 8, 8)), num_columns=4).axes
+        >>> len(axes.images)
+        6
     """
     checked = _checked(images, "images", "N")
     if num_columns < 1:
@@ -48,14 +57,22 @@ def image_grid(images: Num[Array | np.ndarray, "N ..."], *, num_columns: int = 8
 def reconstructions(
     originals: Num[Array | np.ndarray, "N ..."], reconstructed: Mapping[str, Num[Array | np.ndarray, "N ..."]]
 ) -> Figure:
-    """A row of originals, and under it what each model makes of them.
+    """Draws a row of original images, and under it a row of each model's reconstructions.
 
     Args:
         originals: intensities in [0, 1], [N, H, W] or [N, H, W, C] with 1 or 3 channels.
-        reconstructed: images of the same shape by the name of their model.
+        reconstructed: images of the same shape, by the names of their models.
 
     Raises:
-        ValueError: flat images, integers, no image, or shapes that differ.
+        ValueError: the images are flat or integers, there is no image, or shapes differ.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import reconstructions
+        >>> originals = np.zeros((3, 8, 8))
+        >>> (axes,) = reconstructions(originals, {"VAE": originals, "IWAE": originals}).axes
+        >>> [label.get_text() for label in axes.get_yticklabels()]
+        ['original', 'VAE', 'IWAE']
     """
     rows = {"original": _checked(originals, "originals", "N")}
     for name, images in reconstructed.items():
@@ -73,14 +90,23 @@ def reconstructions(
 
 
 def interpolation(images: Num[Array | np.ndarray, "R S ..."]) -> Figure:
-    """Paths between pairs of originals, one a row. The ends, which are the originals, are framed.
+    """Draws paths between pairs of original images, one in each row. The originals, at the ends, are framed.
 
     Args:
         images: intensities in [0, 1], [R, S, H, W] or [R, S, H, W, C] with 1 or 3 channels: row r leads in S steps from
             images[r, 0] to images[r, -1].
 
     Raises:
-        ValueError: flat images, integers, no row, or fewer than two steps.
+        ValueError: the images are flat or integers, there is no row, or there are fewer than two steps.
+
+    Example:
+        Two paths of five images, of which the four ends are framed:
+
+        >>> import numpy as np
+        >>> from vae_jax.plotting import interpolation
+        >>> (axes,) = interpolation(np.zeros((2, 5, 8, 8))).axes
+        >>> len(axes.images), len(axes.patches)
+        (10, 4)
     """
     rows = _checked(images, "images", "R, S")
     num_steps = rows.shape[1]
@@ -107,18 +133,26 @@ def manifold(
     z1: Float[Array | np.ndarray, " C"] | None = None,
     z2: Float[Array | np.ndarray, " R"] | None = None,
 ) -> Figure:
-    """Images decoded from a grid of values of two latents, by default of quantiles of the standard normal prior.
+    """Draws images decoded from a grid of two latents, by default at quantiles of the standard normal prior.
 
     The values of z_1 grow to the right and those of z_2 upwards: images[0, 0] is at the bottom left.
 
     Args:
         images: intensities in [0, 1], [R, C, H, W] or [R, C, H, W, K] with 1 or 3 channels: images[r, c] is decoded
             from z_1 = z1[c] and z_2 = z2[r].
-        z1: by default the C midpoint quantiles, those at (c + 1/2) / C.
-        z2: by default the R midpoint quantiles.
+        z1: values of z_1 [C], by default the prior's quantiles at (c + 1/2) / C.
+        z2: values of z_2 [R], by default the prior's quantiles at (r + 1/2) / R.
 
     Raises:
-        ValueError: flat images, integers, no image, or values that are not one increasing number a column or row.
+        ValueError: the images are flat or integers, there is no image, or the values are not one increasing number for
+            each column or row.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import manifold
+        >>> (axes,) = manifold(np.zeros((3, 3, 8, 8)), z1=np.array([-1.0, 0.0, 1.0])).axes
+        >>> axes.get_xlabel(), axes.get_ylabel(), len(axes.images)  # the tiles are one mosaic
+        ('z₁', 'z₂', 1)
     """
     tiles = _checked(images, "images", "R, C")
     num_rows, num_columns, height, width = tiles.shape[:4]

@@ -20,15 +20,23 @@ MARKED_DECADE = 10.0
 
 
 def importance_tail(log_weights: Float[ArrayLike, " S"]) -> Figure:
-    """The largest importance weights and the generalised Pareto distribution fitted to them.
+    """Plots the largest importance weights and the generalised Pareto distribution fitted to them.
 
     The axes are logarithmic: the tail of a Pareto distribution is a line of slope -1 / k.
 
     Args:
-        log_weights: log p(x, z) - log q(z) (nats), up to a constant, at S samples of q.
+        log_weights: log p(x, z) - log q(z) at S samples of q [S] (nats), up to a constant.
 
     Raises:
-        ValueError: the tail cannot be fitted, as it is too short, constant, or not finite.
+        ValueError: the tail cannot be fitted, because it is too short, constant or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import importance_tail
+        >>> log_weights = np.random.default_rng(0).exponential(0.2, 200)
+        >>> (axes,) = importance_tail(log_weights).axes
+        >>> axes.get_xlabel(), axes.get_title().split(": ")[1]
+        ('weight w / mean weight', 'reliable (below 0.57 is)')
     """
     logs = np.asarray(log_weights, float)
     length = tail_length(logs.size)

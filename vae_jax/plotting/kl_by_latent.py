@@ -39,20 +39,29 @@ def kl_by_latent(
     threshold: float,
     layers: Mapping[str, int] | None = None,
 ) -> Figure:
-    """The KL of every latent from the largest down, over the variance of its mean, which says whether it is active.
+    """Plots the KL of every latent from the largest down, and below it the variance of the latent's mean.
 
-    Bars of error are two standard errors. Every layer of latents has a panel. Estimates of a KL below zero, which
-    latents of a hierarchical model may have, are counted in the panel.
+    A latent is active if that variance is above the threshold. Error bars are two standard errors. Every layer of
+    latents has a panel. An estimate of the KL in a hierarchical model may be below zero; the panel counts these.
 
     Args:
-        kl: KL(q(z_d|x) || p(z_d)) of each latent, averaged over images (nats).
-        kl_se: standard errors of the averages.
-        variance_of_means: Var_x(E_q[z_d|x]) of each latent.
-        threshold: the variance above which a latent is active.
-        layers: by name how many latents each layer has, in their order. By default there is one layer.
+        kl: KL(q(z_d|x) || p(z_d)) of each latent, averaged over images [D] (nats).
+        kl_se: standard errors of the averages [D] (nats).
+        variance_of_means: Var_x(E_q[z_d|x]) of each latent [D].
+        threshold: variance above which a latent is active.
+        layers: number of latents in each layer, by name and in their order. By default there is one layer.
 
     Raises:
-        ValueError: layers whose sizes do not add up.
+        ValueError: the sizes of the layers do not add up to D.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import kl_by_latent
+        >>> kl, variance = np.array([0.0, 3.0, 1.5]), np.array([0.0, 0.9, 0.5])
+        >>> figure = kl_by_latent(kl, variance_of_means=variance, threshold=0.01)
+        >>> bars, variances = figure.axes
+        >>> bars.get_title(), [label.get_text() for label in variances.get_xticklabels()]
+        ('2 of 3 active, 4.5 nats', ['z₂', 'z₃', 'z₁'])
     """
     heights, variances = np.asarray(kl, dtype=float), np.asarray(variance_of_means, dtype=float)
     errors = None if kl_se is None else 2 * np.asarray(kl_se, dtype=float)
@@ -96,17 +105,24 @@ def kl_by_rank(
     *,
     layers: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Figure:
-    """The KL of every latent from the largest down, run over run, and each run's sum.
+    """Plots the KL of every latent from the largest down, a line for each run, and each run's sum.
 
     An estimate below zero, which a latent of a hierarchical model may have, counts in the sum and is not shown.
 
     Args:
-        runs: by name the KL(q(z_d|x) || p(z_d)) of each latent, averaged over images (nats).
-        layers: by name of the run, and then by that of the layer, how many latents each layer has, of runs that have
-            several. Each is a line.
+        runs: KL(q(z_d|x) || p(z_d)) of each latent, averaged over images [D] (nats), by the names of the runs.
+        layers: number of latents in each layer, by the names of the run and of the layer, for runs with several layers.
+            Each layer is a line.
 
     Raises:
-        ValueError: no run, or layers whose sizes do not add up.
+        ValueError: there is no run, or the sizes of a run's layers do not add up to D.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import kl_by_rank
+        >>> (axes,) = kl_by_rank({"VAE": np.array([0.0, 3.0, 1.5]), "IWAE": np.array([2.0, 2.0, 1.0])}).axes
+        >>> axes.get_legend_handles_labels()[1]
+        ['VAE, 4.5 nats', 'IWAE, 5.0 nats']
     """
     if not runs:
         raise ValueError("runs must hold the KL of at least one run, got none: add one")

@@ -21,16 +21,24 @@ SHOWN_ERRORS = 2.0
 
 
 def moment_differences(comparison: MomentComparison, *, most: int = 30) -> Figure:
-    """Differences of each parameter's mean and standard deviation from the reference's, with two standard errors.
+    """Plots each parameter's differences in mean and standard deviation from a reference, with two standard errors.
 
-    Correlations, if there are any, are drawn against the reference's own.
+    Correlations, if there are any, are drawn against the reference's.
 
     Args:
-        comparison: what to draw.
-        most: how many parameters, those with the largest differences.
+        comparison: result of `vae_jax.inference.compare_moments`.
+        most: largest number of parameters. Those with the largest differences are drawn.
 
     Raises:
         ValueError: `most` is below 1.
+
+    Example:
+        >>> from vae_jax.inference import compare_moments, known_moments
+        >>> from vae_jax.plotting import moment_differences
+        >>> reference = known_moments({"a": 0.0, "b": 0.0}, [[4.0, 1.0], [1.0, 1.0]])
+        >>> mean_field = known_moments({"a": 1.0, "b": 0.0}, [[3.0, 0.0], [0.0, 0.75]])
+        >>> [axes.get_title() for axes in moment_differences(compare_moments(mean_field, reference)).axes]
+        ['mean', 'standard deviation', 'correlation']
     """
     if most < 1:
         raise ValueError(f"most must be at least 1, got {most}: raise it")

@@ -45,13 +45,26 @@ class FittedMean(NamedTuple):
 def regression_fit(
     ascent: ElboAscent, coefficients: Coefficients, fitted_means: Sequence[FittedMean], *, response: str
 ) -> Figure:
-    """The ELBO by step, the coefficients against Laplace's, and the fitted mean over predictors.
+    """Plots a regression: the ELBO by step, the coefficients against Laplace's, and the fitted mean over predictors.
 
     Args:
         ascent: the ELBO by step.
-        coefficients: the intercept's first.
-        fitted_means: one for each predictor that is drawn.
-        response: its name.
+        coefficients: the coefficients, the intercept first.
+        fitted_means: the fitted mean over each predictor that is drawn, at least one.
+        response: name of the response.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.plotting import regression_fit
+        >>> from vae_jax.plotting.elbo_ascent import ElboAscent
+        >>> from vae_jax.plotting.regress import Coefficients, FittedMean
+        >>> ascent = ElboAscent(np.linspace(-5, -2, 20), np.array([-4.0, -2.5]), np.array([0.1, 0.1]), -2.0, True)
+        >>> mean, std, grid = np.array([0.0, 1.0]), np.array([0.1, 0.1]), np.linspace(1, 2, 5)
+        >>> coefficients = Coefficients(("(intercept)", "dose"), mean, std, laplace_mean=mean, laplace_std=std)
+        >>> line = FittedMean("dose", grid, grid, np.stack([grid - 0.1, grid + 0.1]), grid, grid, grid)
+        >>> figure = regression_fit(ascent, coefficients, [line], response="response")
+        >>> [axes.get_title() for axes in figure.axes][1:], figure.axes[2].get_xlabel(), figure.axes[2].get_ylabel()
+        (['coefficients', 'fitted mean'], 'dose', 'response')
     """
     with mpl.rc_context(STYLE):
         figure = StyledFigure(figsize=(7.2 if len(fitted_means) > 1 else 6.0, 2.6), layout="constrained")

@@ -11,12 +11,21 @@ from vae_jax.plotting.style import COLOURS, MARKERS, STYLE, StyledFigure
 
 
 def signal_to_noise_by_layer(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Signal over noise of a gradient in each layer, a marker for each estimator and number of samples.
+    """Plots signal over noise of a gradient in each layer, with a marker for each estimator and number of samples.
 
-    Bars are two standard errors. A ratio that is known only to be at most something is an arrow from there.
+    Bars are two standard errors. Where only an upper limit of a ratio is known, an arrow starts at the limit.
 
     Args:
-        rows: with layer, estimator, num_samples, signal_to_noise and signal_to_noise_se (None if at most).
+        rows: one row for each ratio, with layer, estimator, num_samples, signal_to_noise and signal_to_noise_se, which
+            is None where signal_to_noise is an upper limit.
+
+    Example:
+        >>> from vae_jax.plotting import signal_to_noise_by_layer
+        >>> row = {"estimator": "pathwise", "num_samples": 1, "signal_to_noise": 0.5, "signal_to_noise_se": 0.1}
+        >>> rows = [{**row, "layer": name} for name in ("encoder.mean", "decoder.head")]
+        >>> (axes,) = signal_to_noise_by_layer(rows).axes
+        >>> [label.get_text() for label in axes.get_yticklabels()], axes.get_legend_handles_labels()[1]
+        (['encoder.mean', 'decoder.head'], ['pathwise, 1 sample'])
     """
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     series = list(dict.fromkeys((row["estimator"], row["num_samples"]) for row in rows))

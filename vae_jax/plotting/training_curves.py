@@ -70,19 +70,27 @@ class Curve(NamedTuple):
 
 
 def training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """ELBO, reconstruction and KL against the epoch, in training (dashed) and validation (solid), run over run.
+    """Plots ELBO, reconstruction and KL of each run against the epoch, in training (dashed) and validation (solid).
 
-    Where a value is a list, of one number a seed, the line is its mean, and around it is the 95% t-interval of the mean
-    or, of two seeds, their range: a band for one run, and for several bars at some epochs of validation, or of training
-    where a run has no validation. The first tenth of the epochs may leave the panel, as it would squash the rest: words
-    under the panel say so.
+    A value may be a list with one number for each seed. The line is then its mean, with the 95% t-interval of the mean
+    or, for two seeds, their range. The interval is a band for one run. For several runs it is drawn as bars at some
+    epochs of validation, or of training where a run has no validation. The first tenth of the epochs may leave the
+    panel, as it would squash the rest. A note under the panel says so.
 
     Args:
-        runs: by name the rows of each run, one an epoch: `epoch`, and `train_` and `validation_` with `elbo`,
-            `reconstruction` and `kl` (nats per image). What was not measured is None, or is not there.
+        runs: rows of each run, by the names of the runs. A row is an epoch, with `epoch`, `train_elbo`,
+            `train_reconstruction`, `train_kl`, `validation_elbo` and so on (nats per image). A value that was not
+            measured is None or left out.
 
     Raises:
-        ValueError: no run, or a run without rows.
+        ValueError: there is no run, or a run has no rows.
+
+    Example:
+        >>> from vae_jax.plotting import training_curves
+        >>> first = {"epoch": 1, "train_elbo": -100.0, "train_reconstruction": -90.0, "train_kl": 10.0}
+        >>> second = {"epoch": 2, "train_elbo": -80.0, "train_reconstruction": -68.0, "train_kl": 12.0}
+        >>> [axes.get_title() for axes in training_curves({"VAE": [first, second]}).axes]
+        ['ELBO', 'reconstruction', 'KL']
     """
     if not runs or not all(runs.values()):
         raise ValueError(f"runs must each hold a row an epoch, got {_sizes(runs)}: train for at least one epoch")

@@ -13,9 +13,25 @@ from vae_jax.studies.estimator_comparison import Comparison
 
 
 def variance_ratios(comparison: Comparison) -> Figure:
-    """The variance of the first estimator over the second's, with intervals, a row for each parameter and size.
+    """Plots the variance of the first estimator over the second's, with intervals, by parameter and number of samples.
 
     Crosses mark the exact ratios that are known. Left of one the first estimator varies less.
+
+    Args:
+        comparison: result of `vae_jax.compare`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import vae_jax as vj
+        >>> from vae_jax.plotting import variance_ratios
+        >>> from vae_jax.problems import SquareCost
+        >>> params, sizes = {"loc": jnp.ones(()), "scale": jnp.ones(())}, {"num_replicates": 20, "num_samples": [1]}
+        >>> names = {"first": "pathwise", "second": "score_function"}
+        >>> comparison = vj.compare(SquareCost(), params, jax.random.key(0), **sizes, **names)
+        >>> (axes,) = variance_ratios(comparison).axes
+        >>> axes.get_xlabel().splitlines()
+        ['variance of pathwise', 'over that of score_function']
     """
     rows = [row for row in reversed(comparison.rows) if 0 < row.variance_ratio < math.inf]
     with mpl.rc_context(STYLE):

@@ -34,7 +34,7 @@ AT_BEST = 0.1
 
 
 class Candidate(NamedTuple):
-    """A mixture and the best of its restarts."""
+    """A mixture with one number of components, and its best restart."""
 
     num_components: int
     """K."""
@@ -43,7 +43,7 @@ class Candidate(NamedTuple):
     log_symmetries: float
     """The log of the number of optima that differ in the order of the labels only, see `log_num_symmetries`."""
     num_empty: int
-    """Components without events."""
+    """The number of components without events."""
 
     @property
     def elbo(self) -> float:
@@ -73,14 +73,14 @@ class Candidate(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """Mixtures of several numbers of components."""
+    """Result of `choose_num_components`: mixtures with several numbers of components."""
 
     candidates: tuple[Candidate, ...]
-    """In rising order of the number."""
+    """The mixtures in rising order of their number of components."""
 
     @property
     def best(self) -> Candidate:
-        """The one with the highest score."""
+        """The mixture with the highest score."""
         return max(self.candidates, key=lambda each: -math.inf if math.isnan(each.score) else each.score)
 
     @property
@@ -100,22 +100,38 @@ def choose_num_components(
     tolerance: float = 1e-8,
     on_candidate: Callable[[Candidate], None] | None = None,
 ) -> Selection:
-    """The mixture of each number of components at its best restart, and the number that scores highest.
+    """Fits a mixture with each number of components, and scores the numbers by their best bounds.
 
-    The result for a number does not depend on the others.
+    The score is the bound plus the log of the number of equivalent orders of the labels, see `log_num_symmetries`. The
+    result for a number does not depend on the others.
 
     Args:
-        build: data and a number of components to a mixture with `weights`, as `gaussian_poisson_mixture` does.
-        data: what the mixtures are fitted to.
-        num_components: which numbers. They are sorted.
-        key: consumed; each number has its own.
-        num_restarts: see `ascend`, as for all that follow.
-        max_steps: the most sweeps.
-        tolerance: relative, of the bound.
-        on_candidate: told of each mixture when it is fitted.
+        build: maps data and a number of components to a mixture with `weights`, as `gaussian_poisson_mixture` does.
+        data: data that the mixtures are fitted to.
+        num_components: the numbers of components to fit, in any order.
+        key: consumed; each number has its own key.
+        num_restarts: number of starts for each number of components.
+        max_steps: largest number of sweeps of a start.
+        tolerance: relative rise of the bound at which a start stops, see `ascend`.
+        on_candidate: called with each mixture once it is fitted.
+
+    Returns:
+        The fitted mixtures, with the best among them.
 
     Raises:
-        ValueError: no number, one twice, or one that `build` refuses; then nothing has been fitted.
+        ValueError: there is no number, a number occurs twice, or `build` rejects one. Nothing has been fitted then.
+
+    Example:
+        Two clusters, far apart, are found among one to three:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.inference.cavi import choose_num_components, gaussian_poisson_mixture, located_counts
+        >>> places = np.repeat([[0.0, 0.0], [10.0, 10.0]], 20, axis=0)
+        >>> data = located_counts(places + np.random.default_rng(0).normal(size=(40, 2)), [5] * 40)
+        >>> found = choose_num_components(gaussian_poisson_mixture, data, [1, 2, 3], jax.random.key(0), num_restarts=3)
+        >>> found.best.num_components, found.ends_at_best
+        (2, False)
     """
     numbers = sorted(num_components)
     if not numbers or len(set(numbers)) < len(numbers):
@@ -143,9 +159,27 @@ def choose_num_components(
 
 
 def log_num_symmetries(weights: MixtureWeights, is_empty: Bool[np.ndarray, " K"]) -> float:
-    """The log of the number of orders of the components that the prior cannot tell apart and q can.
+    """Log of the number of orders of the components that the prior cannot tell apart and q can.
 
-    It is log K! where all have the same prior weight and at most one is empty.
+    It is log K! where all components have the same prior weight and at most one is empty.
+
+    Args:
+        weights: the prior of the components' probabilities.
+        is_empty: whether each component is empty [K].
+
+    Returns:
+        The logarithm (nats).
+
+    Example:
+        Four alike components have 4! orders; where two of them are empty, 4! / 2! lead to different q:
+
+        >>> import math
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from vae_jax.inference.cavi import DirichletWeights, log_num_symmetries
+        >>> is_empty = np.array([False, False, True, True])
+        >>> round(math.exp(log_num_symmetries(DirichletWeights(jnp.ones(4)), is_empty)))
+        12
     """
     total = 0.0
     prior = np.asarray(weights.by_component)

@@ -34,7 +34,7 @@ from vae_jax.typing import PRNGKey, Scalar
 
 
 class ConjugateMixture(abc.ABC):
-    """A mixture as a `ConjugateModel`, from its coefficients, optima and divergence.
+    """Base of the mixtures: a `ConjugateModel` made of coefficients, optima and a divergence.
 
     A mixture is a named tuple of its hyperparameters, of which `weights` is one. Its states are named tuples of the
     factors of the parameters, with `loc` [K, D] among them. The factor of the labels is optimal given a state, see

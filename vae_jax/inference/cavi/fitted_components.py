@@ -17,10 +17,13 @@ EMPTY_BELOW = 0.5
 
 @dataclass(frozen=True)
 class Component:
-    """A component under q. The deviations are q's own: that factors are independent makes them too small."""
+    """One component of a fitted mixture, with means and standard deviations under q.
+
+    The standard deviations are too small, because the factors of q are independent.
+    """
 
     number: int
-    """Counted from 1, in the canonical order."""
+    """Number of the component in the canonical order, from 1."""
     num_events: float
     """The expected number of events, sum_n r_nk."""
     weight: float
@@ -48,7 +51,27 @@ def components(
     responsibilities: Float[Array | np.ndarray, "K N"],
     data: Any,
 ) -> tuple[Component, ...]:
-    """Every component of a mixture, from its factors and responsibilities."""
+    """Describes every component of a mixture, from its factors and responsibilities.
+
+    Args:
+        model: the mixture.
+        state: its factors.
+        responsibilities: probabilities of the components for each event [K, N].
+        data: the events, from `points` or `located_counts`.
+
+    Returns:
+        The K components in the order of the state.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import components, gaussian_poisson_mixture, located_counts
+        >>> data = located_counts([[0.0, 0.0], [1.0, 0.0], [9.0, 9.0]], [1, 3, 50])
+        >>> model = gaussian_poisson_mixture(data, 2)
+        >>> responsibilities = jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> first, second = components(model, model.update(responsibilities, data), responsibilities, data)
+        >>> first.num_events, second.num_events, first.rate < second.rate
+        (2.0, 1.0, True)
+    """
     shares = np.asarray(responsibilities, np.float64)
     sizes = shares.sum(1)
     weights, weights_std = _weights(model.weights, state.weights)
@@ -118,12 +141,46 @@ def _rates(state: GaussianPoissonFactors, shares: np.ndarray, counts: np.ndarray
 
 
 def component_sizes(model: ConjugateMixture, state: Any) -> Float[np.ndarray, " K"]:
-    """The expected number of events of each component, at least zero."""
+    """Expected number of events of each component [K], at least zero.
+
+    Args:
+        model: the mixture.
+        state: its factors.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from vae_jax.inference.cavi import component_sizes, normal_wishart_mixture, points
+        >>> data = points(np.random.default_rng(0).normal(size=(10, 2)))
+        >>> model = normal_wishart_mixture(data, 2)
+        >>> responsibilities = jnp.repeat(jnp.array([[0.7], [0.3]]), 10, axis=1)
+        >>> component_sizes(model, model.update(responsibilities, data)).round(3).tolist()
+        [7.0, 3.0]
+    """
     return np.maximum(np.asarray(model.component_sizes(state), np.float64), 0)
 
 
 def effective_num_components(model: ConjugateMixture, state: Any) -> float:
-    """The exponential of the entropy of the components' shares of the events: K where all are of one size."""
+    """Effective number of components: the exponential of the entropy of their shares of the events.
+
+    It is K where all K components have the same size.
+
+    Args:
+        model: the mixture.
+        state: its factors.
+
+    Example:
+        Of three components one is empty and two share the events equally:
+
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from vae_jax.inference.cavi import effective_num_components, normal_wishart_mixture, points
+        >>> data = points(np.random.default_rng(0).normal(size=(10, 2)))
+        >>> model = normal_wishart_mixture(data, 3)
+        >>> responsibilities = jnp.repeat(jnp.array([[0.5], [0.5], [0.0]]), 10, axis=1)
+        >>> f"{effective_num_components(model, model.update(responsibilities, data)):.2f}"
+        '2.00'
+    """
     sizes = component_sizes(model, state)
     shares = sizes[sizes > 0] / sizes.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))

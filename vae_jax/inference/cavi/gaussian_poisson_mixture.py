@@ -67,7 +67,7 @@ LARGEST_RATE = 2**30
 
 
 class GaussianPoissonFactors(NamedTuple):
-    """The factors of the parameters. That of the labels is optimal given them, see `responsibilities`."""
+    """Factors of the mixture's parameters. The labels' factor is optimal given these, see `responsibilities`."""
 
     loc: Float[Array, "K D"]
     """m_k of q(mu_k)."""
@@ -82,7 +82,7 @@ class GaussianPoissonFactors(NamedTuple):
 
 
 class Simulation(NamedTuple):
-    """Parameters from the prior, and events under them."""
+    """Parameters drawn from the prior, and events drawn given the parameters."""
 
     data: LocatedCounts
     labels: Int[Array, " N"]
@@ -108,7 +108,19 @@ class GaussianPoissonHyperparameters(NamedTuple):
 
 
 class GaussianPoissonMixture(GaussianPoissonHyperparameters, ConjugateMixture):
-    """The mixture, for `ascend`. Build it with `gaussian_poisson_mixture`."""
+    """Mixture of places with counts, for `ascend`. Build it with `gaussian_poisson_mixture`.
+
+    Example:
+        The factor of each rate is Gamma(alpha + sum of the counts, beta + number of events):
+
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import gaussian_poisson_mixture, located_counts
+        >>> data = located_counts([[0.0, 0.0], [1.0, 0.0], [9.0, 9.0]], [2, 3, 49])
+        >>> model = gaussian_poisson_mixture(data, 2, concentration=1.0, rate=1.0)
+        >>> state = model.update(jnp.array([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), data)
+        >>> model.posterior(state)["rate"].mean.tolist()  # 6 / 3 and 50 / 2
+        [2.0, 25.0]
+    """
 
     def posterior(self, state: GaussianPoissonFactors) -> Distributions:
         """q of the parameters: independent distributions of loc [K, D], rate [K] and, if not given, weights [K]."""
@@ -141,10 +153,12 @@ class GaussianPoissonMixture(GaussianPoissonHyperparameters, ConjugateMixture):
         return jax.nn.logsumexp(components, axis=0)
 
     def simulate(self, key: PRNGKey, num_events: int) -> Simulation:
-        """Parameters from the prior and `num_events` events. It is not traceable: the events are checked.
+        """Draws parameters from the prior, and `num_events` events given them.
+
+        It cannot be traced, since the events are checked.
 
         Raises:
-            ValueError: a rate is drawn too large for its counts to be.
+            ValueError: a rate is drawn that is too large to draw counts.
         """
         loc_key, rate_key, weights_key, labels_key, positions_key, counts_key = jax.random.split(key, 6)
         weights = self.weights.draw(weights_key)
@@ -215,9 +229,10 @@ def gaussian_poisson_mixture(
     rate: float | None = None,
     weights: MixtureWeights | None = None,
 ) -> GaussianPoissonMixture:
-    """The mixture with a prior on the data's own scale: multiply the positions by c and it multiplies its lengths by c.
+    """Builds a mixture of places with counts, with a prior on the data's own scale.
 
-    No default depends on `num_components`, so that bounds of different numbers of components compare.
+    Where the positions are multiplied by c, so are all lengths of the default prior. No default depends on
+    `num_components`, so that bounds of different numbers of components can be compared.
 
     Args:
         data: from `located_counts`.
@@ -230,9 +245,25 @@ def gaussian_poisson_mixture(
         rate: beta, by default alpha over the counts' mean (over 1/N, where all counts are zero).
         weights: by default Dirichlet(1, ..., 1), under which all weights are as likely.
 
+    Returns:
+        The mixture, for `ascend`.
+
     Raises:
         ValueError: the number of components is not in 1..N, a hyperparameter is not positive and finite or has the
             wrong length, or the positions are identical and a precision is not given.
+
+    Example:
+        Two places that nine events and one event come from, with counts of 5 and of 50:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.inference.cavi import ascend, gaussian_poisson_mixture, located_counts
+        >>> places = np.repeat([[0.0, 0.0], [10.0, 10.0]], [9, 1], axis=0)
+        >>> data = located_counts(places + np.random.default_rng(0).normal(scale=0.1, size=(10, 2)), [5] * 9 + [50])
+        >>> model = gaussian_poisson_mixture(data, 2)
+        >>> found = ascend(model, data, jax.random.key(0), num_restarts=3)
+        >>> model.responsibilities(found.state, data).argmax(0).tolist()
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
     """
     num_events = data.features.shape[1]
     check_num_components(num_components, num_events, "events")

@@ -12,7 +12,7 @@ from vae_jax.typing import Scalar
 
 
 class Points(NamedTuple):
-    """Points as the normal-Wishart mixture reads them. Build them with `points`."""
+    """Points in the form that the normal-Wishart mixture reads. Build them with `points`."""
 
     features: Float[Array, "F N"]
     """The positions about their mean, the elements of their outer squares, and ones."""
@@ -21,11 +21,20 @@ class Points(NamedTuple):
 
 
 def points(positions: ArrayLike) -> Points:
-    """Points from their positions [N, D].
+    """Prepares points for the normal-Wishart mixture.
+
+    Args:
+        positions: positions of the points [N, D].
 
     Raises:
-        ValueError: there are none, or a position is not finite or so large that sums of squares overflow. Rows and
-            columns are numbered from 1.
+        ValueError: there are no points, or a position is not finite or so large that sums of squares overflow. Messages
+            number rows and columns from 1.
+
+    Example:
+        >>> from vae_jax.inference.cavi import points
+        >>> data = points([[0.0, 0.0], [2.0, 4.0]])
+        >>> data.centre.tolist(), data.features[:2].T.tolist()  # positions about the centre
+        ([1.0, 2.0], [[-1.0, -2.0], [1.0, 2.0]])
     """
     values = _checked_positions(positions, "point")
     centred, centre, dtype = _centred(values)
@@ -35,7 +44,7 @@ def points(positions: ArrayLike) -> Points:
 
 
 class LocatedCounts(NamedTuple):
-    """Events as the Gaussian-Poisson mixture reads them. Build them with `located_counts`."""
+    """Events in the form that the Gaussian-Poisson mixture reads. Build them with `located_counts`."""
 
     features: Float[Array, "D+2 N"]
     """The positions about their mean, the counts, and ones."""
@@ -46,7 +55,7 @@ class LocatedCounts(NamedTuple):
     log_factorials: Scalar
     """The sum over events of log s_n!."""
     num_events: Scalar
-    """N. Where events are sharded over devices the features of one have fewer."""
+    """N. Where events are sharded over devices, the features on one device have fewer."""
 
     @property
     def positions(self) -> Float[Array, "N D"]:
@@ -60,11 +69,21 @@ class LocatedCounts(NamedTuple):
 
 
 def located_counts(positions: ArrayLike, counts: ArrayLike) -> LocatedCounts:
-    """Events from their positions [N, D] and counts [N].
+    """Prepares events with places and counts for the Gaussian-Poisson mixture.
+
+    Args:
+        positions: positions of the events [N, D].
+        counts: counts of the events [N], natural numbers.
 
     Raises:
-        ValueError: the shapes do not fit, a position is not finite, a count is no natural number, or either is so
-            large that its sums overflow. Rows and columns are numbered from 1.
+        ValueError: the shapes do not fit, a position is not finite, a count is not a natural number, or either is so
+            large that its sums overflow. Messages number rows and columns from 1.
+
+    Example:
+        >>> from vae_jax.inference.cavi import located_counts
+        >>> data = located_counts([[0.0, 0.0], [2.0, 4.0]], [3, 5])
+        >>> data.counts.tolist(), data.positions.tolist(), data.squared_distance.item()
+        ([3.0, 5.0], [[0.0, 0.0], [2.0, 4.0]], 10.0)
     """
     values = _checked_positions(positions, "event")
     numbers = np.asarray(counts, np.float64)

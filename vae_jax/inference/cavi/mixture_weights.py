@@ -21,7 +21,15 @@ ABSENT = -1e30
 
 
 class GivenWeights(NamedTuple):
-    """Probabilities that are known. They have no factor: its state is None."""
+    """Probabilities of a mixture's components that are known. They have no factor: its state is None.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import GivenWeights
+        >>> weights = GivenWeights(jnp.array([0.75, 0.25]))
+        >>> weights.mean(None).tolist(), weights.divergence(None).item()
+        ([0.75, 0.25], 0.0)
+    """
 
     probs: Float[Array, " K"]
 
@@ -62,7 +70,16 @@ class GivenWeights(NamedTuple):
 
 
 class DirichletWeights(NamedTuple):
-    """Probabilities under a Dirichlet prior. The factor's state is its concentration [K]."""
+    """Probabilities of a mixture's components under a Dirichlet prior. The factor's state is its concentration [K].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import DirichletWeights
+        >>> weights = DirichletWeights(jnp.ones(2))
+        >>> factor = weights.update(jnp.array([8.0, 2.0]))
+        >>> factor.tolist(), weights.mean(factor).tolist()
+        ([9.0, 3.0], [0.75, 0.25])
+    """
 
     concentration: Float[Array, " K"]
 
@@ -137,11 +154,22 @@ def order_by_size(weights: MixtureWeights, sizes: Float[Array, " K"], loc: Float
 
 
 def log_num_labellings(num_components: int) -> float:
-    """log K!: how much is added to the bound to compare numbers of exchangeable components.
+    """Computes log K!, the term that is added to the bound to compare numbers of exchangeable components.
 
-    Each of the K! orders of the labels is an optimum of its own. The equal mixture of all of them is a better q, and
-    where they do not overlap its bound is higher by exactly log K!. Components that coincide, such as empty ones, gain
-    less.
+    Each of the K! orders of the labels is an optimum of its own. The equal mixture of all orders is a better q. Where
+    they do not overlap, its bound is higher by exactly log K!. Components that coincide, such as empty ones, gain less.
+
+    Args:
+        num_components: K.
+
+    Returns:
+        log K! (nats).
+
+    Example:
+        >>> import math
+        >>> from vae_jax.inference.cavi import log_num_labellings
+        >>> round(math.exp(log_num_labellings(4)))
+        24
 
     Reference: Bishop (2006), section 10.2.4.
     """

@@ -32,7 +32,7 @@ from vae_jax.typing import Distributions, PRNGKey, Scalar
 
 
 class NormalFactors(NamedTuple):
-    """q(mu) = Normal(loc, precision) and q(tau) = Gamma(concentration, rate)."""
+    """Factors q(mu) = Normal(loc, precision) and q(tau) = Gamma(concentration, rate)."""
 
     loc: Scalar
     precision: Scalar
@@ -41,7 +41,19 @@ class NormalFactors(NamedTuple):
 
 
 class NormalModel(NamedTuple):
-    """The prior, for `ascend` on observations [N]."""
+    """Model of normal observations with unknown mean and precision, for `ascend` on observations [N].
+
+    Example:
+        The mean of q(mu) is the exact posterior's, (prior_count prior_loc + sum of the data) / (prior_count + N):
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import NormalModel, ascend
+        >>> model = NormalModel(prior_loc=0.0, prior_count=1.0, concentration=1.0, rate=1.0)
+        >>> found = ascend(model, jnp.array([1.0, 2.0, 3.0]), jax.random.key(0))
+        >>> f"{model.posterior(found.state)['mean'].mean:.2f}"  # 6 / 4
+        '1.50'
+    """
 
     prior_loc: Scalar | float
     """m_0."""
@@ -60,12 +72,12 @@ class NormalModel(NamedTuple):
         return self.update_mean(NormalFactors(loc, jnp.ones_like(loc), concentration, rate), data)
 
     def step(self, state: NormalFactors, data: Float[Array, " N"]) -> tuple[NormalFactors, StepInfo]:
-        """q(mu), then q(tau)."""
+        """Updates q(mu), then q(tau)."""
         state = self.update_precision(self.update_mean(state, data), data)
         return state, StepInfo(self.elbo(state, data))
 
     def canonical(self, state: NormalFactors) -> NormalFactors:
-        """There are no labels."""
+        """Returns the factors unchanged, since there are no labels."""
         return state
 
     def update_mean(self, state: NormalFactors, data: Float[Array, " N"]) -> NormalFactors:

@@ -41,7 +41,7 @@ from vae_jax.typing import Scalar
 
 
 class NormalWishartFactors(NamedTuple):
-    """The factors of the parameters."""
+    """Factors of the mixture's parameters. The labels' factor is optimal given these, see `responsibilities`."""
 
     loc: Float[Array, "K D"]
     """m_k."""
@@ -70,7 +70,20 @@ class NormalWishartHyperparameters(NamedTuple):
 
 
 class NormalWishartMixture(NormalWishartHyperparameters, ConjugateMixture):
-    """The mixture, for `ascend`. Build it with `normal_wishart_mixture`."""
+    """Gaussian mixture whose components have their own covariances. Build it with `normal_wishart_mixture`.
+
+    Example:
+        New points in the middle of a cluster have a higher density than points between the clusters:
+
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import normal_wishart_mixture, points
+        >>> data = points([[0.0, 0.0], [3.0, 2.0], [29.0, 0.0], [32.0, 2.0]])
+        >>> model = normal_wishart_mixture(data, 2, inverse_scale=jnp.eye(2), prior_count=0.01)
+        >>> state = model.update(jnp.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]), data)
+        >>> middle, between = model.predictive_log_density(state, jnp.array([[1.5, 1.0], [16.0, 1.0]]))
+        >>> bool(middle > between)
+        True
+    """
 
     def predictive_log_density(self, state: NormalWishartFactors, positions: Float[Array, "M D"]) -> Float[Array, " M"]:
         """The log density (nats) of new points, with the parameters integrated out under q: a mixture of Student's t.
@@ -180,7 +193,7 @@ def normal_wishart_mixture(
     degrees: float | None = None,
     weights: MixtureWeights | None = None,
 ) -> NormalWishartMixture:
-    """The mixture with a prior on the data's own scale.
+    """Builds a Gaussian mixture whose components have their own covariances, with a prior on the data's own scale.
 
     Args:
         data: from `points`.
@@ -191,9 +204,23 @@ def normal_wishart_mixture(
         degrees: v_0, more than D - 1, by default D.
         weights: by default Dirichlet(1, ..., 1), under which all weights are as likely.
 
+    Returns:
+        The mixture, for `ascend`.
+
     Raises:
-        ValueError: the number of components is not in 1..N, or a hyperparameter is out of its range or of the wrong
-            shape; in particular the data's covariance is singular and no inverse_scale is given.
+        ValueError: the number of components is not in 1..N, a hyperparameter is out of range or has the wrong shape, or
+            the data's covariance is singular and no inverse_scale is given.
+
+    Example:
+        Each factor's place is the mean of its points and of one more at the data's mean (6, 1):
+
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.cavi import normal_wishart_mixture, points
+        >>> data = points([[0.0, 0.0], [3.0, 2.0], [9.0, 0.0], [12.0, 2.0]])
+        >>> model = normal_wishart_mixture(data, 2, prior_count=1.0)
+        >>> state = model.update(jnp.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]), data)
+        >>> state.loc.round(3).tolist()
+        [[3.0, 1.0], [9.0, 1.0]]
     """
     num_dimensions, num_points = data.centre.shape[0], data.features.shape[1]
     dtype = data.features.dtype

@@ -30,21 +30,39 @@ class Ranks(NamedTuple):
 
 
 ReplicateMap: TypeAlias = Callable[[Callable[[PRNGKey], Ranks], Any], Ranks]
-"""The ranks of one replicate from a key, and R keys, to the ranks of all replicates."""
+"""Maps the function from a key to the ranks of one replicate, and R keys, to the ranks of all replicates."""
 
 
 def all_at_once(ranks: Callable[[PRNGKey], Ranks], keys: Any, *, batch_size: int | None = None) -> Ranks:
-    """The replicates as one compiled program, which is kept: the same functions and sizes do not compile again.
+    """Computes the replicates of `calibration` in one compiled program.
 
-    The functions must therefore be pure, as for `jax.jit`.
+    The program is kept: the same functions and sizes do not compile again. So the functions must be pure, as for
+    `jax.jit`.
 
     Args:
-        ranks: of one replicate.
-        keys: of all replicates.
-        batch_size: how many are vmapped at once, by default all of them: a smaller number saves memory.
+        ranks: maps a key to the ranks of one replicate.
+        keys: keys of the replicates [R].
+        batch_size: number of replicates that are vmapped at once, by default R. A smaller number saves memory.
+
+    Returns:
+        The ranks of all replicates, with a leading axis [R].
 
     Raises:
         ValueError: the batch is empty.
+
+    Example:
+        Forty replicates, of which twenty at a time are in memory:
+
+        >>> from functools import partial
+        >>> import jax
+        >>> from numpyro.distributions import Normal
+        >>> from vae_jax.inference import calibration
+        >>> from vae_jax.inference.diagnostics import all_at_once
+        >>> model = (lambda key: Normal(0, 1).sample(key), lambda z, key: Normal(z, 1).sample(key))
+        >>> infer = lambda x, key: Normal(x / 2, 0.5**0.5)
+        >>> a_few = partial(all_at_once, batch_size=20)
+        >>> calibration(*model, infer, jax.random.key(0), num_replicates=40, over_replicates=a_few).probabilities.shape
+        (40, 1)
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}: raise it")
@@ -59,10 +77,31 @@ def _mapped(ranks: Callable[[PRNGKey], Ranks], keys: Any, batch_size: int | None
 
 
 def one_by_one(ranks: Callable[[PRNGKey], Ranks], keys: Any) -> Ranks:
-    """The replicates in a loop, for an inference that cannot be traced: it sees arrays with values.
+    """Computes the replicates of `calibration` in a Python loop, for an inference that cannot be traced.
 
-    Such are `laplace`, `fit` and Markov chains by NumPyro's `MCMC`, which check values and compile for themselves.
-    They compile once, not in every replicate, if they get the data as an argument of a `jax.tree_util.Partial`.
+    `laplace`, `fit` and NumPyro's `MCMC` cannot: they check values and compile for themselves. They compile once, not
+    in every replicate, if they get the data as an argument of a `jax.tree_util.Partial`.
+
+    Args:
+        ranks: maps a key to the ranks of one replicate.
+        keys: keys of the replicates [R].
+
+    Returns:
+        The ranks of all replicates, with a leading axis [R].
+
+    Example:
+        The inference may look at values of the data, and branch on them:
+
+        >>> import jax
+        >>> from numpyro.distributions import Normal
+        >>> from vae_jax.inference import calibration
+        >>> from vae_jax.inference.diagnostics import one_by_one
+        >>> prior = lambda key: Normal(0, 1).sample(key)
+        >>> data = lambda z, key: Normal(z, 1).sample(key)
+        >>> infer = lambda x, key: Normal(0.5 if x > 0 else -0.5, 1.0)
+        >>> key, sizes = jax.random.key(0), {"num_replicates": 20, "num_draws": 9}
+        >>> calibration(prior, data, infer, key, over_replicates=one_by_one, **sizes).probabilities.shape
+        (20, 1)
     """
     each = [jax.device_get(ranks(key)) for key in keys]
     return jax.tree.map(lambda *fields: np.stack(fields), *each)
@@ -81,40 +120,59 @@ def calibration(
     level: float = 0.05,
     over_replicates: ReplicateMap = all_at_once,
 ) -> Calibration:
-    """Judges an inference by its posteriors of data that were simulated from known parameters.
+    """Judges an inference by its posteriors for data simulated from known parameters.
 
-    Every replicate draws parameters from the prior, data given them, and a posterior given the data, and notes the
-    probability p that the posterior gives to values below the true one. Over exact posteriors p is uniform. Two tests
-    look for less:
+    Every replicate draws parameters from the prior, data given the parameters, and a posterior given the data. It notes
+    the probability p that the posterior gives to values below the true one. For exact posteriors p is uniform. Two
+    tests look for deviations:
 
-    - Asymmetry of p about one half is a bias: p is mostly large where posteriors are too low. This is variational
-      simulation-based calibration. It forgives posteriors that are merely too narrow or too wide, as mean-field ones
-      are known to be.
-    - p that is not uniform, simulation-based calibration proper, tells of these as well: p piles up at both ends where
-      posteriors are too narrow.
+    - Symmetry of p about one half. Asymmetry is a bias: p is mostly large where posteriors are too low. This is
+      variational simulation-based calibration. It accepts posteriors that are only too narrow or too wide, as
+      mean-field ones are known to be.
+    - Uniformity of p, which is simulation-based calibration. It finds too narrow and too wide posteriors as well: p
+      piles up at both ends where posteriors are too narrow.
 
-    Their p-values, two for each parameter, are corrected by Holm's method. Both tests are about averages over the
-    prior: a bias that changes its sign from data to data shows as posteriors that are too narrow, and a posterior that
-    ignores the data, such as the prior itself, has uniform p. `quantities` such as the log likelihood see that one.
+    The p-values, two for each parameter, are corrected by Holm's method. Both tests average over the prior. A bias
+    whose sign depends on the data shows as posteriors that are too narrow. A posterior that ignores the data, such as
+    the prior, has uniform p; `quantities` such as the log likelihood reveal it.
 
     Args:
-        simulate_prior: key to latents, a pytree of arrays.
-        simulate_data: latents and key to data, a pytree of arrays.
-        infer: data and key to a posterior over latents. It is traced and vmapped, but not by `one_by_one`.
+        simulate_prior: maps a key to latents, a pytree of arrays.
+        simulate_data: maps latents and a key to data, a pytree of arrays.
+        infer: maps data and a key to a posterior over latents. It is traced and vmapped, except by `one_by_one`.
         key: consumed.
         num_replicates: R, at least 20.
-        num_draws: S, of each posterior: p is known to one part in S + 1. Ties, which discrete latents and the gaps
-            between draws make, are broken at random, so that p is uniform for any S.
-        draw: posterior, key and S to its latents, each leaf [S, ...]. The default takes a distribution or a pytree of
-            independent ones.
-        quantities: latents and data to the pytree of numbers that are judged, by default the latents.
-        level: of the verdicts.
+        num_draws: S, the number of draws of each posterior; p is known to one part in S + 1. Ties, as between discrete
+            latents, are broken at random, so that p is uniform for any S.
+        draw: maps a posterior, a key and S to draws of the latents, each leaf [S, ...]. The default takes a
+            distribution or a pytree of independent ones.
+        quantities: maps latents and data to the pytree of numbers that are judged, by default the latents.
+        level: probability of finding any fault if there is none.
         over_replicates: how the replicates are computed: `all_at_once`, `one_by_one` for an inference that cannot be
             traced, or `partial(all_at_once, batch_size=100)` to save memory.
 
+    Returns:
+        The probabilities p [R, P] and a verdict on each of the P numbers.
+
     Raises:
-        TypeError: the draws differ from the prior's in structure, or a posterior is no distribution.
+        TypeError: the draws differ from the prior's in structure, or a posterior is not a distribution.
         ValueError: an argument is out of range, or the draws differ from the prior's in shape.
+
+    Example:
+        The posterior of an observation x of Normal(z, 1) under the prior Normal(0, 1) is Normal(x / 2, sqrt(1/2)). An
+        inference that reports a third of that standard deviation is found out:
+
+        >>> import jax
+        >>> from numpyro.distributions import Normal
+        >>> from vae_jax.inference import calibration
+        >>> prior = lambda key: Normal(0, 1).sample(key)
+        >>> data = lambda z, key: Normal(z, 1).sample(key)
+        >>> for std in (0.5**0.5, 0.5**0.5 / 3):
+        ...     infer = lambda x, key: Normal(x / 2, std)
+        ...     result = calibration(prior, data, infer, jax.random.key(0), num_replicates=200, num_draws=100)
+        ...     print(result.is_calibrated, result.parameters[0].verdict)
+        True no fault found
+        False too narrow
 
     Reference: Yao, Vehtari, Simpson & Gelman (2018), "Yes, but did it work?: Evaluating variational inference",
     algorithm 2; Talts, Betancourt, Simpson, Vehtari & Gelman (2018), "Validating Bayesian inference algorithms with

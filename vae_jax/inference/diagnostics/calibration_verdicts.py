@@ -29,12 +29,12 @@ class ParameterCalibration(NamedTuple):
     uniformity_p_value: float
     """The p-value of probabilities that are uniform, corrected."""
     verdict: str
-    """"no fault found", "too low", "too high", "too narrow", "too wide", one of the first and one of the last two,
-    "misshapen" for any other fault, or "not finite"."""
+    """"no fault found", "too low", "too high", "too narrow", "too wide", "misshapen" for any other fault, or
+    "not finite". A bias and a wrong width are joined, as in "too low and too narrow"."""
 
 
 class Calibration(NamedTuple):
-    """Probabilities that posteriors give to what lies below the truth, and what they say of each parameter."""
+    """Result of `calibration`: probabilities that posteriors give to values below the truth, and verdicts."""
 
     parameters: tuple[ParameterCalibration, ...]
     probabilities: Float[np.ndarray, "R P"]

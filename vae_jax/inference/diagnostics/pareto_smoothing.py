@@ -22,15 +22,15 @@ PRIOR_SIZE = 10
 
 
 class GeneralizedParetoTail(NamedTuple):
-    """P(w - cutoff > x) = (1 + k x / scale)^(-1 / k) for the weights w above the cutoff."""
+    """Generalised Pareto tail: P(w - cutoff > x) = (1 + k x / scale)^(-1 / k) for the weights w above the cutoff."""
 
     k: Scalar
-    """Shape: moments of an order of 1 / k and above are infinite.
+    """Shape of the tail: moments of an order of 1 / k and above are infinite.
 
-    Infinite where the tail holds too few different weights for a fit, minus infinity where it holds one only.
+    It is infinite where the tail holds too few different weights for a fit, and minus infinity where all are equal.
     """
     log_scale: Scalar
-    """In the log weights' unit (nats); NaN where `k` is not finite."""
+    """Log of the scale (nats); NaN where `k` is not finite."""
     log_cutoff: Scalar
     """The largest log weight that is not in the tail (nats)."""
 
@@ -47,15 +47,15 @@ class ParetoSmoothed(NamedTuple):
 
 
 def pareto_smoothed(log_weights: Float[Array, " S"]) -> ParetoSmoothed:
-    """Smooths importance weights and says how far they can be relied on.
+    """Smooths importance weights and measures how far they can be relied on.
 
     The largest weights are replaced by the expected order statistics of the generalised Pareto distribution fitted to
     them, none above the largest raw weight. This lowers the variance of an estimate for a small bias. The shape `k` of
-    the tail tells whether the estimate can be trusted: compare it with `reliability_threshold`. It is a statement on
-    the samples at hand: a region that the proposal never reached is not seen.
+    the tail says whether the estimate can be trusted: compare it with `reliability_threshold`. It describes the samples
+    at hand: a region that the proposal never reached is not seen.
 
-    The fit never leaves the logarithms, so weights may differ by any number of orders of magnitude. It is pure, and
-    may be compiled and vmapped over problems.
+    The fit works on logarithms throughout, so weights may differ by any number of orders of magnitude. The function is
+    pure, and may be compiled and vmapped over problems.
 
     Args:
         log_weights: log p(x, z) - log q(z) (nats), up to a constant, at S independent samples of q. Minus infinity is
@@ -69,6 +69,20 @@ def pareto_smoothed(log_weights: Float[Array, " S"]) -> ParetoSmoothed:
 
     Raises:
         ValueError: no log weights.
+
+    Example:
+        Samples of Normal(0, 1) have weights with a heavy tail where the target is twice as wide:
+
+        >>> import jax
+        >>> from numpyro.distributions import Normal
+        >>> from vae_jax.inference import pareto_smoothed, reliability_threshold
+        >>> z = Normal(0, 1).sample(jax.random.key(0), (1000,))
+        >>> smooth = jax.jit(pareto_smoothed)
+        >>> wide, close = (smooth(Normal(0, std).log_prob(z) - Normal(0, 1).log_prob(z)) for std in (2.0, 1.1))
+        >>> bool(close.k < reliability_threshold(1000)), bool(close.k < wide.k)
+        (True, True)
+        >>> f"{jax.numpy.exp(wide.log_weights).sum():.3f}"
+        '1.000'
 
     Reference: Vehtari, Simpson, Gelman, Yao & Gabry (2024), "Pareto smoothed importance sampling", algorithm 1.
     """
@@ -85,14 +99,30 @@ def pareto_smoothed(log_weights: Float[Array, " S"]) -> ParetoSmoothed:
 
 
 def fit_tail(top_log_weights: Float[Array, " T"], num_samples: int) -> GeneralizedParetoTail:
-    """Fits the tail of all weights from the largest of them, which is all that a caller who streams has to keep.
+    """Fits a generalised Pareto distribution to the tail of S weights, from the largest of them.
+
+    A caller that streams its weights has to keep only those.
 
     Args:
         top_log_weights: at least the `tail_length(num_samples) + 1` largest log weights (nats), in any order.
-        num_samples: S, how many weights there were altogether.
+        num_samples: S, the number of all weights.
+
+    Returns:
+        The shape k of the tail, its scale and its cutoff.
 
     Raises:
-        ValueError: there are fewer than that, or more than `num_samples`.
+        ValueError: there are fewer log weights than that, or more than `num_samples`.
+
+    Example:
+        The exponentials of exponential variables with mean 1/2 are Pareto variables with k = 1/2:
+
+        >>> import jax
+        >>> from vae_jax.inference import fit_tail, tail_length
+        >>> log_weights = jax.random.exponential(jax.random.key(0), (100_000,)) / 2
+        >>> largest = jax.lax.top_k(log_weights, tail_length(100_000) + 1)[0]
+        >>> tail = jax.jit(fit_tail, static_argnums=1)(largest, 100_000)
+        >>> bool(abs(tail.k - 0.5) < 0.15)
+        True
 
     Reference: Zhang & Stephens (2009), "A new and efficient estimation method for the generalized Pareto
     distribution", section 3; Vehtari et al. (2024), appendix G, for the prior of the shape.
@@ -116,12 +146,20 @@ def fit_tail(top_log_weights: Float[Array, " T"], num_samples: int) -> Generaliz
 
 
 def effective_sample_size(log_weights: Float[Array, " S"]) -> Scalar:
-    """The number of samples of the target that would have the variance of these weighted ones: from 1 to S.
+    """Effective sample size of S weighted samples: (sum_s w_s)^2 / sum_s w_s^2, from 1 to S.
 
     NumPyro's function of this name is for the draws of Markov chains, which have no weights.
 
     Args:
-        log_weights: nats, up to a constant.
+        log_weights: logs of the weights (nats), up to a constant.
+
+    Example:
+        Two equal weights and one of zero are worth two samples:
+
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.diagnostics import effective_sample_size
+        >>> round(float(effective_sample_size(jnp.array([0.0, 0.0, -jnp.inf]))), 3)
+        2.0
 
     Reference: Kish (1965).
     """
@@ -129,10 +167,18 @@ def effective_sample_size(log_weights: Float[Array, " S"]) -> Scalar:
 
 
 def tail_length(num_samples: int) -> int:
-    """The number of weights in the tail: the smaller of a fifth and 3 sqrt(S), rounded down.
+    """Number of weights in the tail of S weights: the smaller of S / 5 and 3 sqrt(S), rounded down.
+
+    Args:
+        num_samples: S, at least 1.
 
     Raises:
         ValueError: `num_samples` is below 1.
+
+    Example:
+        >>> from vae_jax.inference import tail_length
+        >>> tail_length(100), tail_length(10_000)  # a fifth of 100, and 3 sqrt(10_000)
+        (20, 300)
 
     Reference: Vehtari et al. (2024), section 2.3.
     """
@@ -141,12 +187,20 @@ def tail_length(num_samples: int) -> int:
 
 
 def reliability_threshold(num_samples: int) -> float:
-    """The shape k below which estimates from so many weights are reliable: min(1 - 1 / log10(S), 0.7).
+    """Shape k below which estimates from S weights are reliable: min(1 - 1 / log10(S), 0.7).
 
-    It is negative below ten samples, where no shape but minus infinity will do.
+    It is negative below ten samples. Only equal weights, whose k is minus infinity, are reliable there.
+
+    Args:
+        num_samples: S, at least 1.
 
     Raises:
         ValueError: `num_samples` is below 1.
+
+    Example:
+        >>> from vae_jax.inference import reliability_threshold
+        >>> f"{reliability_threshold(100):.2f}, {reliability_threshold(1000):.2f}, {reliability_threshold(10_000):.2f}"
+        '0.50, 0.67, 0.70'
 
     Reference: Vehtari et al. (2024), section 3.2.4.
     """

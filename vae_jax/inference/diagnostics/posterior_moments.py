@@ -28,9 +28,9 @@ class PosteriorMoments(NamedTuple):
 
 
 class MomentDifference(NamedTuple):
-    """Approximation less reference for one parameter, in standard deviations of the reference.
+    """Difference, approximation minus reference, for one parameter in standard deviations of the reference.
 
-    Each z score is a difference over its standard error, NaN where both moments are exact.
+    Each z score is a difference over its standard error. It is NaN where both moments are exact.
     """
 
     name: str
@@ -38,7 +38,7 @@ class MomentDifference(NamedTuple):
     mean_se: float
     mean_z: float
     std: float
-    """-0.4 says that the approximation's standard deviation is 60% of the reference's."""
+    """Relative difference of the standard deviations: at -0.4 the approximation's is 60% of the reference's."""
     std_se: float
     std_z: float
 
@@ -55,22 +55,35 @@ class CorrelationDifference(NamedTuple):
 
 
 class MomentComparison(NamedTuple):
-    """An approximation's first two moments less a reference's."""
+    """Differences between the first two moments of an approximation and those of a reference."""
 
     parameters: tuple[MomentDifference, ...]
     correlations: tuple[CorrelationDifference, ...]
-    """Every pair, the largest absolute difference first."""
+    """Differences of every pair's correlations, the largest absolute difference first."""
 
 
 def compare_moments(approximation: PosteriorMoments, reference: PosteriorMoments) -> MomentComparison:
-    """Compares means, standard deviations and correlations, with the noise of both sides.
+    """Compares means, standard deviations and correlations of two posteriors, with their Monte Carlo errors.
 
     Args:
-        approximation: the moments of q, from `moments_of_draws` or `known_moments`.
-        reference: those of the posterior, from long Markov chains (`moments_of_chains`) or exact.
+        approximation: moments of q, from `moments_of_draws` or `known_moments`.
+        reference: moments of the posterior, from long Markov chains (`moments_of_chains`) or exact (`known_moments`).
+
+    Returns:
+        Differences by parameter, in standard deviations of the reference, and differences of correlations.
 
     Raises:
-        ValueError: they are of different parameters, or a parameter of the reference does not vary.
+        ValueError: the parameters differ, or a parameter of the reference does not vary.
+
+    Example:
+        >>> from vae_jax.inference import compare_moments, known_moments
+        >>> reference = known_moments({"a": 0.0, "b": 0.0}, [[4.0, 1.0], [1.0, 1.0]])
+        >>> mean_field = known_moments({"a": 1.0, "b": 0.0}, [[3.0, 0.0], [0.0, 0.75]])
+        >>> differences = compare_moments(mean_field, reference)
+        >>> [f"{each.name}: mean {each.mean:+.2f}, std {each.std:+.0%}" for each in differences.parameters]
+        ['a: mean +0.50, std -13%', 'b: mean +0.00, std -13%']
+        >>> differences.correlations[0].approximation, differences.correlations[0].reference
+        (0.0, 0.5)
     """
     if approximation.names != reference.names:
         raise ValueError(
@@ -87,13 +100,27 @@ def compare_moments(approximation: PosteriorMoments, reference: PosteriorMoments
 
 
 def moments_of_draws(draws: Latents) -> PosteriorMoments:
-    """PosteriorMoments of independent draws, such as those from a variational posterior.
+    """Computes moments of independent draws, such as those from a variational posterior.
 
     Args:
-        draws: pytree of arrays [S, ...] with at least 100 draws.
+        draws: pytree of arrays [S, ...] with S at least 100.
+
+    Returns:
+        Moments of the P scalar parameters, with their standard errors.
 
     Raises:
-        ValueError: fewer draws, leaves with different numbers of them, or a draw that is not finite.
+        ValueError: S is below 100, leaves have different numbers of draws, or a draw is not finite.
+
+    Example:
+        The mean of 1,000 independent draws has the standard error std / sqrt(1,000):
+
+        >>> import numpy as np
+        >>> from vae_jax.inference import moments_of_draws
+        >>> moments = moments_of_draws({"a": np.random.default_rng(0).normal(size=(1000, 2))})
+        >>> moments.names, moments.correlation.shape
+        (('a[0]', 'a[1]'), (2, 2))
+        >>> (moments.mean_se / moments.std * 1000**0.5).round(3).tolist()
+        [1.0, 1.0]
 
     Reference: for the standard errors, the delta method with the draws' own fourth moments.
     """
@@ -102,13 +129,25 @@ def moments_of_draws(draws: Latents) -> PosteriorMoments:
 
 
 def moments_of_chains(draws: Latents) -> PosteriorMoments:
-    """PosteriorMoments of Markov chains' draws, whose standard errors allow for autocorrelation and disagreeing chains.
+    """Computes moments of Markov chains' draws; standard errors allow for autocorrelation and disagreeing chains.
 
     Args:
         draws: pytree of arrays [C, S, ...], such as NumPyro's `mcmc.get_samples(group_by_chain=True)`.
 
+    Returns:
+        Moments of the P scalar parameters, with their standard errors.
+
     Raises:
-        ValueError: fewer than 100 draws a chain, leaves with different numbers of them, or a draw that is not finite.
+        ValueError: there are fewer than 100 draws a chain, leaves have different numbers of draws, or a draw is not
+            finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.inference import moments_of_chains
+        >>> draws = {"a": np.random.default_rng(0).normal(3, 2, size=(4, 1000))}
+        >>> moments = moments_of_chains(draws)
+        >>> abs(moments.mean[0] - 3) < 4 * moments.mean_se[0], abs(moments.std[0] - 2) < 4 * moments.std_se[0]
+        (np.True_, np.True_)
 
     Reference: Vehtari, Gelman, Simpson, Carpenter & Burkner (2021), eqs. 10 to 13, for the effective sample size.
     """
@@ -117,14 +156,23 @@ def moments_of_chains(draws: Latents) -> PosteriorMoments:
 
 
 def known_moments(mean: Latents, covariance: Float[ArrayLike, "P P"]) -> PosteriorMoments:
-    """PosteriorMoments that are known.
+    """Makes posterior moments without errors from a known mean and covariance.
 
     Args:
-        mean: pytree of arrays that names the P parameters.
-        covariance: in the order of `jax.flatten_util.ravel_pytree`.
+        mean: pytree of arrays, whose structure names the P parameters.
+        covariance: covariance [P, P], in the order of `jax.flatten_util.ravel_pytree`.
+
+    Returns:
+        The moments, with standard errors of zero.
 
     Raises:
         ValueError: the covariance has another size, or a negative diagonal.
+
+    Example:
+        >>> from vae_jax.inference import known_moments
+        >>> moments = known_moments({"a": 1.0, "b": 2.0}, [[4.0, 1.0], [1.0, 1.0]])
+        >>> moments.names, moments.std.tolist(), moments.correlation[0, 1].item()
+        (('a', 'b'), [2.0, 1.0], 0.5)
     """
     names = scalar_names(mean)
     covariance = np.asarray(covariance, float)

@@ -33,18 +33,38 @@ def compare_estimates(
     *,
     budget: Budget,
 ) -> dict[str, EvidenceEstimate]:
-    """Every estimate of one evidence, by the names of `ESTIMATES`, from draws that are independent of each other.
+    """Estimates one log evidence by every estimator in `ESTIMATES`, from independent draws.
 
     Args:
-        log_likelihood: one sample to log p(x | z) (nats).
-        log_joint: one sample to log p(x, z) (nats).
-        prior: of the latents.
-        q: a proposal close to the posterior.
+        log_likelihood: maps one sample to log p(x | z) (nats, scalar).
+        log_joint: maps one sample to log p(x, z) (nats, scalar).
+        prior: prior distribution of the latents.
+        q: proposal close to the posterior.
         key: consumed.
-        budget: of samples, chains and temperatures.
+        budget: numbers of samples, chains and temperatures.
+
+    Returns:
+        Estimates (nats) by the names of `ESTIMATES`.
 
     Raises:
-        TypeError, ValueError: as for the budget and the estimators.
+        TypeError: as for the estimators.
+        ValueError: as for `Budget.check` and the estimators.
+
+    Example:
+        One observation of 1 from Normal(z, 1) under the prior Normal(0, 1) has the evidence Normal(1; 0, sqrt(2)):
+
+        >>> import jax
+        >>> from numpyro.distributions import Normal
+        >>> from vae_jax.inference.evidence import Budget, compare_estimates
+        >>> prior, exact = Normal(0, 1), Normal(0, 2**0.5).log_prob(1.0)
+        >>> log_likelihood = lambda z: Normal(z, 1).log_prob(1.0)
+        >>> log_joint = lambda z: log_likelihood(z) + prior.log_prob(z)
+        >>> budget = Budget(num_samples=1000, num_bound_samples=50, num_chains=50, num_temperatures=10)
+        >>> q, key = Normal(0.5, 0.8), jax.random.key(0)
+        >>> found = compare_estimates(log_likelihood, log_joint, prior, q, key, budget=budget)
+        >>> {name: bool(abs(each.log_evidence - exact) < 0.1) for name, each in found.items()}
+        {'prior_sampling': True, 'importance_sampling': True, 'annealed_importance_sampling': True,
+         'importance_weighted_bound': True}
     """
     budget.check()
     keys = jax.random.split(key, len(ESTIMATES))

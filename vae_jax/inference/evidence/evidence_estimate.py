@@ -35,7 +35,7 @@ class EvidenceEstimate(NamedTuple):
     num_samples: Int[Array, "*N"]
     """S, the number of weights."""
     reliable: Bool[Array, "*N"]
-    """Whether the standard error may be believed: the effective sample size is at least 10 and k no more than
+    """Whether the standard error may be believed: the effective sample size is at least 10, and k is at most
     `diagnostics.reliability_threshold`, which is 0.7 from 2,155 samples on."""
     acceptance_rate: Float[Array, "*N"]
     """Mean over the transitions between temperatures; NaN where there are none."""
@@ -150,6 +150,28 @@ def pareto_k_of(top: Float[Array, " T"], num_samples: int) -> Scalar:
 
 @jax.jit
 def estimate_from_weights(log_weights: Float[Array, " S"]) -> EvidenceEstimate:
-    """The estimate from all log weights (nats) at once; see `estimate_from_sums`."""
+    """Estimates the log evidence as the log of the mean of S weights, with its standard error.
+
+    The mean weight is unbiased, so its log lies below log p(x) on average, by about half the squared standard error. An
+    estimate that is not reliable mostly lies below it by more than its standard error says.
+
+    Args:
+        log_weights: logs of S weights whose expectation is the evidence (nats). With S = 1 the error is undefined
+            (NaN).
+
+    Returns:
+        The estimate of log p(x) (nats), its error, the effective sample size and the Pareto k.
+
+    Example:
+        The log of the mean of 900 weights of 1 and 100 weights of 11 is log 2:
+
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference.evidence import estimate_from_weights
+        >>> estimate = estimate_from_weights(jnp.log(jnp.where(jnp.arange(1000) < 900, 1.0, 11.0)))
+        >>> f"{estimate.log_evidence:.3f} +- {estimate.log_evidence_se:.3f} nats"
+        '0.693 +- 0.047 nats'
+        >>> round(float(estimate.effective_sample_size))  # (sum of weights)^2 / sum of squares = 2000^2 / 13000
+        308
+    """
     num_samples = log_weights.shape[0]
     return estimate_from_sums(with_weights(no_weights(num_samples, log_weights.dtype), log_weights), num_samples)

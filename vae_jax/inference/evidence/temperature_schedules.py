@@ -19,18 +19,58 @@ LOWEST_POSITIVE = 1e-4
 
 
 def linear(num_temperatures: int) -> Temperatures:
-    """Equal steps."""
+    """Temperatures from 0 to 1 in equal steps.
+
+    Args:
+        num_temperatures: T, both ends included.
+
+    Returns:
+        The temperatures [T].
+
+    Example:
+        >>> from vae_jax.inference.evidence import linear
+        >>> linear(5).tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
     return np.linspace(0, 1, num_temperatures)
 
 
 def sigmoid(num_temperatures: int) -> Temperatures:
-    """Short steps at both ends, where the density changes most (Wu, Burda, Salakhutdinov & Grosse, 2017)."""
+    """Temperatures from 0 to 1 with short steps at both ends, where the density changes most.
+
+    Args:
+        num_temperatures: T, both ends included.
+
+    Returns:
+        The temperatures [T].
+
+    Example:
+        >>> from vae_jax.inference.evidence import sigmoid
+        >>> sigmoid(5).round(3).tolist()
+        [0.0, 0.105, 0.5, 0.895, 1.0]
+
+    Reference: Wu, Burda, Salakhutdinov & Grosse (2017).
+    """
     curve = 1 / (1 + np.exp(-SIGMOID_STEEPNESS * np.linspace(-1, 1, num_temperatures)))
     return _with_exact_ends((curve - curve[0]) / (curve[-1] - curve[0]))
 
 
 def geometric(num_temperatures: int) -> Temperatures:
-    """Zero, then equal ratios from 1e-4 to 1, for a start much wider than the posterior (Neal, 2001)."""
+    """Temperature 0, then temperatures in equal ratios from 1e-4 to 1, for a start much wider than the posterior.
+
+    Args:
+        num_temperatures: T, both ends included.
+
+    Returns:
+        The temperatures [T].
+
+    Example:
+        >>> from vae_jax.inference.evidence import geometric
+        >>> geometric(6).round(6).tolist()
+        [0.0, 0.0001, 0.001, 0.01, 0.1, 1.0]
+
+    Reference: Neal (2001).
+    """
     return _with_exact_ends(np.concatenate([[0.0], np.geomspace(LOWEST_POSITIVE, 1, num_temperatures - 1)]))
 
 

@@ -12,19 +12,31 @@ from vae_jax.typing import Distributions, Parameters, PRNGKey
 
 @dataclass(frozen=True, eq=False)
 class CouplingFlow:
-    """A normal bent by layers of couplings, over the vector of all numbers without constraints.
+    """Family of coupling flows: a normal distribution transformed by layers of affine couplings.
 
-    Each layer moves half of the numbers by an affine map whose coefficients a small network makes of the other half, so
-    that both draws and densities take one pass.
+    The flow is a joint distribution of all latents, over the vector of their D unconstrained numbers. Each layer moves
+    half of the numbers by an affine map. A small network computes its coefficients from the other half. Both draws and
+    densities take one pass.
 
     Args:
         supports: a pytree of `Support`, or of NumPyro's constraints for scalars, that has the structure of a sample.
-        num_layers: how many couplings.
-        width: units of each network's one hidden layer.
+        num_layers: number of coupling layers.
+        width: number of units in the one hidden layer of each network.
 
     Raises:
-        ImportError: the extra is not installed.
-        TypeError, ValueError: as `LatentSpace`, or fewer than two numbers, or no layer or unit.
+        ImportError: the extra `flows` is not installed.
+        TypeError: as for `LatentSpace`.
+        ValueError: as for `LatentSpace`, or D is below 2, or there is no layer or no unit.
+
+    Example:
+        >>> import jax
+        >>> from numpyro.distributions import constraints
+        >>> from vae_jax.inference import CouplingFlow
+        >>> family = CouplingFlow({"rate": constraints.positive, "shift": constraints.real}, num_layers=1, width=8)
+        >>> q = family.distribution(family.init(jax.random.key(0)))
+        >>> draws = q.sample(jax.random.key(1), (100,))
+        >>> bool((draws["rate"] > 0).all()), draws["shift"].shape
+        (True, (100,))
 
     Reference: Dinh, Sohl-Dickstein & Bengio (2017), section 3; Rezende & Mohamed (2015).
     """
@@ -34,7 +46,7 @@ class CouplingFlow:
     width: int = 32
     space: LatentSpace = field(init=False)
     skeleton: Any = field(init=False)
-    """All of FlowJAX's distribution but its arrays of parameters."""
+    """FlowJAX's distribution without its arrays of parameters."""
 
     def __post_init__(self) -> None:
         _flowjax()
@@ -47,11 +59,11 @@ class CouplingFlow:
         object.__setattr__(self, "skeleton", self._divided(jax.random.key(0))[1])
 
     def init(self, key: PRNGKey, /) -> Parameters:
-        """The networks at random, close to a standard normal."""
+        """Draws random networks, whose flow is close to a standard normal."""
         return self._divided(key)[0]
 
     def distribution(self, params: Parameters, /) -> Distributions:
-        """One joint distribution of all latents."""
+        """The joint distribution of all latents at these parameters."""
         return Pushforward(_Flow(params, self), self.space)
 
     def flow(self, params: Parameters) -> Any:

@@ -31,21 +31,33 @@ def window_mean(elbos: Float[Array, " W"]) -> WindowMean:
 
 @dataclass(frozen=True)
 class ElboPlateau:
-    """Stops where windows of the ELBO no longer rise by more than their noise.
+    """Rule that stops a fit once the ELBO no longer rises by more than its noise.
 
-    A window is flat if its mean is above that of the window before by at most `num_errors` standard errors of the
-    difference and `tolerance` nats. The rise is over after `patience` flat windows in a row. Once the ELBO is level a
-    window is flat with probability 0.84 at one standard error. One that still rises by 3 standard errors a window is
-    taken for level twice in a row with probability 0.0005 (without a tolerance). A slower rise looks like none:
-    longer windows, or more samples a step, do that.
+    Steps are grouped into windows. A window is flat if its mean exceeds the mean of the window before by at most
+    `num_errors` standard errors of the difference plus `tolerance` nats. The rise is over after `patience` flat windows
+    in a row.
+
+    Once the ELBO is level, a window is flat with probability 0.84 at one standard error. An ELBO that still rises by 3
+    standard errors a window is taken for level twice in a row with probability 0.0005 (without a tolerance). A slower
+    rise cannot be seen: use longer windows, or more samples a step.
 
     Args:
-        num_errors: standard errors of the difference of two windows' means.
-        tolerance: a rise in nats a window that is not worth going on for.
-        patience: flat windows in a row.
+        num_errors: number of standard errors of the difference between two windows' means.
+        tolerance: largest rise a window (nats) that is not worth more steps.
+        patience: number of flat windows in a row.
 
     Raises:
-        ValueError: out of range.
+        ValueError: an argument is out of range.
+
+    Example:
+        A rise of 0.1 nats is not visible where each of the two means has a standard error of 0.1 nats:
+
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.inference import ElboPlateau
+        >>> from vae_jax.inference.fit.elbo_plateau import WindowMean
+        >>> before, now = (WindowMean(jnp.asarray(mean), jnp.asarray(0.1)) for mean in (-5.0, -4.9))
+        >>> bool(ElboPlateau().flat(before, now)), bool(ElboPlateau(num_errors=0.0).flat(before, now))
+        (True, False)
     """
 
     num_errors: float = 1.0
@@ -66,7 +78,7 @@ class ElboPlateau:
         return rise <= self.num_errors * error + self.tolerance + rounding
 
     def is_over(self, num_flat: Int[Array, ""]) -> Bool[Array, ""]:
-        """Whether so many flat windows in a row are enough."""
+        """Whether this number of flat windows in a row ends the fit."""
         return num_flat >= self.patience
 
 

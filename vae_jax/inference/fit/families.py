@@ -23,7 +23,7 @@ class Family(Protocol):
     """The functions of a family that `fit` calls. Compiled programs are kept for one and the same object."""
 
     def init(self, key: PRNGKey, /) -> Parameters:
-        """Parameters without constraints to start from."""
+        """Unconstrained parameters to start from."""
         ...
 
     def distribution(self, params: Parameters, /) -> Distributions:
@@ -33,17 +33,18 @@ class Family(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class NormalFamily:
-    """The start of every family of normals: independent ones.
+    """Base of the families of normals over D unconstrained numbers; every one starts from independent normals.
 
     Args:
         supports: a pytree of `Support`, or of NumPyro's constraints for scalars, that has the structure of a sample.
-        start: latents, in their own space, to start at. By default those of the vector of zeros.
-        start_scale: standard deviation to start at, of every number without constraints.
-        spread: standard deviation of the noise by which each start is moved from there: raise it where restarts are to
-            look for other modes.
+        start: latents, in their own space, at which the mean starts. By default those of the vector of zeros.
+        start_scale: initial standard deviation of every unconstrained number.
+        spread: standard deviation of the noise added to the mean of each start. Raise it so that restarts look for
+            other modes.
 
     Raises:
-        TypeError, ValueError: as `LatentSpace`, or a scale or spread is out of range.
+        TypeError: as for `LatentSpace`.
+        ValueError: as for `LatentSpace`, or `start` is outside the supports, or a scale or spread is out of range.
     """
 
     supports: Any
@@ -69,39 +70,60 @@ class NormalFamily:
 
 
 class MeanFieldNormal(NormalFamily):
-    """Independent normals over the numbers without constraints: of a real latent a normal, of a positive a log-normal.
+    """Family of independent normals over the unconstrained numbers.
 
-    Parameters: loc [D] and log_scale [D].
+    A real latent has a normal distribution, and a positive latent a log-normal one. The parameters are loc [D] and
+    log_scale [D]. The arguments are those of `NormalFamily`.
+
+    Example:
+        >>> import jax
+        >>> from numpyro.distributions import constraints
+        >>> from vae_jax.inference import MeanFieldNormal
+        >>> family = MeanFieldNormal({"shift": constraints.real, "rate": constraints.positive}, spread=0.0)
+        >>> q = family.distribution(family.init(jax.random.key(0)))
+        >>> {name: type(factor).__name__ for name, factor in q.items()}
+        {'rate': 'LogNormal', 'shift': 'Normal'}
 
     Reference: Kucukelbir, Tran, Ranganath, Gelman & Blei (2017), section 2.4.
     """
 
     def init(self, key: PRNGKey, /) -> Parameters:
-        """Parameters at the start."""
+        """Draws initial parameters."""
         return self._start(key)
 
     def distribution(self, params: Parameters, /) -> Distributions:
-        """A pytree of independent distributions of NumPyro's, with the structure of the supports."""
+        """The pytree of NumPyro's independent distributions, with the structure of the supports."""
         return self.space.by_latent(normal_latent, params["loc"], jnp.exp(params["log_scale"]))
 
 
 class FullRankNormal(NormalFamily):
-    """A normal over the vector of all numbers without constraints, with any covariance.
+    """Family of normals with any covariance, over the vector of all unconstrained numbers.
 
-    Parameters: loc [D], log_scale [D] and below_diagonal [D (D - 1) / 2]. The covariance's Cholesky factor is
-    diag(exp(log_scale)) times a unit triangle, so that no parameter depends on the latents' units but loc.
+    The parameters are loc [D], log_scale [D] and below_diagonal [D (D - 1) / 2]. The Cholesky factor of the covariance
+    is diag(exp(log_scale)) times a lower triangle with ones on its diagonal, so that below_diagonal does not depend on
+    the latents' units. The arguments are those of `NormalFamily`.
+
+    Example:
+        Three numbers have three standard deviations and three correlations:
+
+        >>> import jax
+        >>> from numpyro.distributions import constraints
+        >>> from vae_jax.inference import FullRankNormal, Support
+        >>> family = FullRankNormal(Support(constraints.real, (3,)))
+        >>> {name: leaf.shape for name, leaf in sorted(family.init(jax.random.key(0)).items())}
+        {'below_diagonal': (3,), 'loc': (3,), 'log_scale': (3,)}
 
     Reference: Kucukelbir, Tran, Ranganath, Gelman & Blei (2017), section 2.4.
     """
 
     def init(self, key: PRNGKey, /) -> Parameters:
-        """Without correlation."""
+        """Draws initial parameters, without correlation."""
         start = self._start(key)
         size = self.space.size
         return start | {"below_diagonal": jnp.zeros(size * (size - 1) // 2, start["loc"].dtype)}
 
     def distribution(self, params: Parameters, /) -> Distributions:
-        """One joint distribution of all latents."""
+        """The joint distribution of all latents at these parameters."""
         scale = jnp.exp(params["log_scale"])[:, None]
         triangle = jnp.eye(self.space.size, dtype=scale.dtype)
         if self.space.size > 1:
@@ -111,15 +133,28 @@ class FullRankNormal(NormalFamily):
 
 @dataclass(frozen=True, eq=False)
 class LowRankNormal(NormalFamily):
-    """A normal over the vector of all numbers without constraints, of covariance diag(s) (I + F F') diag(s).
+    """Family of normals with the covariance diag(s) (I + F F') diag(s), over all unconstrained numbers.
 
-    Parameters: loc [D], log_scale [D], which is log s, and factor F [D, rank].
+    The parameters are loc [D], log_scale [D], which is log s, and factor [D, rank], which is F. The other arguments are
+    those of `NormalFamily`.
 
     Args:
-        rank: columns of F.
+        rank: number of columns of F.
 
     Raises:
-        ValueError: the rank is below 1 or above D.
+        TypeError: as for `NormalFamily`.
+        ValueError: as for `NormalFamily`, or the rank is below 1 or above D.
+
+    Example:
+        With s = 1 and F = (1, 1)' the covariance is I + F F', of variance 2 and covariance 1:
+
+        >>> import jax.numpy as jnp
+        >>> from numpyro.distributions import constraints
+        >>> from vae_jax.inference import LowRankNormal, Support
+        >>> family = LowRankNormal(Support(constraints.real, (2,)), rank=1)
+        >>> params = {"loc": jnp.zeros(2), "log_scale": jnp.zeros(2), "factor": jnp.ones((2, 1))}
+        >>> family.distribution(params).base.covariance_matrix.tolist()
+        [[2.0, 1.0], [1.0, 2.0]]
 
     Reference: Ong, Nott & Smith (2018), section 3.
     """
@@ -132,14 +167,14 @@ class LowRankNormal(NormalFamily):
             raise ValueError(f"rank must be from 1 to the {self.space.size} numbers, got {self.rank}: change it")
 
     def init(self, key: PRNGKey, /) -> Parameters:
-        """With weak correlations at random: without any, the gradient of F would be zero on average."""
+        """Draws initial parameters with weak random correlations: at F = 0 the mean gradient of F would be zero."""
         key_start, key_factor = jax.random.split(key)
         start = self._start(key_start)
         factor = 0.1 * jax.random.normal(key_factor, (self.space.size, self.rank), start["loc"].dtype)
         return start | {"factor": factor}
 
     def distribution(self, params: Parameters, /) -> Distributions:
-        """One joint distribution of all latents."""
+        """The joint distribution of all latents at these parameters."""
         scale = jnp.exp(params["log_scale"])
         base = dist.LowRankMultivariateNormal(params["loc"], scale[:, None] * params["factor"], scale**2)
         return Pushforward(base, self.space)
@@ -153,9 +188,20 @@ PARAMETERS: Mapping[Any, Mapping[str, Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """A distribution's constructor, and where the parameters that it is given start, in their own space.
+    """Factor of `MeanField`: a distribution's constructor and the initial values of its arguments.
 
-    Several values of the parameters make a vector of independent latents.
+    The values are in the arguments' own space, such as a positive rate. Arrays of values make a vector of independent
+    latents.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from numpyro.distributions import Gamma
+        >>> from vae_jax.inference import Factor, MeanField
+        >>> start = {"concentration": jnp.array([1.0, 4.0]), "rate": jnp.array([2.0, 2.0])}
+        >>> family = MeanField(Factor(Gamma, start), spread=0.0)
+        >>> family.distribution(family.init(jax.random.key(0))).mean.round(2).tolist()
+        [0.5, 2.0]
     """
 
     constructor: Any
@@ -164,18 +210,30 @@ class Factor:
 
 @dataclass(frozen=True, eq=False)
 class MeanField:
-    """Independent factors, each of any kind of distribution: `MeanField({"u": dist.Gamma, "v": dist.LogNormal})`.
+    """Family of independent factors, each with its own kind of distribution.
 
-    Parameters: a pytree like the factors, of dicts by the name of the constructor's argument, without constraints.
+    The parameters are a pytree like the factors. Its leaves are dicts of unconstrained numbers, by the names of the
+    constructors' arguments.
 
     Args:
-        factors: a pytree, with the structure of a sample, of constructors of NumPyro's or `Factor`. A constructor alone
-            makes a scalar that starts with its parameters at zero and one.
-        spread: standard deviation of the noise by which each start is moved, in parameters without constraints.
+        factors: a pytree, with the structure of a sample, of NumPyro's constructors or of `Factor`. A constructor alone
+            makes a scalar whose unconstrained arguments start at zero: a location of 0, a scale or a rate of 1.
+        spread: standard deviation of the noise added to the unconstrained parameters of each start.
 
     Raises:
-        TypeError: a factor is no constructor of a distribution with constraints on its arguments.
-        ValueError: there is none, the start names something else than arguments, or it is out of range.
+        TypeError: a factor is not a constructor of a distribution with constraints on its arguments.
+        ValueError: there are no factors, a start names something other than an argument, or a value is out of range.
+
+    Example:
+        >>> import jax
+        >>> from numpyro.distributions import Gamma, Normal
+        >>> from vae_jax.inference import MeanField
+        >>> family = MeanField({"rate": Gamma, "shift": Normal}, spread=0.0)
+        >>> params = family.init(jax.random.key(0))
+        >>> {name: float(value) for name, value in family.parameters(params)["rate"].items()}
+        {'concentration': 1.0, 'rate': 1.0}
+        >>> family.distribution(params)["shift"].variance.item()
+        1.0
     """
 
     factors: Any
@@ -190,7 +248,7 @@ class MeanField:
             _check_start(name, factor)
 
     def init(self, key: PRNGKey, /) -> Parameters:
-        """Parameters at the start."""
+        """Draws initial parameters."""
         leaves, structure = jax.tree.flatten(self._starts())
         keys = jax.random.split(key, len(leaves))
         moved = [
@@ -204,7 +262,7 @@ class MeanField:
         return self._by_factor(_constrained, params)
 
     def distribution(self, params: Parameters, /) -> Distributions:
-        """A pytree of independent distributions, with the structure of the factors."""
+        """The pytree of independent distributions, with the structure of the factors."""
         return self._by_factor(_distribution, params)
 
     def _by_factor(self, function: Any, params: Parameters) -> Any:

@@ -31,44 +31,44 @@ SAMPLES_AT_ONCE = 100
 
 
 class Fit(NamedTuple):
-    """The best of some restarts, and what is known of it."""
+    """The best of several restarts of `fit`, with its ELBO and its diagnostics."""
 
     posterior: Distributions
     """The family at `params`: a distribution, or a pytree of independent ones."""
     params: Parameters
-    """Means over the steps of the last window, without constraints."""
+    """Unconstrained parameters, averaged over the steps of the last window."""
     elbo: float
     """The posterior's ELBO (nats), from fresh samples and all data."""
     elbo_se: float
     """Its standard error."""
     pareto_k: float
-    """Shape of the tail of the fresh samples' weights p / q: up to 0.7 the posterior is close enough to the exact one
+    """Shape of the tail of the weights p / q of fresh samples. Up to 0.7 the posterior is close enough to the exact one
     for importance sampling to correct it."""
     elbo_history: Float[np.ndarray, " T"]
-    """The estimate (nats) that each step made."""
+    """The estimate of the ELBO (nats) at each step."""
     window_means: Float[np.ndarray, " W"]
-    """Means of the history, window by window."""
+    """Means of the history in each window (nats)."""
     window_mean_ses: Float[np.ndarray, " W"]
-    """Standard errors of those."""
+    """Standard errors of the windows' means (nats)."""
     num_steps: int
-    """T."""
+    """T, the number of steps made."""
     converged: bool
-    """Whether the rise of the ELBO was over, by the rule."""
+    """Whether the rule found that the rise of the ELBO was over."""
     rise: float
-    """The ELBO's rise from the last window but one to the last (nats)."""
+    """Rise of the ELBO from the last but one window to the last (nats)."""
     rise_se: float
-    """Its standard error: a smaller rise a window would not be seen."""
+    """Standard error of the rise (nats). A smaller rise could not be seen."""
     restart_elbos: Float[np.ndarray, " R"]
-    """The ELBO of every restart (nats), all from the same fresh samples' noise. NaN where one failed."""
+    """The ELBO of every restart (nats), estimated with common random numbers. NaN for a restart that failed."""
     restart_elbo_ses: Float[np.ndarray, " R"]
-    """Their standard errors."""
+    """Standard errors of the restarts' ELBOs (nats)."""
     restart_params: Parameters
-    """Every restart's `params`, with an axis [R] before the others."""
+    """The `params` of every restart; each leaf has a leading axis [R]."""
     best_restart: int
-    """The number of the one that was kept."""
+    """The number of the restart that was kept, from 0."""
 
     def sample(self, key: PRNGKey, num_samples: int) -> Latents:
-        """Draws from the posterior: the structure of a sample, each leaf [S, ...]."""
+        """Draws `num_samples` = S samples of the posterior; each leaf is [S, ...]."""
         return distributions.sample(self.posterior, key, num_samples)
 
     def log_prob(self, value: Latents) -> Scalar:
@@ -79,7 +79,7 @@ class Fit(NamedTuple):
         """The posterior's mean.
 
         Raises:
-            TypeError: a distribution has none in closed form.
+            TypeError: a distribution has no mean in closed form.
         """
         return jax.tree.map(_mean, self.posterior, is_leaf=distributions.is_distribution)
 
@@ -110,35 +110,55 @@ def fit(
 ) -> Fit:
     """Fits a family to a log joint by stochastic ascent on the ELBO.
 
-    Each step makes one estimate of the ELBO and its gradient, from samples of its own and, if the log joint is
-    `Minibatched`, a batch of its own. The parameters returned are the means over the last window of steps, whose noise
-    is far smaller than the last step's; while the ELBO still rises they lag behind by half a window. Of several
-    restarts the one with the highest ELBO is kept, and its ELBO is estimated again, from other samples than those that
-    chose it.
+    Each step estimates the ELBO and its gradient from samples of its own. If the log joint is `Minibatched`, each step
+    also draws a batch of its own. The parameters returned are the means over the last window of steps. Their noise is
+    far smaller than that of the last step. While the ELBO still rises they lag behind by half a window.
 
-    The optimisation is one compiled loop, and restarts run side by side in it. It is compiled once for the same
-    function, family, optimiser, estimator and sizes: objects, not equal ones. Data that a function closes over are read
-    at its first call; those in a `jax.tree_util.Partial` or a `Minibatched` may change from call to call.
+    The restart with the highest ELBO is kept. Its ELBO is then estimated again, from samples that did not choose it.
+
+    The optimisation is one compiled loop, in which restarts run side by side. It is compiled once for the same
+    function, family, optimizer, estimator and sizes; equal objects that are not the same compile again. Data that a
+    function closes over are read at its first call. Data in a `jax.tree_util.Partial` or a `Minibatched` may change
+    from call to call.
 
     Args:
-        log_joint: one sample to log p(x, z), normalised in x and z or not (nats, scalar), or `Minibatched`.
-        family: how the posterior may look, a `Family`; see `families`.
+        log_joint: maps one sample to log p(x, z) up to a constant (nats, scalar), or `Minibatched`.
+        family: the variational family, such as `MeanFieldNormal`.
         key: consumed.
-        optimizer: of optax, with any schedule of step sizes.
-        num_steps: at most so many steps, a multiple of `window`.
-        num_samples: of q, that the estimate of each step averages.
-        estimator: how the gradient is obtained. It may need more than one sample.
-        num_restarts: R. They start where the family's `init` puts them by different keys.
-        window: steps over which the history is averaged, for the parameters and for the rule.
-        stopping: the rule by which to stop early, and that `converged` goes by. Without one all steps are made.
-        criterion: the rule that `converged` goes by where none stops. Under a schedule of falling step sizes the ELBO
-            rises to the end, as its steps become less noisy: raise the tolerance there.
-        num_final_samples: fresh ones that the ELBO is estimated from at the end, rounded up to a multiple of 100.
+        optimizer: an optimizer of optax, with any schedule of step sizes.
+        num_steps: largest number of steps, a multiple of `window`.
+        num_samples: number of samples of q that each step averages over.
+        estimator: estimator of the gradient. Some need more than one sample.
+        num_restarts: R, the number of restarts. Each starts from the family's `init` at a key of its own.
+        window: number of steps over which the parameters and the ELBO are averaged.
+        stopping: rule that ends a restart early and sets `converged`. By default all steps are made.
+        criterion: rule that sets `converged` where there is no `stopping`. Under a schedule of falling step sizes the
+            ELBO rises to the end, as its steps become less noisy: raise the tolerance there.
+        num_final_samples: number of fresh samples for the final estimate of the ELBO, rounded up to a multiple of 100.
+
+    Returns:
+        The best restart, with its posterior, its ELBO and its Pareto k.
 
     Raises:
-        TypeError: `family` is none, the call is inside of a transformation of JAX, or as the estimator.
-        ValueError: a number is out of range, the log joint is not scalar, or as the estimator.
+        TypeError: `family` lacks a method, the call is inside a transformation of JAX, or as for the estimator.
+        ValueError: a number is out of range, the log joint is not scalar, or as for the estimator.
         RuntimeError: no restart ends at a finite ELBO.
+
+    Example:
+        A normal density with the integral e^2 is fitted by its own family, so that the ELBO rises to its log, 2 nats:
+
+        >>> import jax
+        >>> import vae_jax as vj
+        >>> from numpyro.distributions import Normal, constraints
+        >>> from vae_jax.inference import MeanFieldNormal
+        >>> def log_joint(z):
+        ...     return Normal(1.0, 0.5).log_prob(z) + 2
+        >>> family = MeanFieldNormal(constraints.real)
+        >>> found = vj.fit(log_joint, family, jax.random.key(0), num_steps=1000, window=100)
+        >>> f"{found.elbo:.1f} nats, mean {found.mean():.1f}, std {found.posterior.scale:.1f}"
+        '2.0 nats, mean 1.0, std 0.5'
+        >>> found.sample(jax.random.key(1), 5).shape, found.elbo_history.shape
+        ((5,), (1000,))
 
     Reference: Hoffman, Blei, Wang & Paisley (2013), for mini-batches; Ranganath, Gerrish & Blei (2014); Kucukelbir,
     Tran, Ranganath, Gelman & Blei (2017); Dhaka et al. (2020), section 3, for averaging the parameters.

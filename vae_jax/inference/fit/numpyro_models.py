@@ -19,25 +19,40 @@ class NumPyroTarget(NamedTuple):
     """A model's log joint for `fit`, and its supports for a family."""
 
     log_joint: LogDensity
-    """A dict of the latents, in their own spaces, by the names of their sites, to log p(x, z) (nats)."""
+    """Maps a dict of the latents, in their own spaces and by the names of their sites, to log p(x, z) (nats)."""
     supports: dict[str, Support]
     """Supports of the latents by the same names."""
 
 
 def numpyro_log_joint(model: Callable[..., Any], *args: Any, **kwargs: Any) -> NumPyroTarget:
-    """The log joint of a NumPyro model with its data, and where its latents live.
+    """Returns the log joint of a NumPyro model with its data, and the supports of its latents.
 
-    Arrays among the arguments are passed to compiled programs, so that the same model with data of the same shapes and
-    equal settings compiles nothing anew, where the family is the same object.
+    Arrays among the arguments are passed to compiled programs. So a fit of the same model and family object to other
+    data of the same shapes, with equal settings, compiles nothing again.
 
     Args:
         model: a NumPyro model whose latents are continuous.
-        args, kwargs: what it is called with: data and settings.
+        args, kwargs: the arguments of the model: data and settings.
+
+    Returns:
+        `log_joint`, for `fit`, and `supports`, for a family.
 
     Raises:
-        TypeError: a latent is discrete, or of a prior that cannot be drawn from.
-        ValueError: the model has no latent, a `numpyro.param`, a plate that draws a subsample, or a latent whose shape
-            or support depends on another's value.
+        TypeError: a latent is discrete, or its prior cannot be drawn from.
+        ValueError: the model has no latent, has a `numpyro.param` or a plate that draws a subsample, or has a latent
+            whose shape or support depends on another latent's value.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpyro
+        >>> from numpyro.distributions import Exponential, Poisson
+        >>> from vae_jax.inference import numpyro_log_joint
+        >>> def model(counts):
+        ...     rate = numpyro.sample("rate", Exponential(1.0))
+        ...     numpyro.sample("counts", Poisson(rate).expand(counts.shape).to_event(1), obs=counts)
+        >>> log_joint, supports = numpyro_log_joint(model, jnp.array([0, 0]))
+        >>> sorted(supports), f"{log_joint({'rate': 2.0}):.2f}"  # exp(-2) from the prior and from each count
+        (['rate'], '-6.00')
     """
     first, second = (_trace(model, seed, args, kwargs) for seed in (0, 1))
     for name, site in first.items():

@@ -22,6 +22,12 @@ GREY = "#8C8C8C"
 
 
 def component_colours(num_components: int) -> tuple[str, ...]:
-    """A colour for each component."""
+    """Chooses a colour for each component. With more than 15 components colours are used again.
+
+    Example:
+        >>> from vae_jax.plotting.cavi import component_colours
+        >>> component_colours(3)
+        ('#0072B2', '#E69F00', '#009E73')
+    """
     palette = next((colours for colours in (FEW, TWELVE) if num_components <= len(colours)), FIFTEEN)
     return tuple(palette[number % len(palette)] for number in range(num_components))

@@ -27,14 +27,30 @@ def counts_by_component(
     *,
     name: str = "count",
 ) -> Figure:
-    """Counts by component, weighted by the responsibilities, against the Poisson that the model has for them.
+    """Plots the counts of each component, weighted by the responsibilities, against the model's Poisson.
 
-    The Poisson's rate is averaged over its posterior, which makes it a negative binomial; with many events that is all
-    but the same. Each panel shows the variance over the mean of the counts. It is 1 for a Poisson, and more where the
+    The Poisson's rate is averaged over its posterior, which makes it a negative binomial. With many events the two are
+    nearly equal. Each panel shows the variance of the counts over their mean. It is 1 for a Poisson, and more where the
     model is too narrow.
+
+    Args:
+        counts: counts of the events [N].
+        responsibilities: probabilities of the components for each event [K, N].
+        components: components as `vae_jax.inference.cavi.components` returns them. The largest 16 are drawn.
+        name: name of the counts.
 
     Raises:
         ValueError: no component has events.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.inference.cavi import Component
+        >>> from vae_jax.plotting import counts_by_component
+        >>> place = {"loc": (0.0, 0.0), "loc_std": (0.1, 0.1), "covariance": ((1.0, 0.0), (0.0, 1.0))}
+        >>> one = Component(1, 4.0, 1.0, 0.1, **place, rate=5.0, rate_std=1.0, dispersion=0.4)
+        >>> figure = counts_by_component(np.array([4.0, 5.0, 5.0, 7.0]), np.ones((1, 4)), [one], name="stations")
+        >>> figure.get_supxlabel(), figure.axes[0].get_title("right")
+        ('stations of an event', 'var/mean 0.4')
     """
     numbers, shares = np.asarray(counts, float), np.asarray(responsibilities, float)
     drawn = [each for each in components if not each.is_empty][:MOST_PANELS]

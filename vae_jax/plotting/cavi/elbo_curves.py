@@ -15,9 +15,22 @@ from vae_jax.plotting.style import COLOURS, STYLE, StyledFigure
 
 
 def elbo_by_sweep(selection: Selection) -> Figure:
-    """The distance of each restart of the best number of components below the best end, by sweep; better is up.
+    """Plots how far each restart of the best mixture is below the best ELBO, by sweep; better is up.
 
     A restart that ends at a lower optimum levels off at its distance.
+
+    Args:
+        selection: result of `vae_jax.inference.cavi.choose_num_components`.
+
+    Example:
+        >>> import jax
+        >>> from vae_jax.inference.cavi import choose_num_components, gaussian_poisson_mixture, located_counts
+        >>> from vae_jax.plotting import elbo_by_sweep
+        >>> data = located_counts([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.1, 9.0]], [5, 5, 5, 5])
+        >>> found = choose_num_components(gaussian_poisson_mixture, data, [1, 2], jax.random.key(0), num_restarts=2)
+        >>> (axes,) = elbo_by_sweep(found).axes
+        >>> axes.get_xlabel(), axes.get_ylabel(), len(axes.lines)  # two restarts, and the best once more
+        ('sweep', 'nats below the best ELBO', 3)
     """
     best = selection.best
     histories = np.asarray(best.ascent.restart_histories, float)
@@ -55,9 +68,21 @@ def _below(history: np.ndarray, end: float, floor: float) -> tuple[np.ndarray, n
 
 
 def elbo_by_num_components(selection: Selection) -> Figure:
-    """The best ELBO of each number of components, with log K! and without, and the ends of all restarts.
+    """Plots the best ELBO of each number of components, with log K! and without, and the ends of all restarts.
 
-    The panel on the right shows the largest numbers' alone, where log K! can be seen.
+    The panel on the right shows only the numbers near the best one, where log K! can be seen.
+
+    Args:
+        selection: result of `vae_jax.inference.cavi.choose_num_components`.
+
+    Example:
+        >>> import jax
+        >>> from vae_jax.inference.cavi import choose_num_components, gaussian_poisson_mixture, located_counts
+        >>> from vae_jax.plotting import elbo_by_num_components
+        >>> data = located_counts([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.1, 9.0]], [5, 5, 5, 5])
+        >>> found = choose_num_components(gaussian_poisson_mixture, data, [1, 2], jax.random.key(0), num_restarts=2)
+        >>> [axes.get_title() for axes in elbo_by_num_components(found).axes]
+        ['all numbers', 'near the best']
     """
     candidates = selection.candidates
     near = [each for each in candidates if selection.best.score - each.score <= _window(selection)]

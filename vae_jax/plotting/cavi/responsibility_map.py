@@ -28,22 +28,33 @@ def responsibility_map(
     counts: Float[Array | np.ndarray, " N"] | None = None,
     count_name: str | None = None,
 ) -> Figure:
-    """Events on a map, each in the mixture of the components' colours by its responsibilities.
+    """Plots events on a map, each in the components' colours mixed by its responsibilities.
 
-    The ellipses are two standard deviations of events about a component's place, which hold 86% of its events if it is
-    right. Crosses are two posterior standard deviations of the place itself. Columns whose names begin with lon and lat
-    are degrees: a degree of longitude is then as long as it is at the events' mean latitude.
+    The ellipses are two standard deviations of events about a component's place. They hold 86% of its events if the
+    model is right. Crosses are two posterior standard deviations of the place itself. If the names begin with lon and
+    lat, the positions are degrees, and a degree of longitude is as long as at the events' mean latitude.
 
     Args:
-        positions: of the events, of which D is 2.
-        responsibilities: of the components for them.
-        components: as `vae_jax.inference.cavi.components` gives them. Empty ones are not drawn.
-        names: of the two coordinates.
-        counts: the area of an event's dot, if given.
-        count_name: of the counts.
+        positions: positions of the events [N, 2].
+        responsibilities: probabilities of the components for each event [K, N].
+        components: components as `vae_jax.inference.cavi.components` returns them. Empty ones are not drawn.
+        names: names of the two coordinates.
+        counts: counts of the events [N], shown by the areas of their dots. By default all areas are equal.
+        count_name: name of the counts in the legend.
 
     Raises:
-        ValueError: the positions have not two columns.
+        ValueError: the positions do not have two columns.
+
+    Example:
+        >>> import numpy as np
+        >>> from vae_jax.inference.cavi import Component
+        >>> from vae_jax.plotting import responsibility_map
+        >>> place = {"loc": (10.0, 50.0), "loc_std": (0.1, 0.1), "covariance": ((1.0, 0.0), (0.0, 1.0))}
+        >>> events, one = np.array([[9.0, 50.0], [11.0, 50.0], [10.0, 51.0]]), Component(1, 3.0, 1.0, 0.0, **place)
+        >>> figure = responsibility_map(events, np.ones((1, 3)), [one], names=("lon", "lat"))
+        >>> (axes,) = figure.axes
+        >>> axes.get_xlabel(), axes.get_ylabel()
+        ('longitude', 'latitude')
     """
     points, shares = np.asarray(positions, float), np.asarray(responsibilities, float)
     if points.ndim != 2 or points.shape[1] != 2:

@@ -40,7 +40,12 @@ _WITH_MOMENTS = ("adam", "adamw", "adamax")
 @dataclass(frozen=True)
 @documented
 class DataConfig:
-    """The images, and the form in which the model sees them."""
+    """The images, and the form in which the model sees them.
+
+    Example:
+        >>> from vae_jax.vae import DataConfig, Experiment, check_experiment
+        >>> check_experiment(Experiment(data=DataConfig(data="digits", binarization="threshold", num_validation=100)))
+    """
 
     data: str = "mnist"
     """mnist, fashion_mnist, kmnist, digits, or the path of a folder of IDX files, an .npz or an .npy."""
@@ -57,7 +62,13 @@ class DataConfig:
 @dataclass(frozen=True)
 @documented
 class ModelConfig:
-    """The encoder, the decoder and the likelihood."""
+    """The encoder, the decoder and the likelihood.
+
+    Example:
+        >>> from vae_jax.vae import ModelConfig
+        >>> ModelConfig(network="hierarchical", latent_size=20, top_latent_size=10).layers
+        {'lower layer': 20, 'upper layer': 10}
+    """
 
     network: Literal["mlp", "convolutional", "hierarchical"] = "mlp"
     """mlp, convolutional, or hierarchical: an MLP with a second layer of latents above the first."""
@@ -95,7 +106,12 @@ class ModelConfig:
 @dataclass(frozen=True)
 @documented
 class ObjectiveConfig:
-    """The objective that is maximised, and how its gradient is estimated."""
+    """The objective that is maximised, and how its gradient is estimated.
+
+    Example:
+        >>> from vae_jax.vae import Experiment, ObjectiveConfig, check_experiment
+        >>> check_experiment(Experiment(objective=ObjectiveConfig(objective="iwae", num_samples=50)))
+    """
 
     objective: Literal["elbo", "geometric_js", "dual_geometric_js", "iwae"] = "elbo"
     """elbo, iwae, or a geometric Jensen-Shannon divergence (or its dual) in the place of the KL: not a bound."""
@@ -142,7 +158,13 @@ class ObjectiveConfig:
 @dataclass(frozen=True)
 @documented
 class TrainingConfig:
-    """The optimizer, its schedule and the length of the training."""
+    """The optimizer, its schedule and the length of the training.
+
+    Example:
+        >>> from vae_jax.vae import TrainingConfig
+        >>> TrainingConfig(batch_size=64).steps_per_epoch(1000)  # the last step has 40 images
+        16
+    """
 
     num_epochs: Annotated[int, AT_LEAST_1] = 100
     """Passes over the training images."""
@@ -177,7 +199,14 @@ class TrainingConfig:
 @dataclass(frozen=True)
 @documented
 class Experiment:
-    """A whole run: with the same one, every number repeats."""
+    """All settings of a training run. Runs with the same experiment give the same numbers.
+
+    Example:
+        >>> from vae_jax.vae import Experiment, ModelConfig, ObjectiveConfig
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2), objective=ObjectiveConfig(beta=4.0), seed=1)
+        >>> experiment.model.hidden_sizes, experiment.training.num_epochs
+        ((256,), 100)
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -9,10 +9,21 @@ COLUMNS = ("Setting", "Default", "Range", "Applies with", "Help")
 
 
 def settings_table(settings: type) -> str:
-    """All settings of a dataclass, nested ones included, as a table in Markdown.
+    """Makes a table in Markdown of all settings of a dataclass, nested ones included.
 
     Args:
         settings: a dataclass that can be made without arguments, such as `Experiment`.
+
+    Returns:
+        The table, with a row for each setting.
+
+    Example:
+        >>> from vae_jax.vae import TrainingConfig, settings_table
+        >>> for line in settings_table(TrainingConfig).splitlines()[:3]:
+        ...     print(line)
+        | Setting | Default | Range | Applies with | Help |
+        | --- | --- | --- | --- | --- |
+        | `num_epochs` | `100` | at least 1 |  | Passes over the training images. |
     """
     defaults = values_of(settings())
     rows = [_row(name, defaults[name], declared) for name, declared in declarations(settings).items()]

@@ -21,7 +21,7 @@ def load_images(
     num_validation: int | None = None,
     on_progress: Progress | None = None,
 ) -> ImageData:
-    """Images of uint8 for training, validation and test, from 0 (a black background) to 255.
+    """Loads images for training, validation and test, as uint8 from 0 (a black background) to 255.
 
     Args:
         data: one of
@@ -30,15 +30,25 @@ def load_images(
             - another dataset of TFDS that is already prepared in `data_dir`;
             - the path of a folder of IDX files, of an .npz or of an .npy (see `vae_jax.vae.data.numpy_files` for what
               they may hold). The names above win over a path: ./mnist is the path.
-        data_dir: where TFDS keeps datasets, by default the folder that TFDS_DATA_DIR names or ~/tensorflow_datasets.
-            Files put into its subfolder downloads/manual by hand need no network.
-        num_validation: how many of the last training images are for validation. By default the source's own validation
-            split or, if it has none, a twelfth of the training images; 0 holds out none.
-        on_progress: called with what is being done and the share of it that is done.
+        data_dir: folder in which TFDS keeps datasets, by default the one that TFDS_DATA_DIR names or
+            ~/tensorflow_datasets. Files put into its subfolder downloads/manual by hand need no network.
+        num_validation: number of the last training images that are held out for validation. By default the source's own
+            validation split or, if it has none, a twelfth of the training images; 0 holds out none.
+        on_progress: called with the name of the current task and the share of it that is done.
 
     Raises:
-        DatasetMisuse: `data` or `num_validation` names what is not there or is not images. One line.
-        DatasetUnavailable: no network, a damaged file, a wrong checksum, a full disk. One line.
+        DatasetMisuse: the dataset does not exist or holds no images, or `num_validation` is out of range. The message
+            is one line.
+        DatasetUnavailable: there is no network, a file is damaged, a checksum is wrong or the disk is full. The message
+            is one line.
+
+    Example:
+        >>> from vae_jax.vae import load_images
+        >>> images = load_images("digits")
+        >>> [len(split.images) for split in (images.train, images.validation, images.test)]
+        [1374, 124, 299]
+        >>> images.shape, images.num_classes
+        ((8, 8), 10)
     """
     if num_validation is not None and num_validation < 0:
         raise DatasetMisuse(f"num_validation must be a number of training images, got {num_validation}: 0 takes none")

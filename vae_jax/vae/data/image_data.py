@@ -31,23 +31,32 @@ class DatasetUnavailable(RuntimeError):
 
 
 class Split(NamedTuple):
-    """Images and what they show."""
+    """Images and their classes."""
 
     images: UInt8[np.ndarray, "N ..."]
     """Pixels from 0, a black background, to 255."""
     labels: Int32[np.ndarray, " N"] | None
-    """Classes from 0, or None where there are none."""
+    """Classes of the images from 0, or None where they are unknown."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """Images of one shape with values from 0 (a black background) to 255, in three disjoint splits."""
+    """Images of one shape with values from 0 (a black background) to 255, in three disjoint splits.
+
+    Example:
+        >>> from vae_jax.vae import load_images
+        >>> images = load_images("digits", num_validation=0)
+        >>> images.train.images.dtype.name, images.train.images.max().item(), images.train.labels.max().item()
+        ('uint8', 255, 9)
+        >>> len(images.validation.images)
+        0
+    """
 
     name: str
     """The name or path that `load_images` was given."""
     train: Split
     validation: Split
-    """Empty where none are held out."""
+    """Images held out of training. Empty where none are."""
     test: Split
     num_classes: int | None
     """Number of classes; None without labels."""
@@ -61,7 +70,7 @@ class ImageData:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 in hexadecimal of every split's shape and values, computed when first asked for."""
+        """SHA-256 in hexadecimal of every split's shape and values. It is computed at its first use."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             for array in split:

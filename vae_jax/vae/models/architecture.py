@@ -16,7 +16,19 @@ from vae_jax.vae.models.vae import VAE, HierarchicalVAE, Params
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model without its parameters, for images of one shape."""
+    """A model without its parameters, for images of one shape.
+
+    Example:
+        With all parameters at zero the encoder's q(z|x) is the prior, and every pixel has the probability one half:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.vae import Architecture, ModelConfig
+        >>> architecture = Architecture(ModelConfig(latent_size=2, hidden_sizes=(8,)), (8, 8))
+        >>> model = architecture.bind(jax.tree.map(jnp.zeros_like, architecture.init(jax.random.key(0))))
+        >>> f"{model.log_likelihood(jnp.ones(64), jnp.zeros(2)):.2f} nats"  # 64 log(1/2)
+        '-44.36 nats'
+    """
 
     config: ModelConfig
     shape: tuple[int, ...]
@@ -32,7 +44,11 @@ class Architecture:
 
         Args:
             key: consumed.
-            mean_image: of the training images, from 0 to 1, for an output bias that starts at its logit.
+            mean_image: mean of the training images [X], from 0 to 1. It is needed by `output_bias` data_mean, where the
+                output bias starts at its logit.
+
+        Returns:
+            Nested dictionaries of arrays.
 
         Raises:
             ValueError: `output_bias` is data_mean and there is no mean image.
@@ -45,7 +61,7 @@ class Architecture:
         return params
 
     def bind(self, params: Params) -> VAE:
-        """The model with its parameters, to be used within one traced function."""
+        """Binds parameters to the model, for use within one traced function."""
         graph, places = _split(self)
         state = jax.tree.map(lambda leaf: leaf, places)
         nnx.replace_by_pure_dict(state, params)

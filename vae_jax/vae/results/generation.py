@@ -39,7 +39,7 @@ def sampled_pixels(likelihood: PixelLikelihood, outputs: Outputs, key: PRNGKey) 
 
 
 class Samples(NamedTuple):
-    """Draws of a model."""
+    """Images drawn from a model, with their latents."""
 
     images: Float[Array, "N ..."]
     latents: Any
@@ -47,16 +47,35 @@ class Samples(NamedTuple):
 
 
 def sample_images(trained: TrainedModel, key: PRNGKey, num_images: int, *, pixels: PixelRule = mean_pixels) -> Samples:
-    """Ancestral samples: latents from the prior, then images. The first of more are the same as of fewer.
+    """Draws latents from the prior, and images given the latents.
+
+    With the same key, the first of more images are the same as those of fewer.
 
     Args:
-        trained: of one seed.
+        trained: a model of one seed.
         key: consumed.
-        num_images: N.
-        pixels: `mean_pixels` or `sampled_pixels`.
+        num_images: N, at least 1.
+        pixels: `mean_pixels` for the mean images, or `sampled_pixels` for draws of the pixels.
+
+    Returns:
+        The images [N, *shape] on a scale from 0 to 1, and the latents.
 
     Raises:
-        ValueError: a model of several seeds, or no image.
+        ValueError: the model has several seeds, or `num_images` is below 1.
+
+    Example:
+        The first images of a longer draw are those of a shorter one:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, init_state, sample_images
+        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> state = init_state(experiment, np.zeros((1, 64), np.uint8), (8, 8), jax.random.key(0))
+        >>> untrained = TrainedModel(experiment, (8, 8), 0, state.learned)
+        >>> few, more = (sample_images(untrained, jax.random.key(1), number).images for number in (2, 5))
+        >>> more.shape, np.allclose(few, more[:2], atol=1e-5)
+        ((5, 8, 8), True)
     """
     if num_images < 1:
         raise ValueError(f"num_images must be at least 1, got {num_images}: raise it")
@@ -64,10 +83,28 @@ def sample_images(trained: TrainedModel, key: PRNGKey, num_images: int, *, pixel
 
 
 def decode_images(trained: TrainedModel, latents: Float[Array | np.ndarray, "N D"]) -> Float[Array, "N ..."]:
-    """The mean image of each row of latents, which are those of the lower layer in a hierarchical model.
+    """Decodes each row of latents into its mean image.
+
+    Args:
+        trained: a model of one seed.
+        latents: latents [N, D]; those of the lower layer in a hierarchical model.
+
+    Returns:
+        The images [N, *shape] on a scale from 0 to 1.
 
     Raises:
-        ValueError: a model of several seeds, or of another number of latents.
+        ValueError: the model has several seeds or another number of latents.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, decode_images, init_state
+        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> state = init_state(experiment, np.zeros((1, 64), np.uint8), (8, 8), jax.random.key(0))
+        >>> images = decode_images(TrainedModel(experiment, (8, 8), 0, state.learned), np.zeros((3, 2)))
+        >>> images.shape, bool(((images > 0) & (images < 1)).all())
+        ((3, 8, 8), True)
     """
     num_latents = trained.experiment.model.latent_size
     if latents.shape[1] != num_latents:
@@ -76,7 +113,7 @@ def decode_images(trained: TrainedModel, latents: Float[Array | np.ndarray, "N D
 
 
 class Codes(NamedTuple):
-    """q(z|x) of images; of its lower layer in a hierarchical model."""
+    """Means and scales of q(z|x) of images; in a hierarchical model those of the lower layer."""
 
     means: Float[Array, "N D"]
     """E_q[z|x]."""
@@ -87,41 +124,91 @@ class Codes(NamedTuple):
 
 
 def encode_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"], key: PRNGKey) -> Codes:
-    """The codes of any number of images, a few at a time.
+    """Encodes images: computes the means and scales of q(z|x), a few images at a time.
 
     Args:
-        trained: of one seed.
-        images: as the model sees them, times 255.
-        key: consumed by the draws of a hierarchical model; the means and scales do not depend on it.
+        trained: a model of one seed.
+        images: images as the model sees them, times 255 [N, X].
+        key: consumed by the draws of a hierarchical model. The means and scales do not depend on it.
+
+    Returns:
+        The codes of the N images.
 
     Raises:
-        ValueError: a model of several seeds.
+        ValueError: the model has several seeds.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, encode_images, init_state
+        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> images = np.zeros((3, 64), np.uint8)
+        >>> state = init_state(experiment, images, (8, 8), jax.random.key(0))
+        >>> codes = encode_images(TrainedModel(experiment, (8, 8), 0, state.learned), images, jax.random.key(1))
+        >>> codes.means.shape, bool((codes.scales > 0).all())
+        ((3, 2), True)
     """
     return _encoded(*_of_one_seed(trained), images, key)
 
 
 def reconstruct_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"]) -> Float[Array, "N ..."]:
-    """The mean image at the mean of q(z|x), without a draw. In a hierarchical model it is that of the lower layer.
+    """Decodes the mean of q(z|x) of each image into its mean image, without a draw.
+
+    In a hierarchical model it is the mean of the lower layer.
 
     Args:
-        trained: of one seed.
-        images: as the model sees them, times 255.
+        trained: a model of one seed.
+        images: images as the model sees them, times 255 [N, X].
+
+    Returns:
+        The reconstructions [N, *shape] on a scale from 0 to 1.
 
     Raises:
-        ValueError: a model of several seeds.
+        ValueError: the model has several seeds.
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, init_state, reconstruct_images
+        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> images = np.zeros((3, 64), np.uint8)
+        >>> state = init_state(experiment, images, (8, 8), jax.random.key(0))
+        >>> reconstruct_images(TrainedModel(experiment, (8, 8), 0, state.learned), images).shape
+        (3, 8, 8)
     """
     return decode_images(trained, _means(trained, images))
 
 
 def decode_manifold(trained: TrainedModel, num_per_side: int) -> Float[Array, "R C ..."]:
-    """Mean images over a grid of latents at the midpoint quantiles of the prior, as `plotting.manifold` has them.
+    """Decodes mean images over a grid of two latents at quantiles of the prior, in the form of `plotting.manifold`.
+
+    The image [r, c] is decoded from z_1 at the quantile (c + 1/2) / C and z_2 at the quantile (r + 1/2) / R.
 
     Args:
-        trained: of one seed, with 2 latents.
-        num_per_side: R and C. The image [r, c] is decoded from z_1 of quantile (c + 1/2) / C and z_2 of (r + 1/2) / R.
+        trained: a model of one seed with 2 latents in one layer.
+        num_per_side: R and C, which are equal.
+
+    Returns:
+        The images [R, C, *shape] on a scale from 0 to 1.
 
     Raises:
-        ValueError: a model of several seeds, of another number of latents or of two layers, or no image.
+        ValueError: the model has several seeds, another number of latents or two layers, or `num_per_side` is below 1.
+
+    Example:
+        The middle of an odd number is the median of the prior, which is zero:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, decode_images, decode_manifold, init_state
+        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> state = init_state(experiment, np.zeros((1, 64), np.uint8), (8, 8), jax.random.key(0))
+        >>> untrained = TrainedModel(experiment, (8, 8), 0, state.learned)
+        >>> images = decode_manifold(untrained, 3)
+        >>> images.shape, np.allclose(images[1, 1], decode_images(untrained, np.zeros((1, 2)))[0], atol=1e-5)
+        ((3, 3, 8, 8), True)
     """
     if num_per_side < 1:
         raise ValueError(f"num_per_side must be at least 1, got {num_per_side}: raise it")
@@ -145,19 +232,36 @@ def has_manifold(trained: TrainedModel) -> bool:
 def interpolate(
     trained: TrainedModel, first: UInt8[np.ndarray, "R X"], second: UInt8[np.ndarray, "_ X"], num_steps: int
 ) -> Float[Array, "R S ..."]:
-    """Paths from each first image to its second one: the original, a straight path of latents, the other original.
+    """Decodes a path from each first image to its second one, along a straight line of latents.
 
-    The path is of mean images and goes from the mean of q(z|first) to that of q(z|second), so that the second and the
-    last but one are the reconstructions.
+    A path begins and ends with the originals. Between them are mean images along the line from the mean of q(z|first)
+    to the mean of q(z|second). So the second image and the last but one are the reconstructions.
 
     Args:
-        trained: of one seed.
-        first: as the model sees them, times 255.
-        second: as many, at the other ends.
-        num_steps: S, images in a row with both originals.
+        trained: a model of one seed.
+        first: images as the model sees them, times 255 [R, X].
+        second: as many images, at the other ends of the paths.
+        num_steps: S, the number of images in a path with both originals, at least 4.
+
+    Returns:
+        The paths [R, S, *shape] on a scale from 0 to 1.
 
     Raises:
-        ValueError: a model of several seeds, ends of different numbers, or fewer than 4 steps.
+        ValueError: the model has several seeds, the ends differ in shape, or there are fewer than 4 steps.
+
+    Example:
+        The ends of a path are the originals:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, init_state, interpolate
+        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> black = np.zeros((1, 64), np.uint8)
+        >>> state = init_state(experiment, black, (8, 8), jax.random.key(0))
+        >>> path = interpolate(TrainedModel(experiment, (8, 8), 0, state.learned), black, black + np.uint8(255), 5)
+        >>> path.shape, path[0, 0].max().item(), path[0, -1].min().item()
+        ((1, 5, 8, 8), 0.0, 1.0)
     """
     if num_steps < 4:
         raise ValueError(f"num_steps must be at least 4, got {num_steps}: two originals and their reconstructions")

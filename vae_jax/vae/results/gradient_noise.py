@@ -35,25 +35,50 @@ class LayerNoise:
     num_parameters: int
     num_replicates: int
     resolved: bool
-    """Whether the signal's square is above two of its errors, or known without any. If not it is given as at most."""
+    """Whether the signal's square is above two of its errors, or free of error. If not, `signal` is an upper limit."""
     signal: float
-    """Length of the mean gradient, the replicates' own noise taken off; unresolved, what it is at most."""
+    """Length of the mean gradient, corrected for the replicates' noise. An upper limit if unresolved."""
     signal_se: float | None
     """None if unresolved."""
     noise: float
     """Root of the summed variances of one replicate's gradient."""
     noise_se: float
     signal_to_noise: float
-    """`signal / noise`, as the signal at most if that is unresolved; infinite without noise, NaN without either."""
+    """`signal / noise`, an upper limit if unresolved. It is infinite without noise, and NaN without both."""
     signal_to_noise_se: float | None
 
 
 def training_loss(
     experiment: Experiment, architecture: Architecture, pixels: UInt8[Array, "N X"], weights: DivergenceWeights
 ) -> Callable[[Params, PRNGKey], Scalar]:
-    """The loss of a training step: a batch of random images, binarized and sampled by one key.
+    """Makes the loss of a training step as a function of the model's parameters and a key.
 
-    Images are drawn with replacement, so that a key's batch does not depend on any other's.
+    The key draws a batch of images, binarizes them and samples the latents. Images are drawn with replacement, so that
+    batches of different keys are independent.
+
+    Args:
+        experiment: the objective and the batch size.
+        architecture: the model.
+        pixels: the prepared training images, times 255 [N, X].
+        weights: weight and skew of the divergence.
+
+    Returns:
+        The function from parameters and a key to the loss (nats an image, scalar).
+
+    Example:
+        With all parameters at zero every one of the 64 pixels costs log 2, and the KL is zero:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.vae import Architecture, Experiment, ModelConfig, training_loss
+        >>> from vae_jax.vae.training.objectives import DivergenceWeights
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> architecture = Architecture.of(experiment, (8, 8))
+        >>> params = jax.tree.map(jnp.zeros_like, architecture.init(jax.random.key(0)))
+        >>> weights = DivergenceWeights(beta=jnp.ones(()), alpha=jnp.zeros(()))
+        >>> loss = training_loss(experiment, architecture, jnp.zeros((100, 64), jnp.uint8), weights)
+        >>> f"{jax.jit(loss)(params, jax.random.key(1)):.2f} nats an image"
+        '44.36 nats an image'
     """
 
     def loss(params: Params, key: PRNGKey) -> Scalar:
@@ -78,18 +103,32 @@ def noise_by_layer(
     mesh: Mesh | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> list[LayerNoise]:
-    """Signal and noise of a loss's gradient by layer, then of all layers together.
+    """Measures signal and noise of a loss's gradient in each layer, then in all layers together.
 
     Args:
-        loss: of a model's parameters and a key.
-        params: nested dictionaries; those above the arrays are the layers.
+        loss: function from a model's parameters and a key to a scalar.
+        params: nested dictionaries of arrays. The innermost dictionaries are the layers.
         key: consumed.
-        num_replicates: a multiple of ten; draws of the gradient.
+        num_replicates: number of draws of the gradient, a multiple of 10 from 20 on.
         mesh: devices that replicates are sharded over.
         on_progress: called with the share that is done.
 
+    Returns:
+        A row for each layer, and the row "all".
+
     Raises:
-        ValueError: another number of replicates.
+        ValueError: the number of replicates is not a multiple of 10, or below 20.
+
+    Example:
+        A gradient with mean 1 and standard deviation 2:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.vae import noise_by_layer
+        >>> loss = lambda params, key: params["dense"]["bias"] * (1 + 2 * jax.random.normal(key))
+        >>> layer, _ = noise_by_layer(loss, {"dense": {"bias": jnp.zeros(())}}, jax.random.key(0), 10_000)
+        >>> layer.layer, f"signal {layer.signal:.1f}, noise {layer.noise:.1f}"
+        ('dense', 'signal 1.0, noise 2.0')
     """
     size, rest = divmod(num_replicates, NUM_GROUPS)
     if rest or size < 2:

@@ -50,18 +50,39 @@ class TrainedModel:
 
 
 def load_trained(folder: RunFolder, *, which: str = "best", on_damage: Callable[[str], None]) -> TrainedModel:
-    """The model of a run at its best checkpoint, by the validation ELBO, or at its latest.
+    """Loads the model of a run from its best checkpoint, by the validation ELBO, or from its latest.
 
     Args:
-        folder: the folder of the run.
-        which: best or latest.
-        on_damage: called with a line for each damaged checkpoint that is passed over.
+        folder: folder of the run.
+        which: "best" or "latest".
+        on_damage: called with a line for each damaged checkpoint that is skipped.
+
+    Returns:
+        The model with its parameters.
 
     Raises:
-        NoRun: the folder holds none.
-        OtherSchema: another version of the library wrote it.
+        NoRun: the folder holds no run.
+        OtherSchema: another version of the library wrote the run.
         CheckpointError: no checkpoint can be restored.
-        ValueError: another `which`.
+        ValueError: `which` is neither "best" nor "latest".
+
+    Example:
+        A run that was stopped before its first step has the initial parameters:
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from vae_jax.vae import DataConfig, Experiment, ModelConfig, Run, RunFolder, load_images, load_trained
+        >>> experiment = Experiment(DataConfig("digits"), ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> data = load_images("digits")
+        >>> facts = {"checksum": data.checksum, "shape": data.shape, "num_train": len(data.train.images)}
+        >>> with tempfile.TemporaryDirectory() as path:
+        ...     folder = RunFolder(Path(path))
+        ...     folder.write_config(experiment, {"images": facts})
+        ...     run = Run(experiment, data, folder)
+        ...     outcome = run.train(run.start(), should_stop=lambda: True)
+        ...     trained = load_trained(folder, which="latest", on_damage=print)
+        >>> trained.step, trained.shape, trained.experiment == experiment
+        (0, (8, 8), True)
     """
     if which not in ("best", "latest"):
         raise ValueError(f"the checkpoint must be 'best' or 'latest', got {which!r}")

@@ -14,7 +14,7 @@ from vae_jax.vae.training.training_loop import TrainState, steps_done
 
 
 class Diverged(RuntimeError):
-    """A term of the objective, or a parameter, is not finite. One line."""
+    """A term of the objective, or a parameter, is not finite. The message is one line."""
 
 
 class DivergenceWatch:

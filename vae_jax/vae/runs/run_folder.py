@@ -16,11 +16,26 @@ EpochRow: TypeAlias = dict[str, Any]
 
 
 class NoRun(ValueError):
-    """A folder that holds no run, or one that cannot be read. One line."""
+    """A folder holds no run, or a run that cannot be read. The message is one line."""
 
 
 class RunFolder:
-    """The files of one run. What is written replaces what was there as a whole."""
+    """Folder with the files of one training run. A file that is written replaces the old one as a whole.
+
+    Args:
+        path: path of the folder, which need not exist yet.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from vae_jax.vae import Experiment, RunFolder
+        >>> with tempfile.TemporaryDirectory() as path:
+        ...     folder = RunFolder(Path(path) / "run")
+        ...     folder.write_config(Experiment(seed=3), {})
+        ...     folder.append_row({"epoch": 1, "train_elbo": -120.0})
+        ...     folder.experiment().seed, folder.rows()
+        (3, [{'epoch': 1, 'train_elbo': -120.0}])
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

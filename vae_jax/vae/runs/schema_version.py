@@ -10,7 +10,7 @@ the library would misread, or that leaves older files unreadable."""
 
 
 class OtherSchema(ValueError):
-    """A file of a run that another version of the library wrote. One line."""
+    """A file of a run was written by another version of the library. The message is one line."""
 
 
 def check_schema_version(content: Mapping[str, Any], file: Path) -> None:

@@ -24,7 +24,7 @@ MONITORED_IMAGES = 5000
 
 
 class Report(NamedTuple):
-    """The progress of a run."""
+    """Progress of a training run."""
 
     epoch: int
     """The epoch that the run is in, from 1."""
@@ -36,7 +36,7 @@ class Report(NamedTuple):
     reconstruction: float
     kl: float
     images_per_second: float
-    """Training images of all seeds together."""
+    """Training images a second, of all seeds together."""
     row: EpochRow | None
     """The metrics of the epoch, if this is its end."""
 

@@ -25,21 +25,35 @@ from vae_jax.vae.training.training_loop import TrainState, abstract_state, init_
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """The end of a run, or the place where it was stopped."""
+    """Outcome of `Run.train`: whether the run is finished, and its metrics."""
 
     finished: bool
-    """Whether there is nothing left to train; else the run can be resumed."""
+    """Whether there is nothing left to train. If not, the run can be resumed."""
     rows: list[EpochRow]
 
 
 class Run:
-    """A run of an experiment on images, in a folder.
+    """Training run of an experiment on images, kept in a folder.
 
     Args:
-        experiment: what to train.
-        images: what to train it on.
-        folder: where the run is kept.
+        experiment: the experiment to run.
+        images: images to train on.
+        folder: folder of the run.
         mesh: devices that seeds are sharded over.
+
+    Example:
+        A run that is stopped, here before its first step, leaves a checkpoint and can be resumed:
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from vae_jax.vae import DataConfig, Experiment, ModelConfig, Run, RunFolder, load_images
+        >>> experiment = Experiment(DataConfig("digits"), ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> with tempfile.TemporaryDirectory() as path:
+        ...     run = Run(experiment, load_images("digits"), RunFolder(Path(path)))
+        ...     outcome = run.train(run.start(), should_stop=lambda: True)
+        ...     state = run.resume(on_damage=print)
+        >>> outcome.finished, state.step.item()
+        (False, 0)
     """
 
     def __init__(self, experiment: Experiment, images: ImageData, folder: RunFolder, mesh: Mesh | None = None) -> None:
@@ -55,19 +69,19 @@ class Run:
         self.checkpoints = Checkpoints(folder.checkpoints)
 
     def start(self) -> TrainState:
-        """The state before the first step; metrics of an attempt that came to no checkpoint are dropped."""
+        """Makes the state before the first step, and drops the metrics of an attempt without a checkpoint."""
         self.folder.keep_rows([])
         return place_by_seed(self._init(), self.mesh)
 
     def resume(self, on_damage: Callable[[str], None]) -> TrainState:
-        """The state of the latest undamaged checkpoint; the metrics of later epochs are dropped.
+        """Restores the state of the latest undamaged checkpoint, and drops the metrics of later epochs.
 
         Args:
-            on_damage: called with a line for each damaged checkpoint that is passed over.
+            on_damage: called with a line for each damaged checkpoint that is skipped.
 
         Raises:
-            CheckpointError: there is none.
-            OtherSchema: another version of the library wrote it.
+            CheckpointError: no checkpoint can be restored.
+            OtherSchema: another version of the library wrote the checkpoint.
         """
         restored = self.checkpoints.restore_latest(self._like, on_damage=on_damage)
         # An epoch's metrics are written before any checkpoint that lies beyond it.
@@ -84,14 +98,17 @@ class Run:
         on_report: Callable[[Report], None] = lambda _: None,
         seconds_between_checkpoints: float = 10.0,
     ) -> TrainingOutcome:
-        """Trains to the end of the run or to where it is to stop, and saves.
+        """Trains to the end of the run, or until it is stopped, and saves a checkpoint.
 
         Args:
-            state: from `start` or `resume`; it is used up.
-            stop_after: the number of epochs, counted from the start of the run, after which it stops.
-            should_stop: asked about once a second.
-            on_report: called about as often.
-            seconds_between_checkpoints: the most that a kill can cost.
+            state: state from `start` or `resume`; it is used up.
+            stop_after: number of epochs, counted from the start of the run, after which it stops.
+            should_stop: called about once a second; the run stops where it returns True.
+            on_report: called about once a second with the progress.
+            seconds_between_checkpoints: longest training time (s) that is lost if the process is killed.
+
+        Returns:
+            Whether the run is finished, and the metrics of its epochs.
 
         Raises:
             Diverged: a term or a parameter is not finite. The last good checkpoint is left, if there is one.

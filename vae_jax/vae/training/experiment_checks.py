@@ -12,14 +12,21 @@ from vae_jax.vae.models.networks import as_volume, halved
 
 
 def check_experiment(experiment: Experiment, shape: tuple[int, ...] | None = None) -> None:
-    """Refuses an experiment that cannot run.
+    """Checks that an experiment can run, and raises an error if not.
 
     Args:
-        experiment: the whole.
-        shape: the shape of an image, where it is known.
+        experiment: the experiment.
+        shape: shape of an image, where it is known.
 
     Raises:
         ValueError: one line that names the setting, what it must be and what to do.
+
+    Example:
+        >>> from vae_jax.vae import Experiment, ObjectiveConfig, check_experiment
+        >>> check_experiment(Experiment())
+        >>> check_experiment(Experiment(objective=ObjectiveConfig(num_samples=0)))
+        Traceback (most recent call last):
+        ValueError: num_samples must be at least 1, got 0: choose another number
     """
     check_settings(experiment)
     check_settings_agree(experiment)

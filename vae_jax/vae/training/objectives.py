@@ -66,15 +66,34 @@ def batch_terms(
     image_weights: Float[Array, " B"],
     weights: DivergenceWeights,
 ) -> BatchTerms:
-    """The objective of a batch, and the ELBO whatever the objective.
+    """Computes the objective of a batch, and its ELBO whatever the objective is.
 
     Args:
         config: the objective, its schedules and its estimator.
-        model: with its parameters.
-        x: the images, from 0 to 1.
+        model: the model with its parameters.
+        x: images, from 0 to 1 [B, X].
         key: consumed; each image has a split of its own.
-        image_weights: 1 for an image that counts and 0 for one that fills the batch up.
+        image_weights: 1 for an image that counts, and 0 for one that only fills the batch up [B].
         weights: weight and skew of the divergence.
+
+    Returns:
+        Weighted means over the images (nats an image).
+
+    Example:
+        With all parameters at zero every one of the 64 pixels costs log 2, and the KL is zero:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from vae_jax.vae import Architecture, ModelConfig, ObjectiveConfig, batch_terms
+        >>> from vae_jax.vae.training.objectives import DivergenceWeights
+        >>> architecture = Architecture(ModelConfig(latent_size=2, hidden_sizes=(8,)), (8, 8))
+        >>> sizes = {"image_weights": jnp.ones(3), "weights": DivergenceWeights(beta=jnp.ones(()), alpha=jnp.zeros(()))}
+        >>> def evaluate(params, key):
+        ...     return batch_terms(ObjectiveConfig(), architecture.bind(params), jnp.zeros((3, 64)), key, **sizes)
+        >>> params = jax.tree.map(jnp.zeros_like, architecture.init(jax.random.key(0)))
+        >>> terms = jax.jit(evaluate)(params, jax.random.key(1))
+        >>> f"ELBO {terms.elbo:.2f}, KL {terms.kl:.2f}"
+        'ELBO -44.36, KL 0.00'
     """
     of_image = partial(IMAGE_TERMS[config.objective], config, model, alpha=weights.alpha)
     terms = jax.vmap(of_image)(model.encode(x), x, jax.random.split(key, len(x)))

@@ -32,11 +32,11 @@ from vae_jax.vae.training.training_schedules import alpha_at, beta_at
 
 
 class Learned(NamedTuple):
-    """Everything that is trained."""
+    """All parameters that are trained."""
 
     model: Params
     alpha_logit: Scalar | None
-    """Logit of a trainable skew; else None."""
+    """Logit of a trainable skew, or None."""
 
 
 class Failure(NamedTuple):
@@ -48,12 +48,12 @@ class Failure(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """A run between two steps: with its key, all that the rest of it depends on."""
+    """State of a run between two steps. Together with the run's key it determines the rest of the run."""
 
     learned: Learned
     optimizer: Any
     step: Int[Array, "..."]
-    """Steps done."""
+    """Number of steps done."""
     sums: BatchTerms
     """Sums over the images of the epoch so far."""
     failure: Failure
@@ -85,13 +85,22 @@ Train: TypeAlias = Callable[[SeedKeys, TrainState, int], TrainState]
 def init_state(
     experiment: Experiment, images: UInt8[np.ndarray, "N X"], shape: tuple[int, ...], key: SeedKeys
 ) -> TrainState:
-    """The state of a run before its first step.
+    """Makes the state of a run before its first step.
 
     Args:
-        experiment: with `num_seeds` above 1 every array gets a leading axis of that length.
-        images: the prepared training images.
-        shape: of an image.
-        key: of the run; with `num_seeds` above 1, the keys of the runs [S].
+        experiment: the experiment. With `num_seeds` above 1 every array of the state has a leading axis of that length.
+        images: the prepared training images, times 255 [N, X].
+        shape: shape of an image.
+        key: key of the run; with `num_seeds` above 1, the keys of the runs [S].
+
+    Example:
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, init_state
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
+        >>> state = init_state(experiment, np.zeros((10, 64), np.uint8), (8, 8), jax.random.key(0))
+        >>> state.step.item(), sorted(state.learned.model)
+        (0, ['decoder', 'encoder'])
     """
     mean_image = jnp.asarray(images.mean(axis=0) / WHITE, jnp.float32)
     return jax.jit(_make_init(experiment, len(images), shape))(key, mean_image)
@@ -128,16 +137,30 @@ def _make_init(
 def make_train(
     experiment: Experiment, images: UInt8[np.ndarray, "N X"], shape: tuple[int, ...], *, mesh: Mesh | None = None
 ) -> Train:
-    """The function that trains: a run's key, its state and a number of steps to the state after them.
+    """Makes the function that trains, from a run's key, its state and a number of steps to the state after them.
 
-    The steps must not lead beyond the end of the epoch that the state is in. Compiled once, for any number of them.
+    The steps must not lead beyond the end of the epoch that the state is in. The function is compiled once, for any
+    number of steps. The state handed in is used up.
 
     Args:
-        experiment: the objective, the optimizer and the rest. With `num_seeds` above 1, keys and states have a leading
-            axis of that length.
-        images: the prepared training images, which go to the device once, as they are.
-        shape: of an image.
+        experiment: the experiment. With `num_seeds` above 1, keys and states have a leading axis of that length.
+        images: the prepared training images, times 255 [N, X]. They are copied to the device once.
+        shape: shape of an image.
         mesh: devices that seeds are sharded over; see `seed_mesh`.
+
+    Example:
+        An epoch of 40 steps on black images. A model that knows nothing has an ELBO of -44.36 nats an image:
+
+        >>> import jax
+        >>> import numpy as np
+        >>> from vae_jax.vae import Experiment, ModelConfig, TrainingConfig, init_state, make_train
+        >>> training = TrainingConfig(batch_size=16, learning_rate=0.03)
+        >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)), training=training)
+        >>> images, key = np.zeros((640, 64), np.uint8), jax.random.key(0)
+        >>> state = init_state(experiment, images, (8, 8), key)
+        >>> state = make_train(experiment, images, (8, 8))(key, state, 40)
+        >>> state.step.item(), bool(state.sums.elbo / len(images) > -30)
+        (40, True)
     """
     step = _make_step(experiment, len(images), shape)
     steps_per_epoch = experiment.training.steps_per_epoch(len(images))
