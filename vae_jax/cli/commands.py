@@ -80,7 +80,7 @@ def first_line(command: type) -> str:
 
 def paragraphs(command: type) -> str:
     """A command's docstring with each paragraph, and each item of a list, on one line, which the terminal breaks."""
-    return re.sub(r"(?<!\n)\n\s*(?!\n|- )", " ", inspect.cleandoc(command.__doc__ or ""))
+    return re.sub(r"(?<!\n)\n(?!\n|- ) *", " ", inspect.cleandoc(command.__doc__ or ""))
 
 
 def _check_moved(command: str | None, words: Sequence[str]) -> None:

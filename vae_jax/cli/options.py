@@ -53,16 +53,16 @@ RunPath: TypeAlias = Annotated[
     tyro.conf.Positional[Path], tyro.conf.arg(help="Folder of the training run.", metavar="RUN")
 ]
 Checkpoint: TypeAlias = Annotated[
-    Literal["best", "latest"], tyro.conf.arg(help="The best checkpoint by the validation ELBO, or the latest.")
+    Literal["best", "latest"], tyro.conf.arg(help="The best checkpoint by validation ELBO, or the latest.")
 ]
 ModelSeed: TypeAlias = Annotated[
-    int, AT_LEAST_0, tyro.conf.arg(help="Which model of a run that trained several from different seeds, from 0.")
+    int, AT_LEAST_0, tyro.conf.arg(help="Index of the model, from 0, in a run that trained several.")
 ]
 Split: TypeAlias = Annotated[Literal["test", "validation", "train"], tyro.conf.arg(help="Split of the images.")]
-Data: TypeAlias = Annotated[str | None, optional("PATH", "Where the images are. By default where the run found them.")]
-DataDir: TypeAlias = Annotated[
-    str | None, optional("PATH", "Where datasets are kept. By default where the run found them.")
+Data: TypeAlias = Annotated[
+    str | None, optional("PATH", "Dataset, folder or file of the images. By default the run's own.")
 ]
+DataDir: TypeAlias = Annotated[str | None, optional("PATH", "Folder of datasets. By default the run's own.")]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,6 @@ PRESETS_HELP = f"Right after the word train; by default {DEFAULT_PRESET}. One of
 @dataclass(frozen=True)
 class TrainCommand:
     """Trains a VAE and scores it on the test images.
-
     - The name of a preset comes right after the word train; flags change its settings.
     - The folder --out gets config.json, metrics.jsonl, metrics.csv, summary.json, checkpoints/ and figures/.
     - Ctrl-C saves the run, and --resume continues it.

@@ -42,7 +42,7 @@ class VarianceCommand:
     """Gradient estimators to measure, or all for every one that the problem admits. By default the four most common of
     those."""
     num_samples: Annotated[tuple[int, ...], AT_LEAST_1, optional("[INT ...]")] = ()
-    """Numbers of samples that one estimate averages. By default 5 to 10,000, or 4 to 256 with --estimators all."""
+    """Numbers of samples that one estimate averages. By default 5 to 10,000; 4 to 256 with --estimators all."""
     num_replicates: NumReplicates = 1000
     seed: Seed = 0
     dtype: Dtype = "float32"

@@ -1,6 +1,7 @@
 """Pareto-smoothed importance sampling: how heavy the tail of the weights is, and weights with a calmer tail."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -46,6 +47,7 @@ class ParetoSmoothed(NamedTuple):
     """One over the sum of the squared weights, which is trustworthy where `k` is below `reliability_threshold`."""
 
 
+@jax.jit
 def pareto_smoothed(log_weights: Float[Array, " S"]) -> ParetoSmoothed:
     """Smooths importance weights and measures how far they can be relied on.
 
@@ -77,8 +79,7 @@ def pareto_smoothed(log_weights: Float[Array, " S"]) -> ParetoSmoothed:
         >>> from numpyro.distributions import Normal
         >>> from vae_jax.inference import pareto_smoothed, reliability_threshold
         >>> z = Normal(0, 1).sample(jax.random.key(0), (1000,))
-        >>> smooth = jax.jit(pareto_smoothed)
-        >>> wide, close = (smooth(Normal(0, std).log_prob(z) - Normal(0, 1).log_prob(z)) for std in (2.0, 1.1))
+        >>> wide, close = (pareto_smoothed(Normal(0, std).log_prob(z) - Normal(0, 1).log_prob(z)) for std in (2.0, 1.1))
         >>> bool(close.k < reliability_threshold(1000)), bool(close.k < wide.k)
         (True, True)
         >>> f"{jax.numpy.exp(wide.log_weights).sum():.3f}"
@@ -98,6 +99,7 @@ def pareto_smoothed(log_weights: Float[Array, " S"]) -> ParetoSmoothed:
     return _self_normalised(tail.k, smoothed)
 
 
+@partial(jax.jit, static_argnums=1)
 def fit_tail(top_log_weights: Float[Array, " T"], num_samples: int) -> GeneralizedParetoTail:
     """Fits a generalised Pareto distribution to the tail of S weights, from the largest of them.
 
@@ -120,7 +122,7 @@ def fit_tail(top_log_weights: Float[Array, " T"], num_samples: int) -> Generaliz
         >>> from vae_jax.inference import fit_tail, tail_length
         >>> log_weights = jax.random.exponential(jax.random.key(0), (100_000,)) / 2
         >>> largest = jax.lax.top_k(log_weights, tail_length(100_000) + 1)[0]
-        >>> tail = jax.jit(fit_tail, static_argnums=1)(largest, 100_000)
+        >>> tail = fit_tail(largest, 100_000)
         >>> bool(abs(tail.k - 0.5) < 0.15)
         True
 

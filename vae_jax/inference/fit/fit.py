@@ -186,20 +186,21 @@ def fit(
     logs[~np.isfinite(logs).all(1)] = np.nan
     restart_elbos, restart_ses = logs.mean(1), mean_se(logs)
     best = int(np.argmax(np.where(np.isfinite(restart_elbos), restart_elbos, -np.inf)))
-    kept = jax.tree.map(lambda leaf: leaf[best], climbs)
+    kept = jax.tree.map(lambda leaf: leaf[best], jax.device_get(climbs))
+    params = jax.tree.map(jnp.asarray, kept.average)
     logs = np.asarray(judge(jax.tree.map(lambda leaf: leaf[None], kept.average), key_final)[0], np.float64)
-    history = np.asarray(kept.history)[: int(kept.num_windows)]
+    history = kept.history[: int(kept.num_windows)]
     _check_finite(history.ravel(), logs)
     rise, rise_se = rise_of(kept.before, kept.now)
     return Fit(
-        posterior=family.distribution(kept.average),
-        params=kept.average,
+        posterior=family.distribution(params),
+        params=params,
         elbo=float(logs.mean()),
         elbo_se=float(mean_se(logs)),
         pareto_k=float(pareto_smoothed(jnp.asarray(logs)).k),
         elbo_history=history.ravel(),
-        window_means=np.asarray(kept.means)[: len(history)],
-        window_mean_ses=np.asarray(kept.mean_ses)[: len(history)],
+        window_means=kept.means[: len(history)],
+        window_mean_ses=kept.mean_ses[: len(history)],
         num_steps=history.size,
         converged=bool(rule.is_over(kept.num_flat)),
         rise=float(rise),

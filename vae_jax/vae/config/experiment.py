@@ -31,7 +31,7 @@ SIGMOID_LIKELIHOODS = ("bernoulli", CROSS_ENTROPY)
 """Likelihoods whose mean is the sigmoid of an output."""
 
 JENSEN_SHANNON_OBJECTIVES = ("geometric_js", "dual_geometric_js")
-"""Objectives with a geometric Jensen-Shannon divergence in the place of the KL."""
+"""Objectives with a geometric Jensen-Shannon divergence instead of the KL."""
 
 _WITH_DIVERGENCE = ("elbo", *JENSEN_SHANNON_OBJECTIVES)
 _WITH_MOMENTS = ("adam", "adamw", "adamax")
@@ -50,7 +50,7 @@ class DataConfig:
     data: str = "mnist"
     """mnist, fashion_mnist, kmnist, digits, or the path of a folder of IDX files, an .npz or an .npy."""
     data_dir: Annotated[str | None, AppliesWith(data=OtherThan("digits"))] = None
-    """Where datasets are kept; by default where TFDS keeps them."""
+    """Folder of datasets. By default that of TFDS."""
     binarization: Binarization = "stochastic"
     """none, threshold (at one half), stochastic (afresh every batch) or fixed (drawn once)."""
     binarization_seed: Annotated[int, AT_LEAST_0, AppliesWith(binarization=("stochastic", "fixed"))] = 0
@@ -114,7 +114,7 @@ class ObjectiveConfig:
     """
 
     objective: Literal["elbo", "geometric_js", "dual_geometric_js", "iwae"] = "elbo"
-    """elbo, iwae, or a geometric Jensen-Shannon divergence (or its dual) in the place of the KL: not a bound."""
+    """elbo, iwae, or the ELBO with a geometric Jensen-Shannon divergence (or its dual) instead of the KL: no bound."""
     kl: Annotated[Literal["closed_form", "sampled"], AppliesWith(objective=("elbo",))] = "closed_form"
     """Computation of the KL to the prior: in closed form, or from the samples."""
     estimator: str = "pathwise"
@@ -124,7 +124,7 @@ class ObjectiveConfig:
     )
     """Gradient of the importance-weighted bound."""
     num_samples: Annotated[int, AT_LEAST_1] = 1
-    """Samples of q(z|x) an example: k of the importance-weighted bound."""
+    """Samples of q(z|x) for each example: K of the importance-weighted bound."""
     beta: Annotated[float, FINITE_AND_NOT_NEGATIVE, AppliesWith(objective=_WITH_DIVERGENCE)] = 1.0
     """Weight of the divergence, at the end of its schedule."""
     beta_schedule: Annotated[Literal["constant", "linear", "cyclical"], AppliesWith(objective=_WITH_DIVERGENCE)] = (
@@ -138,9 +138,9 @@ class ObjectiveConfig:
     beta_cycles: Annotated[int, AT_LEAST_1, AppliesWith(objective=_WITH_DIVERGENCE, beta_schedule=("cyclical",))] = 4
     """Cycles of the cyclical schedule."""
     free_bits: Annotated[float, FINITE_AND_NOT_NEGATIVE] = 0.0
-    """Nats that each latent's batch-mean KL may have for free."""
+    """Nats of each latent's KL without cost: a batch mean below this has no gradient."""
     alpha: Annotated[float, SHARE, AppliesWith(objective=JENSEN_SHANNON_OBJECTIVES)] = 0.5
-    """Skew of the geometric Jensen-Shannon divergence, where it starts if it moves: 0 is q and 1 is the prior."""
+    """Skew of the geometric Jensen-Shannon divergence, at the start of its schedule: 0 is q and 1 is the prior."""
     alpha_schedule: Annotated[
         Literal["fixed", "linear", "trainable"], AppliesWith(objective=JENSEN_SHANNON_OBJECTIVES)
     ] = "fixed"
@@ -169,7 +169,7 @@ class TrainingConfig:
     num_epochs: Annotated[int, AT_LEAST_1] = 100
     """Passes over the training images."""
     batch_size: Annotated[int, AT_LEAST_1] = 64
-    """Images a step; the last batch of an epoch may be smaller."""
+    """Images in a step; the last batch of an epoch may be smaller."""
     learning_rate: Annotated[float, FINITE_AND_POSITIVE] = 1e-3
     """Learning rate of the optimizer, at the start of its schedule."""
     learning_rate_schedule: Literal["constant", "cosine", "exponential", "stages"] = "constant"

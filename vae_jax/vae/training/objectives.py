@@ -134,7 +134,7 @@ def _elbo(
 def _jensen_shannon(
     config: ObjectiveConfig, model: VAE, code: DiagonalGaussian, x: Float[Array, " X"], key: PRNGKey, *, alpha: Scalar
 ) -> ImageTerms:
-    """A geometric Jensen-Shannon divergence in the place of the KL. It bounds nothing."""
+    """A geometric Jensen-Shannon divergence instead of the KL. It bounds nothing."""
     middle_alpha = alpha if config.alpha_convention == "nielsen" else 1 - alpha
     divergence = JENSEN_SHANNON_DIVERGENCES[config.objective](*code, alpha=alpha, middle_alpha=middle_alpha)
     kl = model.kl_by_latent(code, key).sum()
