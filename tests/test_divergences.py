@@ -352,6 +352,7 @@ def test_an_alpha_outside_its_range(name, wrong):
         geometric_mean_gaussian(*arrays, alpha=wrong)
 
 
+@pytest.mark.slow
 def test_skewed_divergences_work_under_jit_vmap_and_scan(strict_dtypes):
     locs, scales = jnp.linspace(-1.0, 1.0, 6).reshape(3, 2), jnp.linspace(0.5, 2.0, 6).reshape(3, 2)
     alphas = jnp.array([0.0, 0.4, 1.0])

@@ -201,6 +201,7 @@ def test_a_run_s_figures_are_drawn_into_its_folder(runs, digits):
     assert_drawn(runs / "one/figures", RUN_OF_ONE)
 
 
+@pytest.mark.slow
 def test_several_runs_are_drawn_together(runs, tmp_path):
     done("plot", runs / "one", runs / "two", "--out", tmp_path / "o")
     assert_drawn(tmp_path / "o", ["curves", "reconstructions", "kl_by_rank"])

@@ -91,6 +91,7 @@ def test_the_command_prints_and_saves_signal_and_noise_by_layer(measured, run_fo
     assert "40 replicates" in output.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_the_numbers_of_the_command_are_of_the_run_s_best_model(measured):
     _, _, _, out = measured("run --num-replicates 20 --seed 3")
     rows = json.loads((out / "gradient_noise.json").read_text())["rows"]

@@ -141,6 +141,7 @@ def vector_cost(params, cubic=0.0):
 vector_exact = jax.jit(jax.value_and_grad(vector_cost))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     quickly(

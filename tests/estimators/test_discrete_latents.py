@@ -298,6 +298,7 @@ def relax_with(weights):
     return partial(relax, surrogate=partial(trained, weights))
 
 
+@pytest.mark.slow
 def test_training_the_surrogate_lowers_the_variance():
     def objective(z, q):
         return cost(0.8, z)

@@ -67,6 +67,7 @@ def many():
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [plotting.std_by_estimator, plotting.boxes_by_estimator])
 def test_many_estimators_stand_side_by_side_in_every_panel(draw, many, tmp_path):
     figure = draw(many)

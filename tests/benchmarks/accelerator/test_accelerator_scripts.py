@@ -33,6 +33,7 @@ def test_nothing_is_compared_after_the_limit(capsys):
     assert lines[2].startswith("0 cells, worst z 0.00 (), ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ["null", "pass pathwise 10000 x 10"])
 def test_a_section_of_the_passes_is_timed_and_saved(section, tmp_path, capsys):
     passes.main(options_of(passes, tmp_path, "--scale", "0.001", "--only", section))
@@ -50,6 +51,7 @@ def test_nothing_starts_after_the_limit(tmp_path, capsys):
     assert all(line.endswith(" out of time") for line in lines)
 
 
+@pytest.mark.slow
 def test_steps_are_timed_and_a_contender_that_fails_is_an_entry(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     for only in ("ours b64 float32 s1", "torch fused"):

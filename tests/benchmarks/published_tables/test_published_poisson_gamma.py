@@ -16,6 +16,7 @@ def test_every_published_figure_is_read_once():
         assert len(figures) == (2 if table == "elbo" else len(published.GRADIENT_COLUMNS))
 
 
+@pytest.mark.slow
 def test_a_row_agrees_with_the_formula_that_was_used_and_a_wrong_figure_does_not():
     ((table, size, figures),) = [row for row in published.read_published() if row[:2] == ("elbo", 5)]
     cells = list(published.compared(table, size, figures, num_tables=0))
@@ -26,6 +27,7 @@ def test_a_row_agrees_with_the_formula_that_was_used_and_a_wrong_figure_does_not
     assert not any(cell.agrees for cell in published.compared(table, size, wrong, num_tables=0))
 
 
+@pytest.mark.slow
 def test_the_published_path_has_draws_of_its_own():
     """E[d log p/dz] E[noise] takes the place of E[d log p/dz noise], so that the mean is another."""
     keys = jax.random.split(jax.random.key(0), 2_000)

@@ -98,6 +98,7 @@ def test_the_saved_command_line_repeats_the_run(felt):
         assert first[key] == second[key]
 
 
+@pytest.mark.slow
 def test_a_range_that_ends_at_its_best_and_a_run_that_does_not_converge_say_so(tmp_path):
     (tmp_path / "events.csv").write_text(GOOD)
     process = run("events.csv", *FLAGS, "--num-components", "1:2", "--max-steps", 1, cwd=tmp_path)

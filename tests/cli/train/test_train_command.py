@@ -433,8 +433,8 @@ def test_help_of_training_names_the_presets_and_says_when_settings_apply(capsys,
         assert f" {name}: " in text
     assert max(map(len, text.splitlines())) <= 80
     shown = " ".join(re.sub(r"[│─╭╮╰╯]", " ", text).split())
-    ramp = "Share of the training, or of a cycle, in which beta grows. Applies with objective elbo, geometric_js or "
-    assert f"--beta-ramp FLOAT {ramp}dual_geometric_js, and beta_schedule linear or cyclical. (default: 0.5)" in shown
+    ramp = "Share of the training, or of a cycle, in which beta grows. Applies with --objective elbo, geometric_js or "
+    assert f"--beta-ramp FLOAT {ramp}dual_geometric_js, and --beta-schedule linear or cyclical. (default: 0.5)" in shown
 
 
 def test_every_preset_is_a_default_of_its_own(tmp_path):

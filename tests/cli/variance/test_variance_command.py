@@ -10,7 +10,7 @@ from vae_jax.cli.problem_flags import WITH_COST
 from vae_jax.problems import COSTS
 
 SMALL = ("--num-samples", "5", "20", "--num-replicates", "50")
-SMALLEST = ("--estimators", "pathwise", *SMALL)
+SMALLEST = ("--estimators", "pathwise", "--num-samples", "5", "--num-replicates", "50")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,7 @@ def test_the_json_and_the_csv_hold_every_row(small_run):
     assert [row["parameter"] for row in rows] == [row["parameter"] for row in content["rows"]]
 
 
+@pytest.mark.slow
 def test_the_saved_command_line_repeats_the_run(small_run):
     folder, _ = small_run
     words = shlex.split(json.loads((folder / "results/config.json").read_text())["command_line"])
@@ -167,7 +168,7 @@ def test_a_failure_ends_with_one_line_and_leaves_nothing(tmp_path, monkeypatch):
 
 def test_every_estimator_that_a_problem_admits_is_shown_with_its_cost(tmp_path):
     process = run_command(
-        "variance", "--problem", "bernoulli", "--estimators", "all", "--num-samples", "2", "4",
+        "variance", "--problem", "bernoulli", "--estimators", "all", "--num-samples", "4",
         "--num-replicates", "50", cwd=tmp_path,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr

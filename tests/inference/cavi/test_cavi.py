@@ -469,6 +469,7 @@ def test_starts_that_are_made_one_after_the_other_are_the_same(float64, monkeypa
     chex.assert_trees_all_close(in_pairs, at_once, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_sweep_has_no_array_of_events_and_components(float64):
     """Its temporary memory does not grow with the events."""
 
@@ -512,6 +513,7 @@ def test_identical_points_with_given_precisions_are_one_cluster(float64):
     np.testing.assert_allclose(ascent.state.loc, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["given", "dirichlet"])
 def test_the_predictive_density_integrates_to_one_and_is_the_mean_of_draws(float64, kind):
     model, data = random_mixture(0, 30, 3, 1, kind)
@@ -548,6 +550,7 @@ def test_scaling_the_positions_scales_the_answer(float64):
     assert ends[1].elbo == pytest.approx(float(ends[0].elbo) - 60 * math.log(7), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_single_precision_far_from_the_origin_agrees_with_double():
     generator = np.random.default_rng(0)
     positions, counts = 1e4 + generator.normal(size=(200, 2)), generator.poisson(5, 200)
@@ -735,6 +738,7 @@ def test_the_normal_wishart_bound_rises_as_scikit_learns_does(float64):
     assert np.diff(bounds).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_events", [pytest.param(4_400, marks=pytest.mark.slow), 4_501])
 def test_events_over_several_devices_give_the_same(float64, num_events):
     assert len(jax.devices()) > 1

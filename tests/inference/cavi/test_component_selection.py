@@ -152,6 +152,7 @@ def test_empty_components_that_coincide_have_fewer_orders(float64):
     assert cavi.log_num_symmetries(weights, is_empty) == pytest.approx(math.log(20))
 
 
+@pytest.mark.slow
 def test_the_mixture_of_all_orders_has_a_higher_bound_by_the_symmetry(float64):
     """The bound is estimated from draws of q, for two clusters and two empty components: 4! / 2! orders."""
     data = cavi.located_counts(np.repeat([[0.0], [8.0]], 3, axis=0), np.repeat([2, 40], 3))

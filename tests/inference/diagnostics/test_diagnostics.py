@@ -434,6 +434,7 @@ def calibrate_one_by_one(infer, **options):
     return calibrate(infer, over_replicates=one_by_one, **options)
 
 
+@pytest.mark.slow
 def test_one_by_one_the_probabilities_are_the_same():
     alone = calibrate_one_by_one(infer_with())
     together = calibrate(infer_with(), num_replicates=20, num_draws=50)

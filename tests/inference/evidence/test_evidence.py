@@ -241,6 +241,7 @@ def test_the_mean_inverse_weight_of_reversed_chains_is_unbiased():
     assert ((estimates.acceptance_rate > 0.9) & (estimates.acceptance_rate <= 1)).all()
 
 
+@pytest.mark.slow
 def test_constrained_latents_are_annealed_without_bias():
     estimates = replicated(
         lambda key: annealed_importance_sampling(

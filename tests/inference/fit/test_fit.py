@@ -92,6 +92,7 @@ def test_low_rank_reaches_a_low_rank_posterior():
     assert np.log(np.diag(precision)).sum() + np.linalg.slogdet(covariance)[1] > 2 * 0.5
 
 
+@pytest.mark.slow
 def test_a_flow_bends_to_what_no_normal_fits():
     def banana(z):
         return dist.Normal(0, 1).log_prob(z[0]) + dist.Normal(z[0] ** 2 / 2, 0.5).log_prob(z[1])
@@ -519,6 +520,7 @@ def test_a_second_call_traces_nothing():
     assert float(second.mean()) - float(first.mean()) == pytest.approx(1.0, abs=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

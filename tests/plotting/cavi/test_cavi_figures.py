@@ -136,6 +136,7 @@ def selection():
     )
 
 
+@pytest.mark.slow
 def test_every_restart_is_drawn_by_sweep(selection):
     (axes,) = figures.elbo_by_sweep(selection).axes
     assert len(axes.lines) == 5

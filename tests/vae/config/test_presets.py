@@ -66,6 +66,7 @@ def test_every_preset_builds_in_float32(name, shape, precision):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, gradient, terms, mean)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "precision"),
     [pytest.param(*build, marks=() if build in COMPUTED else pytest.mark.slow) for build in BUILDS],

@@ -71,6 +71,7 @@ def test_the_convolutional_decoder_mirrors_the_encoder():
     assert kernels(params["decoder"]["layers"]) == [(3, 3, 8, 6), (3, 3, 6, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["shared", "separate"])
 def test_separate_encoders_share_nothing(encoder):
     architecture = Architecture(
@@ -120,6 +121,7 @@ def test_initial_weights_have_their_mean_and_spread(name, spread):
         assert not bias.any()
 
 
+@pytest.mark.slow
 def test_a_convolution_s_fan_in_counts_its_window():
     kernel_init, bias_init = initializers("uniform_fan_in", 9 * 16)
     for init in (kernel_init, bias_init):

@@ -284,6 +284,7 @@ def exact_evidence():
     return np.log(np.exp(on_the_plane(grid, grid)(log_joint)).sum() * (grid[1] - grid[0]) ** 2)
 
 
+@pytest.mark.slow
 def test_the_hierarchical_bound_and_its_terms_are_unbiased(hierarchical):
     model, x = hierarchical
     (reconstruction, kl), evidence = exact_terms(), exact_evidence()

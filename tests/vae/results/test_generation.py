@@ -80,7 +80,10 @@ def decoded(trained, latents):
     return np.asarray(means).reshape(-1, *trained.shape)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ("bernoulli", "hierarchical") else pytest.mark.slow) for name in MODELS],
+)
 def test_images_are_the_means_that_their_latents_decode_to(name):
     trained = untrained(name)
     images, latents = sample_images(trained, KEY, 5)

@@ -103,6 +103,7 @@ def test_the_layers_are_those_of_the_model_and_the_last_row_is_of_them_all(vae):
     assert whole.noise**2 == pytest.approx(sum(layer.noise**2 for _, layer in layers))
 
 
+@pytest.mark.slow
 def test_the_statistics_of_a_vae_s_loss_are_those_of_its_stacked_gradients(vae):
     loss, params = vae
     keys = [jax.random.fold_in(KEY, number) for number in range(30)]
@@ -130,7 +131,7 @@ def noisy_line(params, key):
     return sum((leaf * (slope + SPREAD * e)).sum() for leaf, slope, e in zip(leaves, slopes, split, strict=True))
 
 
-@pytest.mark.parametrize("name", ["vae", "noisy_line"])
+@pytest.mark.parametrize("name", [pytest.param("vae", marks=pytest.mark.slow), "noisy_line"])
 def test_signal_and_noise_by_layer_are_those_of_the_stacked_gradients(name, vae):
     loss, params = vae if name == "vae" else (noisy_line, SLOPES)
     expected = {name: by_hand(draws) for name, draws in drawn_gradients(loss, params, group_keys(KEY, 60)).items()}
@@ -257,6 +258,7 @@ def linear_experiment(batch_size):
     )
 
 
+@pytest.mark.slow
 def test_the_signal_of_a_linear_model_at_its_exact_posterior_is_that_of_log_p():
     """Sticking the landing has then no noise in the encoder, and the decoder's mean gradient is that of log p(x)."""
     params, experiment = exact_posterior(), linear_experiment(batch_size=16)
@@ -272,6 +274,7 @@ def test_the_signal_of_a_linear_model_at_its_exact_posterior_is_that_of_log_p():
         assert found[name].noise < 1e-3 * head.noise
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_of_random_batches_of_the_weighted_objective():
     """At the exact posterior every sample's ELBO is log p(x), so that only the choice of the batch is random."""
     params, experiment = exact_posterior(), linear_experiment(batch_size=4)

@@ -76,6 +76,7 @@ def test_the_prior_of_a_model_is_a_distribution():
     assert float(prior.log_prob(jnp.zeros(2))) == pytest.approx(-math.log(2 * math.pi))
 
 
+@pytest.mark.slow
 def test_the_prior_of_two_layers_is_their_joint_distribution():
     trained_model = trained(HIERARCHICAL, (2, 3))
     model = trained_model.architecture.bind(trained_model.params)

@@ -136,6 +136,7 @@ def test_the_effective_sample_size_of_one_sample_or_one_weight_is_one():
     assert not result.reliable.any()
 
 
+@pytest.mark.slow
 def test_the_tail_of_the_weights_tells_a_proposal_that_is_too_narrow():
     """Half as wide as the posterior, q has weights whose variance is infinite: k is 1 - 1 / 4."""
     narrow = linear_params(widening=0.5)
@@ -147,6 +148,7 @@ def test_the_tail_of_the_weights_tells_a_proposal_that_is_too_narrow():
     assert good.reliable.all()
 
 
+@pytest.mark.slow
 def test_one_program_serves_every_number_of_samples_and_of_images(monkeypatch):
     chex.clear_trace_counter()
     once = chex.assert_max_traces(image_likelihood._weight_sums.__wrapped__, n=1)
@@ -172,6 +174,7 @@ def test_more_samples_than_one_program_serves_have_one_of_their_own():
         assert shapes.top.shape == (2, tail_length(2 ** math.ceil(math.log2(num_samples))) + 1)
 
 
+@pytest.mark.slow
 def test_a_hierarchical_model_is_scored_with_sampled_kls():
     binary = np.where(IMAGES[:40] > 127, 255, 0).astype(np.uint8)
     # Weights so small that no log weight has a heavy tail.

@@ -269,6 +269,7 @@ def damage(run):
     file.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("single_steps")
 def test_a_damaged_checkpoint_is_told_of_and_the_one_before_leads_to_the_same_end(whole, tmp_path):
     run = elsewhere(whole, tmp_path)
@@ -381,6 +382,7 @@ def still(tmp_path_factory):
     return run, run.train(run.start())
 
 
+@pytest.mark.slow
 def test_a_run_without_progress_stops_when_its_patience_ends(still):
     run, outcome = still
     assert outcome.finished

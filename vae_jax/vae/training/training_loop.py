@@ -7,6 +7,7 @@ and be resumed.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,7 +22,7 @@ from jaxtyping import Array, Int, UInt8
 
 from vae_jax.runtime import wide_vectors
 from vae_jax.typing import PRNGKey, Scalar
-from vae_jax.vae.config.experiment import Experiment
+from vae_jax.vae.config.experiment import DataConfig, Experiment
 from vae_jax.vae.data.binarization import WHITE, batch_pixels
 from vae_jax.vae.models.architecture import Architecture
 from vae_jax.vae.models.vae import Params
@@ -103,17 +104,21 @@ def init_state(
         (0, ['decoder', 'encoder'])
     """
     mean_image = jnp.asarray(images.mean(axis=0) / WHITE, jnp.float32)
-    return jax.jit(_make_init(experiment, len(images), shape))(key, mean_image)
+    return jax.jit(_make_init(_compiled_settings(experiment), len(images), shape))(key, mean_image)
 
 
 def abstract_state(experiment: Experiment, num_images: int, shape: tuple[int, ...]) -> TrainState:
     """The shapes and dtypes of a run's state."""
     keys = jax.eval_shape(lambda: seed_keys(jax.random.key(0), experiment.num_seeds))
     mean_image = jax.ShapeDtypeStruct((math.prod(shape),), jnp.float32)
-    return jax.eval_shape(_make_init(experiment, num_images, shape), keys, mean_image)
+    return jax.eval_shape(_make_init(_compiled_settings(experiment), num_images, shape), keys, mean_image)
 
 
-# Remembered, so that equal runs of one process share one compiled program.
+def _compiled_settings(experiment: Experiment) -> Experiment:
+    """The experiment without what its programs do not depend on: runs of one process that differ in it share them."""
+    return replace(experiment, seed=0, data=DataConfig(binarization=experiment.data.binarization))
+
+
 @lru_cache(maxsize=16)
 def _make_init(
     experiment: Experiment, num_images: int, shape: tuple[int, ...]
@@ -162,24 +167,31 @@ def make_train(
         >>> state.step.item(), bool(state.sums.elbo / len(images) > -30)
         (40, True)
     """
-    step = _make_step(experiment, len(images), shape)
-    steps_per_epoch = experiment.training.steps_per_epoch(len(images))
+    advance = _make_advance(_compiled_settings(experiment), len(images), shape, mesh)
+    pixels = to_devices(images, mesh)
+    return lambda key, state, num_steps: advance(pixels, key, state, jnp.asarray(num_steps))
+
+
+@lru_cache(maxsize=16)
+def _make_advance(
+    experiment: Experiment, num_images: int, shape: tuple[int, ...], mesh: Mesh | None
+) -> Callable[..., TrainState]:
+    step = _make_step(experiment, num_images, shape)
+    steps_per_epoch = experiment.training.steps_per_epoch(num_images)
     num_slots = steps_per_epoch * experiment.training.batch_size
 
     def advance(pixels: UInt8[Array, "N X"], key: PRNGKey, state: TrainState, num_steps: Int[Array, ""]) -> TrainState:
         keys = run_keys(key)
         epoch, batch = jnp.divmod(state.step, steps_per_epoch)
-        order = jax.random.permutation(jax.random.fold_in(keys.order, epoch), len(images))
+        order = jax.random.permutation(jax.random.fold_in(keys.order, epoch), num_images)
         # The last batch is filled up with an image that has no weight.
-        order = jnp.concatenate([order, jnp.zeros(num_slots - len(images), order.dtype)])
+        order = jnp.concatenate([order, jnp.zeros(num_slots - num_images, order.dtype)])
         sums = jax.tree.map(lambda total: jnp.where(batch == 0, 0, total), state.sums)
         body = partial(step, pixels, order, keys.noise)
         return lax.fori_loop(0, num_steps, lambda _, state: body(state), state._replace(sums=sums))
 
     advance = over_seeds(advance, experiment.num_seeds, mesh)
-    advance = jax.jit(advance, donate_argnums=2, compiler_options=wide_vectors())
-    pixels = to_devices(images, mesh)
-    return lambda key, state, num_steps: advance(pixels, key, state, jnp.asarray(num_steps))
+    return jax.jit(advance, donate_argnums=2, compiler_options=wide_vectors())
 
 
 def _make_step(experiment: Experiment, num_images: int, shape: tuple[int, ...]) -> Callable[..., TrainState]:
