@@ -19,7 +19,7 @@ class Budget:
     """
 
     num_samples: Annotated[int, AT_LEAST_2] = 10_000
-    """Samples from the prior, from the proposal, and in all replicates of the bound together."""
+    """Samples for each of the prior, the proposal and the bound (all its replicates together)."""
     num_bound_samples: Annotated[int, AT_LEAST_1] = 50
     """Samples K of the importance-weighted bound."""
     num_chains: Annotated[int, AT_LEAST_2] = 256
@@ -27,7 +27,7 @@ class Budget:
     num_temperatures: Annotated[int, AT_LEAST_2] = 100
     """Temperatures of annealing, both ends included."""
     num_leapfrog_steps: Annotated[int, AT_LEAST_1] = 5
-    """Leapfrog steps of a transition between temperatures."""
+    """Leapfrog steps at each temperature."""
     schedule: Literal["sigmoid", "linear", "geometric"] = "sigmoid"
     """The curve along which the temperatures rise."""
     start: Literal["prior", "fit"] = "prior"

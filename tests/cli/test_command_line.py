@@ -100,7 +100,7 @@ def test_the_saved_command_line_repeats_a_comparison(compared):
     [
         (("pathwise", "pathwise"), "the estimators must be two, got pathwise twice"),
         (("pathwise", "another"), "estimators must be among pathwise, .*, got another"),
-        (("pathwise",), "Missing from vae-jax compare: .* by whose variance it is divided: vae-jax compare --help"),
+        (("pathwise",), "Missing from vae-jax compare: SECOND Estimator in the denominator.*: vae-jax compare --help"),
         (("pathwise", "arm", "--problem", "square"), "arm: q must be .* got a Normal"),
     ],
 )
@@ -147,7 +147,7 @@ def test_words_that_a_command_does_not_take_are_told_in_one_line_of_its_own_flag
 def test_the_flags_of_a_command_are_those_that_its_help_shows(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    shown = re.findall(r"^(?:│ | *)(--[a-z][\w-]*)", capsys.readouterr().out, re.MULTILINE)
+    shown = re.findall(r"^[│ ] (--[a-z][\w-]*)", capsys.readouterr().out, re.MULTILINE)
     assert sorted(flags_of(COMMANDS[command])) == sorted(shown)
 
 

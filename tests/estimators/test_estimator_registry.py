@@ -60,7 +60,7 @@ PROBLEMS: dict[str, tuple[Problem, set[str]]] = {
 }  # fmt: skip
 
 QUICK: dict[str, set[str]] = {
-    "square": {"delta_method_score"},
+    "square": {"score_function+delta_method"},
     "cosine": (SCORE | COUPLED | DELTA | {"pathwise"}) - {"score_function+leave_one_out"},
     "exponential": {"inverse_cdf"},
     "linear_gaussian": {"closed_form_entropy", "score_function+leave_one_out"},

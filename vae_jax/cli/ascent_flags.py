@@ -27,7 +27,7 @@ class AscentFlags:
     """The stochastic ascent on the ELBO."""
 
     estimator: str = "pathwise"
-    """Gradient estimator that the family admits. vae-jax variance compares them."""
+    """Gradient estimator; the family must support it. vae-jax variance compares them."""
     num_samples: Annotated[int, AT_LEAST_1] = 64
     """Samples that each step's estimate averages."""
     num_steps: Annotated[int, AT_LEAST_1] = 10_000
@@ -39,15 +39,14 @@ class AscentFlags:
     window: Annotated[int, AT_LEAST_2] = 1000
     """Steps over which the parameters and the ELBO's history are averaged."""
     patience: Annotated[int | None, AT_LEAST_0, optional("INT")] = None
-    """Stop after this many level windows in a row. A window is level if its mean ELBO is above the last one's by no
-    more than its standard error plus --tolerance. 0 makes all steps. By default 2 with a constant learning rate, and 0
-    with a cosine."""
+    """Stop after this many flat windows in a row, whose mean ELBO rises by at most the standard error of the difference
+    plus --tolerance. 0 runs all steps. By default 2 with a constant learning rate, and 0 with a cosine."""
     tolerance: Annotated[float | None, FINITE_AND_NOT_NEGATIVE, optional("FLOAT")] = None
-    """Rise of a level window's mean ELBO beyond its standard error, at most (nats). By default 0.01, and 0.05 with a
-    cosine, under which the ELBO rises to the end as the steps become less noisy."""
+    """Largest rise beyond the standard error (nats) that counts as flat, for --patience and for whether the fit is said
+    to have converged. By default 0.01, and 0.05 with a cosine, under which the ELBO rises to the end."""
     num_restarts: Annotated[int, AT_LEAST_1] = 4
-    """Fits with different random numbers, run side by side. The best is kept; their spread is the error of the
-    estimates."""
+    """Fits with different random numbers, run side by side. The best is kept; their spread is reported as
+    the error."""
 
     def stopping(self) -> dict[str, Any]:
         """The settings of the stopping rule, those left to the schedule filled in."""

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CompareCommand:
-    """Compares two gradient estimators: the ratio of their variances, with a confidence interval, and of their costs.
+    """Compares two gradient estimators: variance ratio, with a confidence interval, and cost ratio.
 
-    Both draw from the same keys. Prints a table, and saves it with its figure as compare.json, compare.csv, config.json
+    Both use the same random keys. Prints a table, and saves it with its figure as compare.json, compare.csv, config.json
     and ratios.png (and .pdf).
     """
 
@@ -33,9 +33,9 @@ class CompareCommand:
     second: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SECOND")]
     """Estimator in the denominator of the ratio."""
     problem: ProblemFlags = field(default_factory=ProblemFlags)
-    """The problem, and where its gradient is taken."""
+    """The problem, and the parameters of q."""
     num_samples: Annotated[tuple[int, ...], AT_LEAST_1] = (10, 100, 1000)
-    """Numbers of samples that one estimate averages."""
+    """Numbers of samples to try; each estimate averages that many."""
     num_replicates: NumReplicates = 1000
     seed: Seed = 0
     dtype: Dtype = "float32"

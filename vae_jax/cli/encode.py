@@ -20,7 +20,7 @@ class EncodeCommand:
     """Encodes images with a trained model, for other programs.
 
     Saves an .npz whose arrays are means and scales of q(z|x), both [N, D], and labels [N] if there are any. With a
-    hierarchical model these are the lower layer's, and upper_means [N, U] are the upper layer's at one draw of it.
+    hierarchical model these are the lower layer's, and upper_means [N, U] are the upper layer's given one sample of it.
     """
 
     model: ModelOptions

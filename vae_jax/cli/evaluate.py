@@ -26,8 +26,8 @@ class EvaluateCommand:
     """Scores a trained model: ELBO, its terms, KL by latent, active units, likelihood by importance sampling.
 
     Prints the scores. Those of all test images, binarized as in training, are saved in the run's summary.json, and
-    those of another split in summary_validation.json or summary_train.json. Scores of fewer or other images, or of
-    another binarization, seed or checkpoint, leave these files alone: they are added to evaluations.jsonl.
+    those of another split in summary_validation.json or summary_train.json. All others (fewer or other images, fewer
+    importance samples, another binarization, seed or checkpoint) are added to evaluations.jsonl instead.
     """
 
     folder: RunPath
@@ -40,7 +40,7 @@ class EvaluateCommand:
     data: Data = None
     data_dir: DataDir = None
     binarization: Annotated[Binarization | None, optional("{none,threshold,stochastic,fixed}")] = None
-    """Rule that makes the images binary. By default that of training."""
+    """How the images are binarized. By default as in training."""
     seed: Seed = 0
     estimate: bool = False
     """First print how long the likelihood will take."""

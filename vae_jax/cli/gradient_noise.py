@@ -38,7 +38,7 @@ SAVED = ("gradient_noise.json", "gradient_noise.csv", "signal_to_noise.png", "co
 class GradientNoiseCommand:
     """Measures the signal and the noise of a trained model's gradient, layer by layer.
 
-    The signal is the length of the mean gradient, the noise its standard deviation over batches and their draws. Prints
+    The signal is the length of the mean gradient, the noise its standard deviation over batches and samples. Prints
     a table for each estimator, and saves them with their figure as gradient_noise.json, gradient_noise.csv,
     signal_to_noise.png (and .pdf) and config.json.
     """
@@ -50,7 +50,7 @@ class GradientNoiseCommand:
     estimators: Annotated[tuple[str, ...], optional("[STR ...]")] = ()
     """Gradient estimators to measure. By default the run's own."""
     num_samples: Annotated[tuple[int, ...], AT_LEAST_1, optional("[INT ...]")] = ()
-    """Numbers of samples of an image. By default the run's own."""
+    """Numbers of samples for each image. By default the run's own."""
     num_replicates: NumReplicates = 1000
     """Draws of the gradient, a multiple of 10."""
     seed: Seed = 0

@@ -37,7 +37,7 @@ def _main(arguments: list[str]) -> int:
     try:
         command.run()
     except Misuse as error:
-        return _report(error, MISUSED, debug=command.debug)
+        return _report(_with_flag(str(error), command), MISUSED, debug=command.debug)
     except Stopped as stop:
         print(f"vae-jax: {stop}", file=sys.stderr)
         return INTERRUPTED
@@ -48,6 +48,15 @@ def _main(arguments: list[str]) -> int:
     except Exception as error:
         return _report(_failure(error, command), FAILED, debug=command.debug)
     return DONE
+
+
+def _with_flag(refusal: str, command: Any) -> str:
+    """The library's refusal of an argument, under the name that the command line has for it."""
+    from vae_jax.cli.command_flags import flags_of
+    from vae_jax.settings import flag_of
+
+    name, _, rest = refusal.partition(" ")
+    return f"{flag_of(name)} {rest}" if "_" in name and flag_of(name) in flags_of(type(command)) else refusal
 
 
 def _failure(error: Exception, command: Any) -> str:

@@ -40,7 +40,9 @@ Dtype: TypeAlias = Annotated[DtypeName, tyro.conf.arg(help="Floating-point preci
 Out: TypeAlias = Annotated[Path, tyro.conf.arg(help="Folder for the results.")]
 Debug: TypeAlias = Annotated[bool, tyro.conf.arg(help="Show the traceback of an error.")]
 
-NumReplicates: TypeAlias = Annotated[int, AT_LEAST_2, tyro.conf.arg(help="Estimates at each number of samples.")]
+NumReplicates: TypeAlias = Annotated[
+    int, AT_LEAST_2, tyro.conf.arg(help="Independent estimates at each number of samples.")
+]
 
 Rank: TypeAlias = Annotated[
     int,

@@ -55,7 +55,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[Any, list[str]]:
     return tyro.cli(
         commands,
         prog="vae-jax",
-        description="Variational inference by Monte Carlo: gradient estimators, and how good they are; VAEs.",
+        description="Variational inference by Monte Carlo: gradient estimators and their quality, and VAEs.",
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
         return_unknown_args=True,

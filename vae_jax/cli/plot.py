@@ -46,7 +46,7 @@ class PlotCommand:
     """
 
     folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], optional("FOLDERS")]
-    """Folders of training runs."""
+    """One or more folders of training runs. (required)"""
     checkpoint: Checkpoint = "best"
     model_seed: ModelSeed = 0
     data: Data = None

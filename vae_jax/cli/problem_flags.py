@@ -32,15 +32,15 @@ class ProblemFlags:
     """Parameter of a cost: the target of square, bernoulli and bernoulli-vector, the frequency of cosine, the rate of
     exponential."""
     function: Annotated[Literal["identity", "log", "square"], AppliesWith(problem=(GAMMA,))] = "square"
-    """Function whose mean is taken."""
+    """The f of E[f(z)]."""
     poisson_gamma: PoissonGammaFlags = field(default_factory=PoissonGammaFlags)
     """Data and priors of poisson-gamma."""
     family: Annotated[Literal["normal", "log_normal"], IS_CHOSEN] = "normal"
     """Family of q. The normal is truncated at zero."""
     loc: Annotated[tuple[float, float] | None, IS_CHOSEN, optional("FLOAT FLOAT")] = None
-    """loc of q(u) and q(v). By default 5 and 1, or what gives the log-normals those means."""
+    """loc of q(u) and q(v). By default 5 and 1; for log_normal, the values with those means."""
     scale: Annotated[tuple[float, float] | None, FINITE_AND_POSITIVE, IS_CHOSEN, optional("FLOAT FLOAT")] = None
-    """scale of q(u) and q(v). By default 0.5 and 0.2, or what gives the log-normals those standard deviations."""
+    """scale of q(u) and q(v). By default 0.5 and 0.2; for log_normal, the values with those standard deviations."""
 
     def build(self, counts: tuple[float, ...] | None) -> "tuple[Problem, dict[str, Any]]":
         """The problem and the parameters of its q.

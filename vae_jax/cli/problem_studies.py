@@ -19,7 +19,9 @@ def measured_study(plan: "StudyPlan", seed: int) -> "VarianceStudy":
     from vae_jax.replicates import replicate_mesh
     from vae_jax.studies import measure
 
-    with shown_progress(f"{len(plan.estimators)} estimators, {plan.num_replicates:,} replicates") as on_progress:
+    number = len(plan.estimators)
+    title = f"{number} estimator{'s' * (number > 1)}, {plan.num_replicates:,} replicates"
+    with shown_progress(title) as on_progress:
         return measure(plan, jax.random.key(seed), mesh=replicate_mesh(), on_progress=on_progress)
 
 

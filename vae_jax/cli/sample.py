@@ -34,7 +34,7 @@ class SampleCommand:
     num_images: Annotated[int, AT_LEAST_1] = 64
     """Number of images. The figure shows the first 400."""
     pixels: Literal["mean", "sampled"] = "mean"
-    """The mean of the pixels given the latents, or a draw of them."""
+    """The pixels' mean given the latents, or sampled pixels."""
     seed: Seed = 0
     out: Out = Path("vae-jax-sample")
     debug: Debug = False

@@ -56,7 +56,6 @@ def evidence_by_image(rows: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         rows: one row for each estimate, with image, estimator (a key of `vae_jax.inference.evidence.ESTIMATES`),
             log_evidence (nats), log_evidence_se (nats), effective_sample_size, num_samples, pareto_k and reliable.
-            Every estimator needs a row.
 
     Raises:
         ValueError: there are no rows.
@@ -130,7 +129,7 @@ def _draw(
     axes.plot(x, values, linewidth=0.7, alpha=look["alpha"], color=look["color"])
     if errors is not None:
         axes.errorbar(x, values, errors, fmt="none", ecolor=look["color"], elinewidth=0.9, capsize=1.5)
-    reliable = np.array([row["reliable"] for row in rows])
+    reliable = np.array([row["reliable"] for row in rows], bool)
     for kept, face in ((reliable, look["color"]), (~reliable, "white")):
         axes.plot(
             x[kept], values[kept], linestyle="none", marker=look["marker"], markersize=4,

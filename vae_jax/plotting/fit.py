@@ -52,9 +52,7 @@ def fitted_pair(
 
     Example:
         >>> import numpy as np
-        >>> from vae_jax.plotting import fitted_pair
-        >>> from vae_jax.plotting.elbo_ascent import ElboAscent
-        >>> from vae_jax.plotting.fit import PairDensity
+        >>> from vae_jax.plotting import ElboAscent, PairDensity, fitted_pair
         >>> grid = np.linspace(0.1, 4, 20)
         >>> density = np.exp(-((grid - 2) ** 2))
         >>> pair = PairDensity(np.outer(density, density), ((grid, density), (grid, density)), (2.0, 2.0))

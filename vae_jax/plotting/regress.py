@@ -55,9 +55,7 @@ def regression_fit(
 
     Example:
         >>> import numpy as np
-        >>> from vae_jax.plotting import regression_fit
-        >>> from vae_jax.plotting.elbo_ascent import ElboAscent
-        >>> from vae_jax.plotting.regress import Coefficients, FittedMean
+        >>> from vae_jax.plotting import Coefficients, ElboAscent, FittedMean, regression_fit
         >>> ascent = ElboAscent(np.linspace(-5, -2, 20), np.array([-4.0, -2.5]), np.array([0.1, 0.1]), -2.0, True)
         >>> mean, std, grid = np.array([0.0, 1.0]), np.array([0.1, 0.1]), np.linspace(1, 2, 5)
         >>> coefficients = Coefficients(("(intercept)", "dose"), mean, std, laplace_mean=mean, laplace_std=std)

@@ -74,7 +74,7 @@ def variance_ratio(
     ratio = variances[0] / variances[1]
     reach = math.exp(norm.isf((1 - confidence) / 2) * error)
     correlation = (deviations[0] * deviations[1]).sum() / (len(first) - 1) / math.sqrt(variances[0] * variances[1])
-    return VarianceRatio(ratio, ratio / reach, ratio * reach, float(correlation))
+    return VarianceRatio(*map(float, (ratio, ratio / reach, ratio * reach, correlation)))
 
 
 def _quotient(above: float, below: float) -> float:

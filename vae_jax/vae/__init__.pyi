@@ -17,6 +17,7 @@ from .results.generation import sample_images as sample_images
 from .results.gradient_noise import noise_by_layer as noise_by_layer
 from .results.gradient_noise import training_loss as training_loss
 from .results.image_likelihood import image_log_evidence as image_log_evidence
+from .results.trained_model import TrainedModel as TrainedModel
 from .results.trained_model import load_trained as load_trained
 from .runs.checkpoint_files import CheckpointError as CheckpointError
 from .runs.divergence_watch import Diverged as Diverged
@@ -28,6 +29,7 @@ from .runs.training_run import Run as Run
 from .runs.training_run import TrainingOutcome as TrainingOutcome
 from .training.experiment_checks import check_experiment as check_experiment
 from .training.image_scores import make_score as make_score
+from .training.objectives import DivergenceWeights as DivergenceWeights
 from .training.objectives import batch_terms as batch_terms
 from .training.training_loop import init_state as init_state
 from .training.training_loop import make_train as make_train

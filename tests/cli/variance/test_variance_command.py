@@ -109,7 +109,7 @@ MISUSES = {
     "--num-samples 1": "leave_one_out needs at least 2 samples, got 1",
     "--num-samples many": "--num-samples must be whole numbers, got many: vae-jax variance --help",
     "--num-replicates 1": "--num-replicates must be at least 2, got 1",
-    "--num-replicates 99999999999": "num_replicates must be at most",
+    "--num-replicates 99999999999": "--num-replicates must be at most",
     "--num-replicates 999999999": "must keep the replicates within 4.3 GB",
     "--seed -1": "--seed must be from 0 to 4,294,967,295, got -1",
     "--problem another": "--problem must be one of poisson-gamma, square, .*, got another",

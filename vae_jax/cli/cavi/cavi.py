@@ -32,22 +32,21 @@ TRUE_NUM_COMPONENTS = 4
 @dataclass(frozen=True)
 @documented
 class CaviCommand:
-    """Clusters events by coordinate ascent, and compares numbers of clusters.
+    """Clusters events by a mixture model and coordinate ascent, and compares numbers of clusters.
 
-    The gaussian-poisson model has round clusters of one known width, and counts that are Poisson with a rate for each
-    cluster; normal-wishart has clusters with covariances of their own, and no counts. Each number of components is
-    started many times, and the numbers are compared by the best ELBO + log K!, for the K! orders of the labels. Prints
-    two tables, and saves them with the figures: cavi.json, cavi.csv, components.csv, responsibilities.npz, config.json,
+    The components of the gaussian-poisson model are round, of one known width, and have Poisson counts with a rate
+    each; those of normal-wishart have covariances of their own, and no counts. Each number K of components gets many
+    starts. The numbers are compared by their best ELBO + log K!, as the labels have K! equal orders. Prints two tables, and saves them with the figures: cavi.json, cavi.csv, components.csv, responsibilities.npz, config.json,
     and map, counts, elbo_by_sweep and elbo_by_num_components (.png and .pdf).
     """
 
     csv: Annotated[tyro.conf.Positional[Path | None], optional("[FILE.csv]")] = None
-    """File of events whose first line names its columns."""
+    """File of events whose first line names its columns. Needed, with --position, unless --simulate is given."""
     position: Annotated[tuple[str, ...] | None, optional("STR [STR ...]")] = None
     """One or more columns with the events' positions. Two are drawn as a map. The gaussian-poisson model's clusters are
     round, so its columns must have the same unit."""
     count: Annotated[str | None, WITH_COUNTS, optional("STR")] = None
-    """Column with the count of each event, a natural number."""
+    """Column with the count of each event, 0 or more. The model needs one."""
     simulate: Annotated[int | None, AT_LEAST_1, WITH_COUNTS, optional("INT")] = None
     """Number of events to simulate from the model's prior, in place of a file. The results show the truth too."""
     true_num_components: Annotated[int | None, AT_LEAST_1, AppliesWith(simulate=GIVEN), optional("INT")] = None

@@ -40,24 +40,24 @@ class PriorFlags:
     """tau, the precision (1 / variance) of the positions within a cluster, which is known and the same for all
     clusters. By default 25 / v: clusters are a fifth as wide as the data."""
     prior_loc: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]")] = None
-    """Mean of the clusters' centres, one number for each position column. By default the events' mean."""
+    """Mean of the components' centres, one number for each position column. By default the events' mean."""
     prior_precision: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COUNTS, optional("FLOAT")] = None
-    """rho, the precision of the clusters' centres (1 / variance). By default 1 / v."""
+    """rho, the precision of the components' centres (1 / variance). By default 1 / v."""
     concentration: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COUNTS, optional("FLOAT")] = None
     """alpha of the Gamma prior of the rates. By default 1 (2 in simulations)."""
     rate: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COUNTS, optional("FLOAT")] = None
     """beta of the Gamma prior of the rates. By default alpha over the mean count (over 20 in simulations)."""
     weights: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]")] = None
-    """Given weights of the components, which sum to one. By default they are inferred."""
+    """Fixed weights of the components, which sum to one. By default they are inferred."""
     weight_concentration: Annotated[
         float | None, FINITE_AND_POSITIVE, AppliesWith(weights=LEFT_OUT), optional("FLOAT")
     ] = None
     """Concentration of the weights' symmetric Dirichlet prior. By default 1. Smaller ones favour empty components."""
     prior_count: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COVARIANCES, optional("FLOAT")] = None
-    """Weight of the prior of a cluster's centre, as a number of events. By default 1."""
+    """Weight of the prior of a component's centre, as a number of events. By default 1."""
     degrees: Annotated[float | None, FINITE_AND_POSITIVE, WITH_COVARIANCES, optional("FLOAT")] = None
-    """Degrees of freedom of the Wishart prior of the precisions. By default the number of position columns. Its scale
-    is the inverse of the data's covariance."""
+    """Degrees of freedom of the Wishart prior of the precisions. By default the number of position columns. The
+    prior's scale is the inverse of the data's covariance."""
 
     def check_places(self, model: MixtureName, places: "Mapping[str, np.ndarray]", path: Path) -> None:
         """Refuses columns of places that the model's defaults cannot be computed from.

@@ -20,7 +20,7 @@ SAVED = ("evidence.json", "evidence.csv", "evidence.png", "config.json")
 class EvidenceCommand:
     """Estimates log p(x) of a problem whose exact value is known, by four estimators.
 
-    The model has latents z_d ~ Normal(0, 1) and one datum x_d ~ Normal(z_d + z_{d-1} / 2, 1) for each, all 1.5. The
+    The model has latents z_d ~ Normal(0, 1) and data x_d ~ Normal(z_d + z_{d-1} / 2, 1), one for each, all 1.5. The
     estimators are prior sampling, importance sampling, annealing and the importance-weighted bound, and the proposal
     is the best mean-field normal. Prints a table by the number of latents, and saves it with its figure as
     evidence.json, evidence.csv, evidence.png (and .pdf) and config.json.

@@ -27,8 +27,8 @@ SAVED = ("image_evidence.json", "image_evidence.csv", "image_evidence.png", "con
 class ImageEvidenceCommand:
     """Estimates log p(x) of single images under a trained VAE, by four estimators.
 
-    The estimators are prior sampling, importance sampling, annealing and the importance-weighted bound, whose proposal
-    is the encoder's q(z|x). Prints a table, and saves it with its figure as image_evidence.json, image_evidence.csv,
+    The estimators are prior sampling, importance sampling, annealing and the importance-weighted bound. The proposal is
+    the encoder's q(z|x). Prints a table, and saves it with its figure as image_evidence.json, image_evidence.csv,
     image_evidence.png (and .pdf) and config.json.
     """
 

@@ -37,13 +37,13 @@ class RegressCommand:
     response: str
     """Column of counts."""
     predictors: tuple[str, ...]
-    """Columns that the log of the mean count is linear in. They are standardised."""
+    """Columns of the predictors, which are standardised."""
     prior_scale: Annotated[float, FINITE_AND_POSITIVE] = 2.5
-    """Standard deviation of the normal prior of a coefficient, the predictors being standardised."""
+    """Standard deviation of the normal prior of each standardised coefficient."""
     intercept_scale: Annotated[float, FINITE_AND_POSITIVE] = 10.0
     """Standard deviation of the normal prior of the intercept."""
     batch_size: Annotated[int | None, AT_LEAST_1, optional("INT")] = None
-    """Rows that each step sees. By default all."""
+    """Rows in each step. By default all."""
     family: Literal["normal", "full_rank", "low_rank", "flow"] = "full_rank"
     """Variational family. The first has independent coefficients."""
     rank: Rank = 1

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vae_jax.vae.runs.training_run import TrainingOutcome
 
 DEFAULT_OUT = Path("vae-jax-train")
-PRESETS_HELP = f"Right after the word train; by default {DEFAULT_PRESET}. One of\n{described_presets()}"
+PRESETS_HELP = f"By default {DEFAULT_PRESET}. One of\n{described_presets()}"
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ class TrainCommand:
     ] = ""
     """A preset, or any other word, that comes later than right after the command."""
     resume: Annotated[Path | None, optional("PATH")] = None
-    """Folder of a run to continue, with its own settings. Only --num-epochs may be raised."""
+    """Folder of a run to continue, with its own settings. Only --num-epochs may grow, unless a schedule depends on it,
+    and --data and --data-dir may change."""
     stop_after: Annotated[int | None, AT_LEAST_1, optional("INT")] = None
-    """Stop after this epoch, counted from the start of the run. It is saved, and --resume continues it."""
+    """Stop after this epoch, counted from the start of the run. The run is saved, and --resume continues it."""
     seconds_between_checkpoints: Annotated[float, AT_LEAST_0] = 10.0
     """Seconds between saves: the most training that is lost if the run is killed."""
     tensorboard: bool = False

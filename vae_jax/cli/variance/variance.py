@@ -37,12 +37,12 @@ class VarianceCommand:
     """
 
     problem: ProblemFlags = field(default_factory=ProblemFlags)
-    """The problem, and where its gradient is taken."""
+    """The problem, and the parameters of q."""
     estimators: Annotated[tuple[str, ...], optional("[STR ...]")] = ()
-    """Gradient estimators to measure, or all for every one that the problem admits. By default the four most common of
-    those."""
+    """Gradient estimators to measure, or all that the problem supports by the word all. A wrong name lists them. By
+    default the four most common that it supports."""
     num_samples: Annotated[tuple[int, ...], AT_LEAST_1, optional("[INT ...]")] = ()
-    """Numbers of samples that one estimate averages. By default 5 to 10,000; 4 to 256 with --estimators all."""
+    """Numbers of samples to try; each estimate averages that many. By default 5 to 10,000; 4 to 256 with --estimators all."""
     num_replicates: NumReplicates = 1000
     seed: Seed = 0
     dtype: Dtype = "float32"

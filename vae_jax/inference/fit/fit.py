@@ -191,7 +191,7 @@ def fit(
     logs = np.asarray(judge(jax.tree.map(lambda leaf: leaf[None], kept.average), key_final)[0], np.float64)
     history = kept.history[: int(kept.num_windows)]
     _check_finite(history.ravel(), logs)
-    rise, rise_se = rise_of(kept.before, kept.now)
+    rise, rise_se = rise_of(*jax.tree.map(jnp.asarray, (kept.before, kept.now)))
     return Fit(
         posterior=family.distribution(params),
         params=params,

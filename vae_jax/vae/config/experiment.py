@@ -54,9 +54,9 @@ class DataConfig:
     binarization: Binarization = "stochastic"
     """none, threshold (at one half), stochastic (afresh every batch) or fixed (drawn once)."""
     binarization_seed: Annotated[int, AT_LEAST_0, AppliesWith(binarization=("stochastic", "fixed"))] = 0
-    """Seed of the fixed binarization, which scores use under stochastic too."""
+    """Seed of the fixed binarization, which also scores stochastic runs."""
     num_validation: Annotated[int | None, AT_LEAST_0] = None
-    """Training images held out for validation; by default a twelfth. 0 holds out none."""
+    """Training images held out for validation. By default the source's own split, or a twelfth. 0 holds out none."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,15 @@ class ModelConfig:
     activation: Literal["relu", "leaky_relu", "tanh", "elu", "gelu", "silu", "softplus"] = "relu"
     """Activation between layers; leaky_relu has slope 0.2."""
     encoder: Literal["shared", "separate"] = "shared"
-    """One trunk for the mean and the scale of q(z|x), or one each."""
+    """One trunk for the mean and the scale of q(z|x), or separate trunks."""
     posterior_scale: Literal["log_variance", "sigmoid"] = "log_variance"
     """Output of the encoder's second head: log variances, or logits of scales below 1."""
     initializer: Literal["lecun_normal", "glorot_uniform", "uniform_fan_in"] = "lecun_normal"
     """Initial weights. uniform_fan_in draws weights and biases within 1 / sqrt(fan-in); with others, biases are 0."""
     output_bias: Literal["initializer", "data_mean"] = "initializer"
-    """Start of the decoder's last bias; data_mean is the logit of the mean training image."""
+    """Initial bias of the decoder's last layer; data_mean is the logit of the mean training image."""
     likelihood: Likelihood = "bernoulli"
-    """Distribution of pixels. grey_bernoulli is the Bernoulli's cross-entropy on grey pixels, which is no density."""
+    """Distribution of pixels. grey_bernoulli is the Bernoulli's cross-entropy on grey pixels, not a density."""
     likelihood_scale: Annotated[float | None, FINITE_AND_POSITIVE, AppliesWith(likelihood=("gaussian",))] = None
     """Scale of a Gaussian likelihood; by default one is learned, the same for all pixels."""
 
@@ -114,7 +114,7 @@ class ObjectiveConfig:
     """
 
     objective: Literal["elbo", "geometric_js", "dual_geometric_js", "iwae"] = "elbo"
-    """elbo, iwae, or the ELBO with a geometric Jensen-Shannon divergence (or its dual) instead of the KL: no bound."""
+    """elbo, iwae, or the ELBO with a geometric Jensen-Shannon divergence (or its dual) for the KL: not a bound."""
     kl: Annotated[Literal["closed_form", "sampled"], AppliesWith(objective=("elbo",))] = "closed_form"
     """Computation of the KL to the prior: in closed form, or from the samples."""
     estimator: str = "pathwise"
@@ -130,7 +130,7 @@ class ObjectiveConfig:
     beta_schedule: Annotated[Literal["constant", "linear", "cyclical"], AppliesWith(objective=_WITH_DIVERGENCE)] = (
         "constant"
     )
-    """linear and cyclical grow from 0 to beta over beta_ramp of the training or of each cycle."""
+    """linear and cyclical grow from 0 to --beta over the share --beta-ramp of the training or of each cycle."""
     beta_ramp: Annotated[
         float, POSITIVE_SHARE, AppliesWith(objective=_WITH_DIVERGENCE, beta_schedule=("linear", "cyclical"))
     ] = 0.5
@@ -144,7 +144,7 @@ class ObjectiveConfig:
     alpha_schedule: Annotated[
         Literal["fixed", "linear", "trainable"], AppliesWith(objective=JENSEN_SHANNON_OBJECTIVES)
     ] = "fixed"
-    """fixed, linear from alpha to alpha_end, or trained with the model."""
+    """fixed, linear from --alpha to --alpha-end, or trained with the model."""
     alpha_end: Annotated[float, SHARE, AppliesWith(objective=JENSEN_SHANNON_OBJECTIVES, alpha_schedule=("linear",))] = (
         1.0
     )
@@ -173,9 +173,9 @@ class TrainingConfig:
     learning_rate: Annotated[float, FINITE_AND_POSITIVE] = 1e-3
     """Learning rate of the optimizer, at the start of its schedule."""
     learning_rate_schedule: Literal["constant", "cosine", "exponential", "stages"] = "constant"
-    """cosine to 0, exponential to a hundredth, or stages: stage i of 3^i epochs at 10^(-i/7) of it."""
+    """cosine to 0, exponential to a hundredth, or stages: stage i of 3^i epochs at 10^(-i/7) of the rate."""
     optimizer: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
-    """An optimizer of optax."""
+    """Optax optimizer."""
     adam_b1: Annotated[float, DECAY, AppliesWith(optimizer=_WITH_MOMENTS)] = 0.9
     """Decay of the first moment."""
     adam_b2: Annotated[float, DECAY, AppliesWith(optimizer=_WITH_MOMENTS)] = 0.999
@@ -183,11 +183,11 @@ class TrainingConfig:
     adam_epsilon: Annotated[float, FINITE_AND_POSITIVE, AppliesWith(optimizer=_WITH_MOMENTS)] = 1e-8
     """Number added to the root of the second moment."""
     weight_decay: Annotated[float, FINITE_AND_NOT_NEGATIVE, AppliesWith(optimizer=("adamw",))] = 0.0
-    """Decoupled weight decay: each step takes this times the learning rate off every weight."""
+    """Decoupled weight decay: each step shrinks every parameter by this times the learning rate."""
     gradient_clip: Annotated[float | None, FINITE_AND_POSITIVE] = None
     """Largest global norm of a gradient; longer ones are scaled down."""
     patience: Annotated[int | None, AT_LEAST_1, AppliesWith(num_validation=OtherThan(0))] = None
-    """Epochs without a better validation ELBO after which the training stops early."""
+    """Stop after this many epochs without a better validation ELBO."""
     precision: Precision = "float32"
     """Precision of matrix products. Parameters, sums and everything else stay float32."""
 
@@ -215,4 +215,4 @@ class Experiment:
     seed: Annotated[int, SEED] = 0
     """Seed of the random numbers."""
     num_seeds: Annotated[int, AT_LEAST_1] = 1
-    """Models trained at once, from consecutive splits of the seed's key."""
+    """Models trained together, each from its own key."""

@@ -68,8 +68,7 @@ def sample_images(trained: TrainedModel, key: PRNGKey, num_images: int, *, pixel
 
         >>> import jax
         >>> import numpy as np
-        >>> from vae_jax.vae import Experiment, ModelConfig, init_state, sample_images
-        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> from vae_jax.vae import Experiment, ModelConfig, TrainedModel, init_state, sample_images
         >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
         >>> state = init_state(experiment, np.zeros((1, 64), np.uint8), (8, 8), jax.random.key(0))
         >>> untrained = TrainedModel(experiment, (8, 8), 0, state.learned)
@@ -98,8 +97,7 @@ def decode_images(trained: TrainedModel, latents: Float[Array | np.ndarray, "N D
     Example:
         >>> import jax
         >>> import numpy as np
-        >>> from vae_jax.vae import Experiment, ModelConfig, decode_images, init_state
-        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> from vae_jax.vae import Experiment, ModelConfig, TrainedModel, decode_images, init_state
         >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
         >>> state = init_state(experiment, np.zeros((1, 64), np.uint8), (8, 8), jax.random.key(0))
         >>> images = decode_images(TrainedModel(experiment, (8, 8), 0, state.learned), np.zeros((3, 2)))
@@ -140,8 +138,7 @@ def encode_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"], key: 
     Example:
         >>> import jax
         >>> import numpy as np
-        >>> from vae_jax.vae import Experiment, ModelConfig, encode_images, init_state
-        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> from vae_jax.vae import Experiment, ModelConfig, TrainedModel, encode_images, init_state
         >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
         >>> images = np.zeros((3, 64), np.uint8)
         >>> state = init_state(experiment, images, (8, 8), jax.random.key(0))
@@ -170,8 +167,7 @@ def reconstruct_images(trained: TrainedModel, images: UInt8[np.ndarray, "N X"]) 
     Example:
         >>> import jax
         >>> import numpy as np
-        >>> from vae_jax.vae import Experiment, ModelConfig, init_state, reconstruct_images
-        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> from vae_jax.vae import Experiment, ModelConfig, TrainedModel, init_state, reconstruct_images
         >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
         >>> images = np.zeros((3, 64), np.uint8)
         >>> state = init_state(experiment, images, (8, 8), jax.random.key(0))
@@ -201,8 +197,7 @@ def decode_manifold(trained: TrainedModel, num_per_side: int) -> Float[Array, "R
 
         >>> import jax
         >>> import numpy as np
-        >>> from vae_jax.vae import Experiment, ModelConfig, decode_images, decode_manifold, init_state
-        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> from vae_jax.vae import Experiment, ModelConfig, TrainedModel, decode_images, decode_manifold, init_state
         >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
         >>> state = init_state(experiment, np.zeros((1, 64), np.uint8), (8, 8), jax.random.key(0))
         >>> untrained = TrainedModel(experiment, (8, 8), 0, state.learned)
@@ -254,8 +249,7 @@ def interpolate(
 
         >>> import jax
         >>> import numpy as np
-        >>> from vae_jax.vae import Experiment, ModelConfig, init_state, interpolate
-        >>> from vae_jax.vae.results.trained_model import TrainedModel
+        >>> from vae_jax.vae import Experiment, ModelConfig, TrainedModel, init_state, interpolate
         >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
         >>> black = np.zeros((1, 64), np.uint8)
         >>> state = init_state(experiment, black, (8, 8), jax.random.key(0))

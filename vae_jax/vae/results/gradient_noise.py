@@ -70,8 +70,7 @@ def training_loss(
 
         >>> import jax
         >>> import jax.numpy as jnp
-        >>> from vae_jax.vae import Architecture, Experiment, ModelConfig, training_loss
-        >>> from vae_jax.vae.training.objectives import DivergenceWeights
+        >>> from vae_jax.vae import Architecture, DivergenceWeights, Experiment, ModelConfig, training_loss
         >>> experiment = Experiment(model=ModelConfig(latent_size=2, hidden_sizes=(8,)))
         >>> architecture = Architecture.of(experiment, (8, 8))
         >>> params = jax.tree.map(jnp.zeros_like, architecture.init(jax.random.key(0)))

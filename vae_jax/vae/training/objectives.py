@@ -84,8 +84,7 @@ def batch_terms(
 
         >>> import jax
         >>> import jax.numpy as jnp
-        >>> from vae_jax.vae import Architecture, ModelConfig, ObjectiveConfig, batch_terms
-        >>> from vae_jax.vae.training.objectives import DivergenceWeights
+        >>> from vae_jax.vae import Architecture, DivergenceWeights, ModelConfig, ObjectiveConfig, batch_terms
         >>> architecture = Architecture(ModelConfig(latent_size=2, hidden_sizes=(8,)), (8, 8))
         >>> sizes = {"image_weights": jnp.ones(3), "weights": DivergenceWeights(beta=jnp.ones(()), alpha=jnp.zeros(()))}
         >>> def evaluate(params, key):
