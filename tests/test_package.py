@@ -66,9 +66,15 @@ def test_the_quickstart_opens_with_two_command_lines():
     assert "pytest" in readme_blocks()[1]
 
 
-def test_the_readme_s_python_runs():
-    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", pytest.param("docs/inference.md", marks=pytest.mark.slow)])
+def test_the_python_of_a_page_runs(page):
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_no_other_page_has_python():
+    pages = [page.name for page in (ROOT / "docs").glob("*.md") if "```python" in page.read_text()]
+    assert pages == ["inference.md"]
 
 
 @cache

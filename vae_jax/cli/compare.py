@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class CompareCommand:
     """Compares two gradient estimators: variance ratio, with a confidence interval, and cost ratio.
 
-    Both use the same random keys. Prints a table, and saves it with its figure as compare.json, compare.csv, config.json
-    and ratios.png (and .pdf).
+    Both use the same random keys. Prints a table, and saves it with its figure as compare.json, compare.csv,
+    config.json and ratios.png (and .pdf).
     """
 
     first: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FIRST")]

@@ -30,8 +30,8 @@ class LaplaceCommand:
     """Approximates N! by Laplace's method, and compares it with the exact value.
 
     N! is the integral of exp(N log t - t) over t > 0. The method gives Stirling's sqrt(2 pi N) (N / e)^N. Everything is
-    computed in float64. Prints a table, and saves it with its figure as laplace.json, laplace.csv, laplace.png (and .pdf) and
-    config.json.
+    computed in float64. Prints a table, and saves it with its figure as laplace.json, laplace.csv, laplace.png (and
+    .pdf) and config.json.
     """
 
     factorial: Annotated[tuple[int, ...], Range(1, LARGEST), optional("INT [INT ...]")] = ()

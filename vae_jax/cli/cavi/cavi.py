@@ -36,8 +36,9 @@ class CaviCommand:
 
     The components of the gaussian-poisson model are round, of one known width, and have Poisson counts with a rate
     each; those of normal-wishart have covariances of their own, and no counts. Each number K of components gets many
-    starts. The numbers are compared by their best ELBO + log K!, as the labels have K! equal orders. Prints two tables, and saves them with the figures: cavi.json, cavi.csv, components.csv, responsibilities.npz, config.json,
-    and map, counts, elbo_by_sweep and elbo_by_num_components (.png and .pdf).
+    starts. The numbers are compared by their best ELBO + log K!, as the labels have K! equal orders. Prints two tables,
+    and saves them with the figures: cavi.json, cavi.csv, components.csv, responsibilities.npz, config.json, and map,
+    counts, elbo_by_sweep and elbo_by_num_components (.png and .pdf).
     """
 
     csv: Annotated[tyro.conf.Positional[Path | None], optional("[FILE.csv]")] = None

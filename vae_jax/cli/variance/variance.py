@@ -42,7 +42,8 @@ class VarianceCommand:
     """Gradient estimators to measure, or all that the problem supports by the word all. A wrong name lists them. By
     default the four most common that it supports."""
     num_samples: Annotated[tuple[int, ...], AT_LEAST_1, optional("[INT ...]")] = ()
-    """Numbers of samples to try; each estimate averages that many. By default 5 to 10,000; 4 to 256 with --estimators all."""
+    """Numbers of samples to try; each estimate averages that many. By default 5 to 10,000, or 4 to
+    256 with --estimators all."""
     num_replicates: NumReplicates = 1000
     seed: Seed = 0
     dtype: Dtype = "float32"
