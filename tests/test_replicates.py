@@ -15,11 +15,16 @@ def mesh_of(num_devices):
     return None if num_devices is None else Mesh(np.asarray(jax.devices()[:num_devices]), ("replicates",))
 
 
+NUM_DEVICES = pytest.mark.parametrize(
+    "num_devices", [None, 4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))]
+)
+
+
 def draw(key):
     return {"x": jax.random.normal(key, (3,)), "y": jax.random.uniform(key)}
 
 
-@pytest.mark.parametrize("num_devices", [None, 1, 2, 4])
+@NUM_DEVICES
 @pytest.mark.parametrize("chunk_size", [None, 1, 4, 100])
 def test_replicate_r_draws_from_the_key_folded_with_r(chunk_size, num_devices):
     stacked = stack_replicates(draw, KEY, 11, chunk_size=chunk_size, mesh=mesh_of(num_devices))
@@ -34,7 +39,7 @@ def test_a_later_pass_continues_an_earlier_one():
     np.testing.assert_allclose(rest["x"], whole["x"][4:], rtol=1e-6)
 
 
-@pytest.mark.parametrize("num_devices", [None, 1, 2, 4])
+@NUM_DEVICES
 @pytest.mark.parametrize("num_replicates", [1, 3, 10])
 @pytest.mark.parametrize("chunk_size", [1, 4])
 def test_a_fold_counts_every_replicate_once(num_replicates, chunk_size, num_devices):

@@ -460,6 +460,7 @@ FAMILIES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", quickly(FAMILIES, ["normal", "exponential", "positive_normal", "student_t"]))
 def test_coupled_draws_have_the_family_s_distribution(family):
     build, target = FAMILIES[family]

@@ -92,7 +92,9 @@ def test_every_family_has_its_exact_gradient(name, estimator):
         assert_unbiased(gradient.mean[key], error, exact, resolution=0.15 * np.abs(exact).max())
 
 
-@pytest.mark.parametrize("name", ["normal", "gamma", "exponential", "poisson"])
+@pytest.mark.parametrize(
+    "name", ["normal", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gamma", "exponential", "poisson"))]
+)
 def test_coupling_lowers_the_variance_of_a_smooth_cost(name):
     apart, together = (measured(name, estimator).variance for estimator in (measure_valued, coupled_measure_valued))
     assert all(together[key] < 0.7 * apart[key] for key in apart)

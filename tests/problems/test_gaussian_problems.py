@@ -23,8 +23,9 @@ from vae_jax.problems.shifted_posterior import ShiftedPosterior
 LINEAR = LinearGaussian(x=1.5, prior_loc=0.3, prior_scale=1.2, noise_scale=0.8)
 SHIFTED = ShiftedPosterior()
 PROBLEMS = [LINEAR, SHIFTED]
+# Every estimator is quick with one of the problems.
 KNOWN = [
-    (problem, name)
+    pytest.param(problem, name, marks=[] if problem is LINEAR else pytest.mark.slow)
     for problem, module in ((LINEAR, linear_gaussian), (SHIFTED, shifted_posterior))
     for name in module._MOMENTS
     if name in ESTIMATORS

@@ -108,6 +108,7 @@ def test_a_range_that_ends_at_its_best_and_a_run_that_does_not_converge_say_so(t
     assert content(tmp_path / "vae-jax-cavi")["range_ends_at_best"] is True
 
 
+@pytest.mark.slow
 def test_a_simulated_truth_is_recovered(tmp_path):
     arguments = ("--simulate", 600, "--num-components", "3:5", "--num-restarts", 20)
     process = run(*arguments, "--out", "results", cwd=tmp_path)

@@ -159,8 +159,7 @@ FAMILIES = [MeanFieldNormal, FullRankNormal, LowRankNormal, CouplingFlow]
 ESTIMATORS = [estimators.sticking_the_landing, estimators.score_function]
 FEW = ("vector", "simplex")
 IN_SUPPORTS = [(MeanFieldNormal, estimators.sticking_the_landing, tuple(SUPPORTS))]
-IN_SUPPORTS += [(family, estimators.sticking_the_landing, FEW) for family in (FullRankNormal, LowRankNormal)]
-IN_SUPPORTS += [(MeanFieldNormal, estimators.score_function, FEW)]
+IN_SUPPORTS += [(FullRankNormal, estimators.sticking_the_landing, FEW), (LowRankNormal, estimators.score_function, FEW)]
 IN_SUPPORTS += [
     pytest.param(family, estimator, tuple(SUPPORTS), marks=pytest.mark.slow)
     for family, estimator in list(product(FAMILIES, ESTIMATORS))[1:]

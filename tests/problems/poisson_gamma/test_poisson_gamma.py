@@ -165,6 +165,7 @@ def test_log_normal_defaults_match_the_normals_moments():
         assert (factor.mean(), factor.std()) == pytest.approx((mean, std), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_ten_million_draws_are_free_of_nans(seed):
     def log_weight(key):
