@@ -120,7 +120,7 @@ def test_more_estimators_and_samples_are_measured_on_request(measured):
 
 REFUSED = {
     "missing": "missing must be the folder of a run, got one without config.json: train it first",
-    "run --num-replicates 15": "num_replicates must be a multiple of 10 from 20, got 15: round it",
+    "run --num-replicates 15": "--num-replicates must be a multiple of 10 from 20, got 15: round it",
     "run --estimators another --num-replicates 20": "estimator must be .*, got '?another",
     "run --num-samples 0 --num-replicates 20": "--num-samples must be at least 1, got .*0",
     "run --num-samples 1 --estimators score_function+leave_one_out": "needs at least 2 samples, got 1: raise",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ def _main(arguments: list[str]) -> int:
     try:
         command.run()
     except Misuse as error:
-        return _report(_with_flag(str(error), command), MISUSED, debug=command.debug)
+        return _report(_with_flags(str(error), command), MISUSED, debug=command.debug)
     except Stopped as stop:
         print(f"vae-jax: {stop}", file=sys.stderr)
         return INTERRUPTED
@@ -50,13 +51,18 @@ def _main(arguments: list[str]) -> int:
     return DONE
 
 
-def _with_flag(refusal: str, command: Any) -> str:
-    """The library's refusal of an argument, under the name that the command line has for it."""
+def _with_flags(refusal: str, command: Any) -> str:
+    """The library's refusal of an argument, with the names that the command line has for its arguments.
+
+    Only names with an underscore are replaced: others may be words of the sentence, or parameters of a problem.
+    """
     from vae_jax.cli.command_flags import flags_of
     from vae_jax.settings import flag_of
 
-    name, _, rest = refusal.partition(" ")
-    return f"{flag_of(name)} {rest}" if "_" in name and flag_of(name) in flags_of(type(command)) else refusal
+    flags = flags_of(type(command))
+    return re.sub(
+        r"\b[a-z]+(_[a-z]+)+\b", lambda name: flag_of(name[0]) if flag_of(name[0]) in flags else name[0], refusal
+    )
 
 
 def _failure(error: Exception, command: Any) -> str:

@@ -126,7 +126,7 @@ MISUSES = {
     "evidence --num-latents 5 0": "--num-latents must be from 1 to 1,000, got .*0",
     "evidence --num-latents 2.5": "--num-latents must be whole numbers, got 2.5",
     "evidence --problem cosine": "--problem must be linear-gaussian, got cosine",
-    "evidence --num-samples 10": "num_samples must be at least twice num_bound_samples, got 10 and 50",
+    "evidence --num-samples 10": "--num-samples must be at least twice --num-bound-samples, got 10 and 50",
     "evidence --num-bound-samples 0": "--num-bound-samples must be at least 1, got 0",
     "evidence --num-chains 1": "--num-chains must be at least 2, got 1",
     "evidence --num-temperatures 1": "--num-temperatures must be at least 2, got 1",

@@ -60,7 +60,7 @@ MISUSES = {
     "--family other": "--family must be one of normal, log_normal, .*, got other",
     "--response x": "Unrecognized options: --response, x",
     "--estimator other": "estimator must be one of .*, got other",
-    "--num-steps 1500": "num_steps must be a multiple of the window of 1000",
+    "--num-steps 1500": "--num-steps must be a multiple of the window of 1000",
     "--num-steps 0": "--num-steps must be at least 1, got 0",
     "--num-samples 0": "--num-samples must be at least 1, got 0",
     "--learning-rate 0": "--learning-rate must be finite and above 0, got 0",

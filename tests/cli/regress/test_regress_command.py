@@ -94,7 +94,7 @@ MISUSES = {
     "absent.csv --response count --predictors x": "the data must be a CSV file that can be read, got absent.csv",
     f"{TABLE} --family gamma": "--family must be one of normal, full_rank, low_rank, flow, got gamma",
     f"{TABLE} --batch-size 0": "--batch-size must be at least 1, got 0",
-    f"{TABLE} --batch-size 100": "batch_size must be from 1 to the 4 examples, got 100",
+    f"{TABLE} --batch-size 100": "--batch-size must be from 1 to the 4 examples, got 100",
     f"{TABLE} --data 1 2": "Unrecognized options: --data",
     f"{TABLE} --prior-scale 0": "--prior-scale must be finite and above 0, got 0",
 }

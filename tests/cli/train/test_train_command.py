@@ -229,7 +229,7 @@ REFUSED = {
     "train --data missing": "data must be .*, got 'missing', which does not exist",
     "train --num-validation 1": "--num-validation must be 0 or at least 2, got 1: an error needs two images",
     "train --data {runs}/few.npz": "--data must have at least 2 test images, got 1 .*: an error needs two",
-    "train --num-validation 1498": "num_validation must be from 0 to 1497, got 1498",
+    "train --num-validation 1498": "--num-validation must be from 0 to 1497, got 1498",
     "train --resume": "--resume",
     "train --resume missing": "missing must be the folder of a run, got one without config.json",
     "train --resume {runs}/run --out other": "--out must be left out of a run that is resumed, got other",

@@ -202,7 +202,7 @@ def fit(
         window_means=kept.means[: len(history)],
         window_mean_ses=kept.mean_ses[: len(history)],
         num_steps=history.size,
-        converged=bool(rule.is_over(kept.num_flat)),
+        converged=bool(rule.is_over(jnp.asarray(kept.num_flat))),
         rise=float(rise),
         rise_se=float(rise_se),
         restart_elbos=restart_elbos,
