@@ -106,7 +106,7 @@ class AppliesWith:
         return f"leave out {called}" if needed == LEFT_OUT else f"choose {called} {_words(needed)}"
 
     def described(self, named: Callable[[str], str]) -> str:
-        """The condition in words, with the settings as `named` calls them."""
+        """The condition as a phrase, with the settings as `named` calls them."""
         return ", and ".join(
             named(name)
             if needed == GIVEN

@@ -42,8 +42,8 @@ class AscentFlags:
     """Stop after this many flat windows in a row, whose mean ELBO rises by at most the standard error of the difference
     plus --tolerance. 0 runs all steps. By default 2 with a constant learning rate, and 0 with a cosine."""
     tolerance: Annotated[float | None, FINITE_AND_NOT_NEGATIVE, optional("FLOAT")] = None
-    """Largest rise beyond the standard error (nats) that counts as flat, for --patience and for whether the fit is said
-    to have converged. By default 0.01, and 0.05 with a cosine, under which the ELBO rises to the end."""
+    """Largest rise beyond the standard error (nats) that counts as flat, for --patience and in the report of
+    convergence. By default 0.01, and 0.05 with a cosine, under which the ELBO rises to the end."""
     num_restarts: Annotated[int, AT_LEAST_1] = 4
     """Fits with different random numbers, run side by side. The best is kept; their spread is reported as
     the error."""

@@ -40,7 +40,7 @@ class EvaluateCommand:
     data: Data = None
     data_dir: DataDir = None
     binarization: Annotated[Binarization | None, optional("{none,threshold,stochastic,fixed}")] = None
-    """How the images are binarized. By default as in training."""
+    """Binarization of the images. By default as in training."""
     seed: Seed = 0
     estimate: bool = False
     """First print how long the likelihood will take."""

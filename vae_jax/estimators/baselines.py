@@ -17,7 +17,7 @@ from vae_jax.typing import Baseline, Scalar
 
 
 def no_baseline(values: Float[Array, " S"]) -> float:
-    """A baseline of zero: nothing is subtracted.
+    """Zero baseline, which subtracts nothing.
 
     Example:
         >>> import jax.numpy as jnp

@@ -87,7 +87,7 @@ def rao_blackwellized(
         The mean of the conditional expectation, whose gradient is the estimate.
 
     Raises:
-        TypeError: an enumerated latent is continuous, or none is discrete.
+        TypeError: an enumerated latent is continuous, or no latent is discrete.
         ValueError: `over` is empty or names what q does not hold, or as `enumeration` and `estimator`.
 
     Example:

@@ -23,7 +23,7 @@ digamma(a_k) - log b_k, and E[log pi_k] = digamma(c_k + N_k) - digamma(sum_j c_j
 
     log r_nk = E[log pi_k] - (tau/2) (|x_n - m_k|^2 + D / t_k) + s_n E[log lambda_k] - E[lambda_k] + constant_n.
 
-A component with N_k = 0 is at its prior: nothing is divided by a count.
+A component with N_k = 0 is at its prior: no step divides by a count.
 
 **Matrix products.** With y_n = x_n - c about the data's mean c, |x_n - m_k|^2 = |y_n|^2 - 2 y_n . (m_k - c) + |m_k -
 c|^2, and the first term is the same for all k. What is left of log r_nk is the product of the features (y_n, s_n, 1)

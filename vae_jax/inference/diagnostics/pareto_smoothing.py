@@ -65,8 +65,8 @@ def pareto_smoothed(log_weights: Float[Array, " S"]) -> ParetoSmoothed:
 
     Returns:
         The smoothed weights in the order of the raw ones. With fewer than 25 samples, or with a tail most of which
-        ties with the cutoff, `k` is infinite and nothing is smoothed; where all of the tail is one value, as for
-        constant weights, `k` is minus infinity. A weight that is NaN or infinite, or no weight above zero, makes
+        ties with the cutoff, `k` is infinite and the weights stay as they are. Where all of the tail is one value, as
+        for constant weights, `k` is minus infinity. A weight that is NaN or infinite, or no weight above zero, makes
         everything NaN.
 
     Raises:
