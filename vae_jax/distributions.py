@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from jax import lax
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
+from numpyro.distributions.transforms import Transform
 from numpyro.distributions.truncated import LeftTruncatedDistribution
 
 from vae_jax.typing import Distribution, Distributions, Latents, PRNGKey, Scalar
@@ -163,6 +164,40 @@ def base_distribution(leaf: Any) -> Any:
     while isinstance(leaf, dist.Independent | dist.ExpandedDistribution):
         leaf = leaf.base_dist
     return leaf
+
+
+def has_free_parameters(leaf: Any) -> bool:
+    """Whether the density of a distribution stays normalised while any element of its parameters moves alone.
+
+    The score of each element then has mean zero. It has not for probabilities, which sum to one, nor for an array that
+    a distribution has derived from its parameters and keeps with them.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpyro.distributions as dist
+        >>> import vae_jax as vj
+        >>> thirds = jnp.full(3, 1 / 3)
+        >>> [vj.distributions.has_free_parameters(dist.Categorical(**{name: thirds})) for name in ("logits", "probs")]
+        [True, False]
+    """
+    inherited = [vars(each).get("arg_constraints", {}) for each in type(leaf).__mro__]
+    constrained = reduce(operator.or_, reversed(inherited), {})
+    return all(_is_free(vars(leaf).get(name), constrained.get(name)) for name in leaf.gather_pytree_data_fields())
+
+
+def _is_free(field: Any, constraint: Any) -> bool:
+    if is_distribution(field):
+        return has_free_parameters(field)
+    if isinstance(field, constraints.Constraint):
+        return True  # Bounds of a support, which the density is no smooth function of.
+    if isinstance(field, list | tuple) and all(isinstance(each, Transform) for each in field):
+        return True
+    if not any(jnp.issubdtype(jnp.result_type(each), jnp.floating) for each in jax.tree.leaves(field)):
+        return True
+    # An array of numbers that have no constraint but their own is one of them each.
+    inner = getattr(constraint, "base_constraint", constraint)
+    is_open = isinstance(inner, (type(constraints.lower_cholesky), type(constraints.ordered_vector)))
+    return isinstance(inner, constraints.Constraint) and (inner.event_dim == 0 or is_open)
 
 
 def _log_prob(leaf: Any, value: Any) -> Any:

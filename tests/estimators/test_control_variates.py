@@ -1,5 +1,6 @@
 """Baselines with a state, control variates and coupled draws: exact means, variances, and what would bias them."""
 
+import math
 from functools import partial
 
 import chex
@@ -8,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from jax.flatten_util import ravel_pytree
 from scipy import stats
 
 from gradient_moments import gradient_moments
 from monte_carlo import assert_unbiased, is_biased
 from vae_jax import distributions, elbo, leave_one_out, pathwise, score_function
+from vae_jax.distributions import PositiveNormal
 from vae_jax.estimators import in_blocks
 from vae_jax.estimators.antithetic_pairs import antithetic_pairs
 from vae_jax.estimators.baselines import (
@@ -109,6 +112,79 @@ def test_means_are_exact_and_the_variance_of_loc_is_below_plain(name):
 def test_means_are_exact_for_a_cost_that_no_polynomial_fits(name):
     measured = statistics(cosine_loss, CONTROLLED[name], 0)
     assert_right(measured, *cosine_exact(PARAMS), resolution=0.3)
+
+
+THIRDS = np.float32([0.2, 0.3, 0.5])
+VALUES = np.float32([1.0, -2.0, 0.5])
+ORDERED = np.float32([-0.5, 0.8])
+
+
+def value_of(z, q):
+    return jnp.asarray(VALUES)[z]
+
+
+NOT_FREE = {
+    "probabilities": (
+        lambda p: dist.Categorical(probs=jax.nn.softmax(p)), value_of, np.log(THIRDS),
+        lambda p: jax.nn.softmax(p) @ VALUES,
+    ),
+    "counts": (
+        lambda p: dist.Multinomial(3, probs=jax.nn.softmax(p)), lambda z, q: (z * VALUES).sum() ** 2, np.log(THIRDS),
+        lambda p: 3 * jax.nn.softmax(p) @ VALUES**2 + 6 * (jax.nn.softmax(p) @ VALUES) ** 2,
+    ),
+    "ordered": (
+        lambda p: dist.OrderedLogistic(p[0], ORDERED), lambda z, q: z.astype(float) ** 2, np.float32([0.4]),
+        lambda p: jnp.diff(jax.nn.sigmoid(jnp.append(ORDERED, jnp.inf) - p[0]), prepend=0.0) @ jnp.arange(3.0) ** 2,
+    ),
+    "low rank": (
+        lambda p: dist.LowRankMultivariateNormal(p, jnp.exp(p)[:, None], jnp.exp(-p)),
+        lambda z, q: (VALUES * z**2).sum(), np.float32([0.3, -0.2, 0.1]),
+        lambda p: (VALUES * (p**2 + jnp.exp(2 * p) + jnp.exp(-p))).sum(),
+    ),
+}  # fmt: skip
+"""Families with parameters, or arrays derived from them, that cannot move alone; and the exact mean of an objective."""
+
+
+@pytest.mark.parametrize("name", NOT_FREE)
+@pytest.mark.parametrize("num_samples", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_parameters_that_cannot_move_alone_have_the_exact_gradient(name, num_samples):
+    family, objective, params, mean = NOT_FREE[name]
+
+    def loss(params, key):
+        return optimal_score(objective, family(params["p"]), key, num_samples)
+
+    gradient = gradient_moments(loss, {"p": jnp.asarray(params)}, jax.random.key(0), 50_000).gradient
+    exact = jax.grad(mean)(jnp.asarray(params))
+    assert_unbiased(gradient.mean["p"], gradient.mean_se["p"], exact, resolution=0.2 * float(jnp.abs(exact).max()))
+
+
+FREE = {
+    "normal": dist.Normal(0.3, 1.2), "gamma": dist.Gamma(2.0, 1.5), "beta": dist.Beta(2.0, 3.0),
+    "student": dist.StudentT(5.0, 0.2, 1.1), "dirichlet": dist.Dirichlet(np.float32([2.0, 3.0, 1.5])),
+    "logits": dist.Categorical(logits=np.log(THIRDS)), "log normal": dist.LogNormal(0.1, 0.5),
+    "multivariate": dist.MultivariateNormal(np.float32([0.1, 0.2]), scale_tril=np.float32([[1.0, 0.0], [0.4, 0.7]])),
+    "positive": PositiveNormal(1.0, 0.7), "probability": dist.Bernoulli(probs=0.3), "poisson": dist.Poisson(2.0),
+    "chi2": dist.Chi2(3.0), "mixture": dist.MixtureSameFamily(
+        dist.Categorical(logits=np.float32([0.2, -0.4])), dist.Normal(np.float32([-1.0, 2.0]), 0.8)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*FREE, *NOT_FREE])
+def test_the_score_of_a_free_parameter_has_mean_zero(name):
+    family = FREE[name] if name in FREE else NOT_FREE[name][0](jnp.asarray(NOT_FREE[name][2]))
+    assert distributions.has_free_parameters(family) == (name in FREE)
+    params, rebuild = ravel_pytree(jax.tree.map(lambda leaf: jnp.asarray(leaf, float), family))
+    with jax.numpy_rank_promotion("allow"):
+        draws = family.sample(jax.random.key(1), (100_000,))
+    scores = np.asarray(
+        jax.vmap(jax.grad(lambda p, z: distributions.log_prob(rebuild(p), z)), (None, 0))(params, draws)
+    )
+    if name in FREE:
+        assert_unbiased(scores.mean(0), scores.std(0) / math.sqrt(len(draws)) + 1e-6, 0.0, resolution=0.3)
+    else:
+        assert np.abs(scores.mean(0)).max() > 0.1
 
 
 @pytest.mark.parametrize(("name", "num_samples"), [("optimal_score", 2), ("optimal_score", 3), ("sobol_score", 3)])

@@ -1,5 +1,7 @@
 """The score-function estimator (REINFORCE) with a baseline, optimal for each parameter, or a moving average."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -77,6 +79,7 @@ def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samp
     """The score-function estimator with the optimal coefficient of the score for each parameter.
 
     That multiple of the score is subtracted whose coefficient is the regression of f s on s, c = E[f s^2] / E[s^2].
+    The parameters of a distribution that are not free, such as probabilities, which sum to one, share a coefficient.
     The samples are in 16 folds, or in S of one each, and the samples of the other folds estimate a fold's coefficient.
     The variance tends to that of the best constant baseline as S grows. A coefficient from few samples is noisy, more
     so where the score has heavy tails: at S = 4 the variance may exceed that of no baseline. Compare with
@@ -121,9 +124,10 @@ def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samp
     values = values_at(objective, samples, distributions.without_gradient(q))
     held_values = lax.stop_gradient(values)
     parameters, scores = _scores(q, samples)
+    weights = _weights(q, scores)
     terms = [
-        jnp.sum(gradient_term(_controlled(held_values, score), parameter))
-        for parameter, score in zip(parameters, scores, strict=True)
+        jnp.sum(gradient_term(_controlled(held_values, score, weight), parameter))
+        for parameter, score, weight in zip(parameters, scores, weights, strict=True)
     ]
     return values.mean() + sum(terms)
 
@@ -176,7 +180,7 @@ def moving_average_score(
 def _scores(q: Distributions, samples: Latents) -> tuple[list[Array], list[Array]]:
     """The floating-point parameters of q, and the density's derivatives by each at the samples, [S, *parameter]."""
     leaves, structure = jax.tree.flatten(q)
-    places = [place for place, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    places = _floating(leaves)
     parameters = [jnp.asarray(leaves[place]) for place in places]
 
     def log_density(held: list[Array], sample: Latents) -> Scalar:
@@ -190,13 +194,37 @@ def _scores(q: Distributions, samples: Latents) -> tuple[list[Array], list[Array
     return parameters, lax.stop_gradient(scores)
 
 
-def _controlled(values: Float[Array, " S"], scores: Float[Array, "S ..."]) -> Float[Array, "..."]:
+def _floating(leaves: list[Any]) -> list[int]:
+    """The places of the floating-point leaves."""
+    return [place for place, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+
+
+def _weights(q: Distributions, scores: list[Array]) -> list[Array]:
+    """The weights of the regression at the samples, [S, *parameter], or [S, 1, ...] where one coefficient serves all.
+
+    The score of a parameter that is not free has another mean than zero. What its multiples sum to, along the ways that
+    the parameters can move together, is zero if all have the same coefficient.
+    """
+    weights: list[Array] = []
+    for leaf in jax.tree.leaves(q, is_leaf=distributions.is_distribution):
+        own = scores[len(weights) : len(weights) + len(_floating(jax.tree.leaves(leaf)))]
+        squares = [score**2 for score in own]
+        if not distributions.has_free_parameters(leaf):
+            total = sum(square.reshape(len(square), -1).sum(1) for square in squares)
+            squares = [jnp.reshape(total, (-1, *[1] * (score.ndim - 1))) for score in own]
+        weights += squares
+    return weights
+
+
+def _controlled(
+    values: Float[Array, " S"], scores: Float[Array, "S ..."], weights: Float[Array, "S ..."]
+) -> Float[Array, "..."]:
     """The mean of (f_i - c_i) s_i, the coefficient of a fold of samples regressed on those of the other folds."""
-    chex.assert_equal_shape_prefix([values, scores], 1)
+    chex.assert_equal_shape_prefix([values, scores, weights], 1)
     num_folds = min(len(values), MOST_FOLDS)
     scores_by_fold = _in_folds(scores, num_folds)
     values_by_fold = _in_folds(values, num_folds).reshape(*scores_by_fold.shape[:2], *[1] * (scores.ndim - 1))
-    squares = scores_by_fold**2
+    squares = _in_folds(weights, num_folds)
     weights = _sum_of_others(squares.sum(axis=1))
     # A parameter that the density does not depend on has no score, and any coefficient will do.
     products = _sum_of_others((values_by_fold * squares).sum(axis=1))
