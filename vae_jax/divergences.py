@@ -4,6 +4,7 @@ All are exact near equality: they are sums of terms that each go to zero there, 
 positive gives NaN, and so does an alpha outside [0, 1] that is an array.
 """
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -326,10 +327,11 @@ def _twice_kl_from_mean(
 
 def _weighted_remainder(weight: Alpha, log: Diagonal) -> Diagonal:
     """weight (x - log(1 + x)) of log(1 + x)."""
-    # exp(80) is a float32, so that a weight of 0 meets no infinity.
-    inside = jnp.minimum(log, 80)
+    # Either factor stays below the largest float of its type, so that a weight of 0 meets no infinity.
+    largest = 0.9 * math.log(jnp.finfo(log.dtype).max)
+    inside = jnp.minimum(log, largest)
     excess = jnp.expm1(inside)
-    far = weight * excess * jnp.exp(log - inside) - weight * log
+    far = weight * excess * jnp.exp(jnp.minimum(log - inside, largest)) - weight * log
     return jnp.where(jnp.abs(excess) < NEAR, weight * _near_remainder(excess), far)
 
 
@@ -383,8 +385,9 @@ _share.defjvps(
 @jax.custom_jvp
 def _log_ratio(scale_q: Diagonal, scale_p: Diagonal) -> Diagonal:
     """log(scale_q / scale_p), exact near equality."""
-    excess = (scale_q - scale_p) / scale_p
-    return jnp.where(jnp.abs(excess) < 0.5, jnp.log1p(excess), jnp.log(scale_q / scale_p))
+    excess, ratio = (scale_q - scale_p) / scale_p, scale_q / scale_p
+    far = jnp.where(jnp.isinf(ratio), jnp.log(scale_q) - jnp.log(scale_p), jnp.log(ratio))
+    return jnp.where(jnp.abs(excess) < 0.5, jnp.log1p(excess), far)
 
 
 _log_ratio.defjvps(
@@ -412,7 +415,9 @@ def _log_remainder(scale_q: Diagonal, scale_p: Diagonal) -> Diagonal:
     r^2 - 1 is taken from the difference of the scales, which is exact near r = 1.
     """
     excess = (scale_q - scale_p) / scale_p * ((scale_q + scale_p) / scale_p)
-    plain = excess - 2 * jnp.log(scale_q / scale_p)
+    # Where the ratio overflows, so does the remainder: its log must not, for infinity less infinity is NaN.
+    ratio = jnp.minimum(scale_q / scale_p, jnp.finfo(scale_q.dtype).max)
+    plain = excess - 2 * jnp.log(ratio)
     return jnp.where(jnp.abs(excess) < NEAR, _near_remainder(excess), plain)
 
 

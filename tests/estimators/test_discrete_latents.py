@@ -22,6 +22,7 @@ from vae_jax.estimators import in_blocks
 from vae_jax.estimators.arm import arm, categorical_disarm, disarm
 from vae_jax.estimators.enumeration import enumeration, rao_blackwellized
 from vae_jax.estimators.gumbel_softmax import gumbel_softmax, straight_through
+from vae_jax.estimators.measure_valued import coupled_measure_valued, measure_valued
 from vae_jax.estimators.rebar import rebar, relax, surrogate_loss
 
 
@@ -397,6 +398,22 @@ def test_an_outcome_without_mass_adds_nothing():
     value, gradient = jax.jit(jax.value_and_grad(entropy))(jnp.asarray([0.5, 0.5, 0.0]))
     assert value == pytest.approx(np.log(2), rel=1e-6)
     assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+    "estimator", [enumeration, rao_blackwellized, categorical_disarm, measure_valued, coupled_measure_valued]
+)
+def test_an_impossible_outcome_leaves_value_and_gradient_right(estimator):
+    """A masked action, say: its logit is minus infinity."""
+    costs, probs = np.float32([1.0, 2.0, 5.0]), np.float32([0.0, 0.4, 0.6])
+
+    def loss(params, key):
+        p = jnp.asarray(probs) + params["p"] * jnp.asarray([0.0, -1.0, 1.0])
+        return estimator(lambda z, q: jnp.asarray(costs)[z], dist.Categorical(probs=p), key, 4)
+
+    found = gradient_moments(loss, {"p": jnp.zeros(())}, jax.random.key(0), 20_000)
+    assert_unbiased(found.value.mean, found.value.mean_se + 1e-6, 3.8, resolution=0.2)
+    assert_unbiased(found.gradient.mean["p"], found.gradient.mean_se["p"] + 1e-6, 3.0, resolution=0.3)
 
 
 def test_discrete_latents_enumerated_and_continuous_ones_reparameterized():

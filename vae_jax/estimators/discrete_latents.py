@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int
 
 from vae_jax.distributions import OneHotCategorical, base_distribution, check_latents, named_leaves
-from vae_jax.estimators.gradient_terms import gradient_term
+from vae_jax.estimators.gradient_terms import parameter_term
 from vae_jax.typing import Distributions, PRNGKey, Scalar
 
 
@@ -255,7 +255,7 @@ def is_discrete_latent(leaf: Any) -> bool:
 def with_logit_gradients(value: Scalar, latents: list[Any], gradients: list[Any]) -> Scalar:
     """`value`, with gradients in the latents' logits added to its own."""
     for latent, gradient in zip(latents, gradients, strict=True):
-        value = value + gradient_term(gradient, latent.logits).sum()
+        value = value + parameter_term(gradient, latent.logits).sum()
     return value
 
 

@@ -9,6 +9,7 @@ Reference: Foerster, Farquhar, Al-Shedivat, Rocktaeschel, Xing & Whiteson (2018)
 """
 
 import chex
+import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -28,3 +29,12 @@ def gradient_term(coefficient: Float[Array, "..."], x: Float[Array, "..."]) -> F
     # Broadcasting would multiply sums together that belong apart.
     chex.assert_equal_shape([coefficient, x])
     return lax.stop_gradient(coefficient) * derivative_of(x)
+
+
+def parameter_term(coefficient: Float[Array, "..."], parameter: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`gradient_term` of a parameter that may be infinite, as the logit of an impossible outcome is.
+
+    An infinite parameter stays where it is: it gets no gradient, and the term stays zero where infinity less infinity
+    would be NaN. An infinite log q(z), of a sample that q cannot have drawn, must go on to surface as NaN.
+    """
+    return gradient_term(coefficient, jnp.where(jnp.isinf(parameter), 0, parameter))

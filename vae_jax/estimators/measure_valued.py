@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
 from vae_jax import distributions
-from vae_jax.estimators.gradient_terms import gradient_term
+from vae_jax.estimators.gradient_terms import parameter_term
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.estimators.weak_derivatives import COUPLED, INDEPENDENT, SideDraws, WeakDerivative, weak_derivatives
 from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
@@ -96,7 +96,7 @@ def _measure_valued(draws: SideDraws, objective: Objective, q: Distributions, ke
     surrogate = jnp.zeros((), value.dtype)
     for number, derivative in weak_derivatives(draws, q, sides_key, num_samples):
         effects = _effects(partial(values_at, objective, q=held), samples, number, derivative)
-        surrogate += gradient_term(derivative.constant * effects, derivative.parameter).sum()
+        surrogate += parameter_term(derivative.constant * effects, derivative.parameter).sum()
     return value + surrogate
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.estimators.baselines import MovingAverage, moving_average, no_baseline, update_moving_average
-from vae_jax.estimators.gradient_terms import gradient_term
+from vae_jax.estimators.gradient_terms import gradient_term, parameter_term
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Baseline, Distributions, Latents, Objective, PRNGKey, Scalar
 
@@ -126,7 +126,7 @@ def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samp
     parameters, scores = _scores(q, samples)
     weights = _weights(q, scores)
     terms = [
-        jnp.sum(gradient_term(_controlled(held_values, score, weight), parameter))
+        jnp.sum(parameter_term(_controlled(held_values, score, weight), parameter))
         for parameter, score, weight in zip(parameters, scores, weights, strict=True)
     ]
     return values.mean() + sum(terms)
