@@ -78,7 +78,7 @@ def test_many_estimators_stand_side_by_side_in_every_panel(draw, many, tmp_path)
 
 def test_an_estimator_without_variance_is_drawn_as_such(many):
     axes = plotting.std_by_estimator(many).axes[1]
-    (none,) = (line for line in axes.lines if line.get_label() == "none")
+    (none,) = (line for line in axes.lines if line.get_label() == "no variance")
     assert list(none.get_ydata()) == [1]
 
 

@@ -46,7 +46,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     """The scores of a split, for a terminal of 80 columns."""
     console = Console(highlight=False)
     table = plain_table(gap=2)
-    add_words(table, "nats an image")
+    add_words(table, "nats per image")
     add_numbers(table, "mean ± se")
     table.add_column("")
     for row in _rows(summary):

@@ -48,7 +48,9 @@ def std_by_estimator(study: VarianceStudy) -> Figure:
         axes.set_xscale("log")
         edge = axes.get_xlim()[0]
         if not shown.all():
-            axes.plot(np.full((~shown).sum(), edge), places[~shown], "<", markersize=5, color=COLOURS[2], label="none")
+            axes.plot(
+                np.full((~shown).sum(), edge), places[~shown], "<", markersize=5, color=COLOURS[2], label="no variance"
+            )
             axes.set_xlim(left=edge)
         axes.set_xlabel("std of one estimate")
 
@@ -106,6 +108,6 @@ def _side_by_side(study: VarianceStudy, draw: Callable[[Axes, list[VarianceRow],
         }
         figure.legend(
             by_label.values(), by_label.keys(), loc="outside upper right", ncols=len(by_label),
-            title=f"{size:,} samples of one estimate", alignment="right",
+            title=f"{size:,} samples per estimate", alignment="right",
         )  # fmt: skip
     return figure

@@ -77,7 +77,7 @@ def std_by_samples(study: VarianceStudy) -> Figure:
         >>> study = vj.study_variance(SquareCost(), params, jax.random.key(0), 20, estimators=["pathwise"], **sizes)
         >>> axes = std_by_samples(study).axes[0]
         >>> axes.get_xlabel(), axes.get_ylabel()
-        ('samples of one estimate', 'std of one estimate')
+        ('samples per estimate', 'std of one estimate')
     """
     with mpl.rc_context(STYLE):
         figure, panels = _panels(study)
@@ -128,7 +128,7 @@ def _panels(study: VarianceStudy) -> tuple[Figure, dict[str, Axes]]:
     panels = {name: axes[name] for name in study.parameters}
     for name, panel in panels.items():
         panel.set_title(title_of(study, name))
-        panel.set_xlabel("samples of one estimate")
+        panel.set_xlabel("samples per estimate")
     return figure, panels
 
 

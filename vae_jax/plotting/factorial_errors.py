@@ -31,7 +31,7 @@ def factorial_errors(approximations: Sequence[FactorialApproximation]) -> Figure
         >>> from vae_jax.plotting import factorial_errors
         >>> figure = factorial_errors([approximate_factorial(number) for number in (1, 2, 5)])
         >>> [axes.get_title() for axes in figure.axes]
-        ['N = 1', 'log N! less its approximation']
+        ['N = 1', 'log N! − its approximation']
     """
     if not approximations:
         raise ValueError("approximations must be at least one, got none: approximate a factorial")
@@ -73,6 +73,6 @@ def _draw_errors(axes: Axes, approximations: Sequence[FactorialApproximation]) -
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
-    axes.set_title("log N! less its approximation")
+    axes.set_title("log N! − its approximation")
     axes.set_xlabel("N")
     axes.set_ylabel("nats")

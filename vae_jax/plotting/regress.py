@@ -98,7 +98,7 @@ def _draw_coefficients(axes: Axes, coefficients: Coefficients) -> None:
     axes.set_xlim(-3.2, 3.2)
     axes.axvline(0, color="0.8", linewidth=0.6, zorder=0)
     axes.set_title("coefficients")
-    axes.set_xlabel("less Laplace's mean, in its stds")
+    axes.set_xlabel("(estimate − Laplace's mean) / its std")
 
 
 def _draw_mean(axes: Axes, fitted: FittedMean) -> None:

@@ -238,7 +238,7 @@ def test_the_abstract_state_is_that_of_the_run(num_seeds):
 
 
 def elbos(experiment):
-    """The ELBO of each of three epochs (nats an image), and the state after them."""
+    """The ELBO of each of three epochs (nats per image), and the state after them."""
     key, state = start(experiment)
     found = []
     for _ in range(3):

@@ -34,7 +34,7 @@ def print_by_latents(rows: Sequence[Mapping[str, Any]], budget: "Budget", out: P
     table = plain_table()
     add_numbers(table, "latents")
     add_words(table, "estimator")
-    add_numbers(table, "estimate ± se", "exact", "ESS", "k")
+    add_numbers(table, "estimate ± se", "exact", "ESS", "Pareto k")
     add_words(table, "")
     shown: set[int] = set()
     for row in rows:

@@ -55,7 +55,19 @@ def elbo_by_sweep(selection: Selection) -> Figure:
         figure.legend(
             handles=[
                 Line2D([], [], color=COLOURS[0], linewidth=1.6, label="best restart"),
-                *([Line2D([], [], color=GREY, linewidth=0.8, label=f"{num_others} others")] if num_others else []),
+                *(
+                    [
+                        Line2D(
+                            [],
+                            [],
+                            color=GREY,
+                            linewidth=0.8,
+                            label=f"{num_others} other restart{'s' * (num_others > 1)}",
+                        )
+                    ]
+                    if num_others
+                    else []
+                ),
             ],
             loc="outside lower center",
             ncols=2,

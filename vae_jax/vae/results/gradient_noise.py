@@ -29,7 +29,7 @@ ALL_LAYERS = "all"
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """The gradient of the training loss in one layer's parameters, over batches and samples (nats an image)."""
+    """The gradient of the training loss in one layer's parameters, over batches and samples (nats per image)."""
 
     layer: str
     num_parameters: int
@@ -63,7 +63,7 @@ def training_loss(
         weights: weight and skew of the divergence.
 
     Returns:
-        The function from parameters and a key to the loss (nats an image, scalar).
+        The function from parameters and a key to the loss (nats per image, scalar).
 
     Example:
         With all parameters at zero every one of the 64 pixels costs log 2, and the KL is zero:
@@ -76,8 +76,8 @@ def training_loss(
         >>> params = jax.tree.map(jnp.zeros_like, architecture.init(jax.random.key(0)))
         >>> weights = DivergenceWeights(beta=jnp.ones(()), alpha=jnp.zeros(()))
         >>> loss = training_loss(experiment, architecture, jnp.zeros((100, 64), jnp.uint8), weights)
-        >>> f"{jax.jit(loss)(params, jax.random.key(1)):.2f} nats an image"
-        '44.36 nats an image'
+        >>> f"{jax.jit(loss)(params, jax.random.key(1)):.2f} nats per image"
+        '44.36 nats per image'
     """
 
     def loss(params: Params, key: PRNGKey) -> Scalar:

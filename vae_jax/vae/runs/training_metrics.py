@@ -32,7 +32,7 @@ class Report(NamedTuple):
     share: float
     """Fraction of that epoch that is done, from 0 to 1."""
     elbo: float
-    """Mean over the epoch so far, and over the seeds (nats an image); so are the next two."""
+    """Mean over the epoch so far, and over the seeds (nats per image); so are the next two."""
     reconstruction: float
     kl: float
     images_per_second: float

@@ -1,4 +1,4 @@
-"""Objectives that training maximises: each for one image, and their mean over a batch (nats an image)."""
+"""Objectives that training maximises: each for one image, and their mean over a batch (nats per image)."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ JENSEN_SHANNON_DIVERGENCES = {
 
 
 class BatchTerms(NamedTuple):
-    """Weighted means over the images of a batch (nats an image)."""
+    """Weighted means over the images of a batch (nats per image)."""
 
     objective: Float[Array, "..."]
     """The objective, which is maximised."""
@@ -77,7 +77,7 @@ def batch_terms(
         weights: weight and skew of the divergence.
 
     Returns:
-        Weighted means over the images (nats an image).
+        Weighted means over the images (nats per image).
 
     Example:
         With all parameters at zero every one of the 64 pixels costs log 2, and the KL is zero:

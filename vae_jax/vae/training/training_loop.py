@@ -154,7 +154,7 @@ def make_train(
         mesh: devices that seeds are sharded over; see `seed_mesh`.
 
     Example:
-        An epoch of 40 steps on black images. A model that knows nothing has an ELBO of -44.36 nats an image:
+        An epoch of 40 steps on black images. A model that knows nothing has an ELBO of -44.36 nats per image:
 
         >>> import jax
         >>> import numpy as np
