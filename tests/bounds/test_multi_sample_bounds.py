@@ -360,6 +360,7 @@ def shifted_values(bound, num_samples, num_replicates):
     return values.mean(), values.std() / math.sqrt(num_replicates)
 
 
+@pytest.mark.slow
 def test_the_bounds_enclose_the_evidence_in_order():
     num_samples, evidence = 500, SHIFTED.log_evidence
     kinds = {2.0: partial(renyi, alpha=2.0), 1.0: elbo, 0.5: partial(renyi, alpha=0.5), 0.0: importance_weighted}
@@ -481,6 +482,7 @@ def snr_slope(gradient, parameter):
     return weights @ logs, math.sqrt((weights**2) @ np.square(errors))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gradient", "parameter", "expected"),
     [

@@ -122,6 +122,7 @@ def test_nested_vectors_are_taken(estimator):
     assert np.isfinite(jax.jit(lambda key: estimator(square, q, key, 3))(jax.random.key(0)))
 
 
+@pytest.mark.slow
 def test_a_scale_shared_by_a_vector_gets_the_sum_of_its_coordinates():
     def loss(scale, key):
         return coupled_measure_valued(square, dist.Normal(jnp.zeros(3), scale).to_event(1), key, 4)

@@ -23,6 +23,7 @@ def panel(figure, title):
     return next(axes for axes in figure.axes if axes.get_title() == title)
 
 
+@pytest.mark.slow
 def test_boxes_show_the_replicates_about_the_exact_value(study):
     axes = panel(plotting.replicate_boxes(study), "∂ ELBO / ∂ loc_u")
     medians = [line.get_ydata()[0] for line in axes.lines if line.get_color() == "white"]

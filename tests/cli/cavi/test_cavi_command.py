@@ -131,6 +131,7 @@ def test_a_simulated_truth_is_recovered(tmp_path):
     assert len(columns["x"]) == 600
 
 
+@pytest.mark.slow
 def test_given_weights_set_the_number_and_one_column_has_no_map(tmp_path):
     (tmp_path / "events.csv").write_text(GOOD)
     words = ("--position", "east", "--count", "felt", "--weights", 0.5, 0.3, 0.2, "--position-precision", 4)
@@ -155,6 +156,7 @@ def test_given_weights_are_those_of_what_is_simulated(tmp_path):
     assert saved["hyperparameters"]["prior_loc"] == [5, -3]
 
 
+@pytest.mark.slow
 def test_the_normal_wishart_mixture_has_no_counts(tmp_path):
     (tmp_path / "events.csv").write_text(GOOD)
     words = ("--position", "east", "north", "--model", "normal-wishart", "--num-components", "1:3", "--degrees", 3)

@@ -110,6 +110,7 @@ def test_the_metrics_are_saved_by_epoch(trained):
         ]
 
 
+@pytest.mark.slow
 def test_events_for_tensorboard_hold_every_metric(called, tmp_path):
     code, _ = called("train", *SMALL, "--num-epochs", 1, "--tensorboard", "--out", "run")
     assert code == 0

@@ -166,6 +166,7 @@ def test_a_failure_ends_with_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_every_estimator_that_a_problem_admits_is_shown_with_its_cost(tmp_path):
     process = run_command(
         "variance", "--problem", "bernoulli", "--estimators", "all", "--num-samples", "4",

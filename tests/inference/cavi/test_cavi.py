@@ -482,6 +482,7 @@ def test_a_sweep_has_no_array_of_events_and_components(float64):
     assert 0 < large < 1.1 * small
 
 
+@pytest.mark.slow
 def test_components_of_different_given_weights_keep_their_places(float64):
     data = random_events(1, 30, 2)
     weights = cavi.GivenWeights(jnp.array([0.4, 0.2, 0.2, 0.2]))

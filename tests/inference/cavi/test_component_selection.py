@@ -51,6 +51,7 @@ def bound_of(model, state, responsibilities, data):
     return model.elbo(state, responsibilities, data)
 
 
+@pytest.mark.slow
 def test_the_true_number_scores_highest(float64):
     prior, truth = clusters()
 

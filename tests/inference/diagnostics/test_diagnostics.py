@@ -441,6 +441,7 @@ def test_one_by_one_the_probabilities_are_the_same():
     np.testing.assert_allclose(alone.probabilities, together.probabilities, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_inference_that_cannot_be_traced_is_calibrated_one_by_one():
     found = calibrate_one_by_one(gaussian_by_laplace, draw=draw_from_laplace)
     assert found.is_calibrated
@@ -548,6 +549,7 @@ def autocorrelated(generator, num_chains, num_draws):
     return draws + np.arange(3)
 
 
+@pytest.mark.slow
 def test_standard_errors_of_chains_allow_for_their_autocorrelation():
     generator = np.random.default_rng(3)
     chains, taken_for_independent = [], []

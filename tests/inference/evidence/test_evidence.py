@@ -282,6 +282,7 @@ def test_two_temperatures_are_importance_sampling_without_transitions():
     assert math.isnan(estimate.acceptance_rate)
 
 
+@pytest.mark.slow
 def test_weighted_chains_are_samples_of_the_posterior():
     chains = annealed_chains(COUNTS.log_joint, PRIOR_OF_COUNTS, jax.random.key(2), 4_000, annealing=Annealing(30))
     weights = softmax(chains.log_weights)
@@ -291,6 +292,7 @@ def test_weighted_chains_are_samples_of_the_posterior():
     assert mean["v"] == pytest.approx(0.966, abs=0.03)
 
 
+@pytest.mark.slow
 def test_prior_sampling_fails_with_many_latents_and_says_so():
     problem = LinearGaussianChain(50)
     budget = Budget(num_samples=4_000, num_chains=128)

@@ -74,6 +74,7 @@ def test_full_rank_reaches_the_exact_posterior(estimator, tolerance):
     assert fitted.log_prob(jnp.asarray(MEAN)) == pytest.approx(float(log_normal_target(MEAN)), abs=0.08)
 
 
+@pytest.mark.slow
 def test_low_rank_reaches_a_low_rank_posterior():
     factor, scale = np.array([1.5, -1.0, 0.5, 2.0]), np.array([0.5, 1.0, 0.3, 0.8])
     covariance = np.diag(scale**2) + np.outer(factor, factor)
@@ -126,6 +127,7 @@ def gamma_poisson(rate):
 LOG_EVIDENCE = float(gamma_poisson(jnp.array(2.0)) - CONJUGATE.log_prob(2.0))
 
 
+@pytest.mark.slow
 def test_a_family_that_holds_the_conjugate_posterior_finds_it():
     fitted = quick(gamma_poisson, MeanField(dist.Gamma), jax.random.key(0), num_restarts=2)
     assert fitted.posterior.concentration == pytest.approx(16.0, rel=0.05)

@@ -306,6 +306,7 @@ def test_the_hierarchical_bound_and_its_terms_are_unbiased(hierarchical):
     assert errors[2] < errors[1]
 
 
+@pytest.mark.slow
 def test_the_hierarchical_evidence_is_reached_by_importance_sampling(hierarchical):
     model, x = hierarchical
     evidence = exact_evidence()

@@ -481,6 +481,7 @@ def seeds(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_the_metrics_of_several_seeds_are_lists(seeds, whole):
     for row, alone in zip(seeds.folder.rows(), whole.folder.rows(), strict=True):
         for name in ("train_elbo", "validation_elbo", "validation_elbo_se", "active_units"):

@@ -199,6 +199,7 @@ def of_seed(tree, seed):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[seed], tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_seeds", "num_devices"), [(4, 4), pytest.param(3, 1, marks=pytest.mark.slow)])
 def test_seeds_trained_at_once_are_runs_of_their_own_on_any_number_of_devices(num_seeds, num_devices):
     many, mesh = replace(EXPERIMENT, num_seeds=num_seeds), seed_mesh(num_seeds)
