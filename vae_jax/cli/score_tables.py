@@ -87,9 +87,9 @@ def _explanations(summary: Mapping[str, Any]) -> Iterator[str]:
     }
     yield f"{summary['num_images']:,} {summary['split']} images, {drawn[summary['binarization']]}."
     if summary["num_seeds"] > 1:
-        yield f"Means of {summary['num_seeds']} models; errors and intervals are over them."
+        yield f"Means of {summary['num_seeds']} models; errors and intervals are between models."
     if summary["likelihood"] == CROSS_ENTROPY:
-        yield "Grey pixels under a Bernoulli's cross-entropy: no likelihood, so that none of this bounds log p(x)."
+        yield "Grey pixels under a Bernoulli's cross-entropy are no likelihood: none of this bounds log p(x)."
 
 
 def _nll_explanations(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -97,8 +97,9 @@ def _nll_explanations(summary: Mapping[str, Any]) -> Iterator[str]:
         summary[name] for name in ("num_importance_samples", "effective_sample_size", "effective_sample_size_min")
     )
     yield (
-        f"The NLL is at most this on average: its Monte Carlo error is {summary['nll_monte_carlo_se']:.2g}, with "
-        f"an effective sample size of {mean:.1f} (least {least:.1f}) of {num_samples:,}."
+        "On average the estimate of the NLL is an upper bound. Its Monte Carlo error is "
+        f"{summary['nll_monte_carlo_se']:.2g}, with an effective sample size of {mean:.1f} (least {least:.1f}) of "
+        f"{num_samples:,}."
     )
     num_estimates = summary["num_images"] * summary["num_seeds"]
     num_reliable = round(num_estimates * summary["nll_share_reliable"])

@@ -73,7 +73,7 @@ def _on_numbers(results: CaviResults) -> Iterator[str]:
         yield "The given weights differ: only orders of components of equal weight are counted in log K!."
     coinciding = [str(each.num_components) for each in selection.candidates if each.num_empty > 1]
     if coinciding:
-        yield f"Empty components coincide, so that log K! is less log E! of E empty ones: K = {_listed(coinciding)}."
+        yield f"Empty components coincide, so log K! is reduced by log E! for E empty ones: K = {_listed(coinciding)}."
     unfinished = [str(each.num_components) for each in selection.candidates if not each.ascent.converged]
     if unfinished:
         yield (
@@ -85,7 +85,7 @@ def _on_numbers(results: CaviResults) -> Iterator[str]:
     if once:
         yield f"Reached by one restart only, and perhaps not the highest: K = {_listed(once)}."
     if selection.ends_at_best:
-        yield f"The range ends at its best, K = {best.num_components}: raise it. The bound may rise on."
+        yield f"The range ends at its best, K = {best.num_components}: raise it. The bound may rise further."
 
 
 def _listed(numbers: list[str]) -> str:
@@ -123,12 +123,12 @@ def _on_components(results: CaviResults) -> Iterator[str]:
         return
     model = results.selection.best.model
     spread = float(model.position_precision) ** -0.5
-    yield f"Each component is round, with a spread of {spread:.3g} (1/sqrt(tau)) that is given and alike in all."
+    yield f"Every component is round and has the given spread of {spread:.3g} (1/sqrt(tau))."
     broad = [each for each in results.components if not each.is_empty and (each.dispersion or 0) > OVERDISPERSED]
     if broad:
         yield (
             f"In {len(broad)} the counts vary more than a Poisson's (var/mean above {OVERDISPERSED}). Long shapes and "
-            "such counts each take several components: K is then one of pieces, not of clusters."
+            "such counts need several components each: K then counts pieces, not clusters."
         )
 
 

@@ -156,15 +156,15 @@ def _explanations(study: VarianceStudy, problem: Problem, params: Mapping[str, A
     if DIVERGENT in marks:
         lines.append(
             f"{DIVERGENT}  q has density at zero, where this gradient grows like 1/z: its mean does not exist and its "
-            "variance is infinite, however steady the numbers look. --family log_normal has neither trouble."
+            "variance is infinite, however steady the numbers look. --family log_normal avoids both problems."
         )
     if UNBELIEVABLE in marks:
         lines.append(
-            f"{UNBELIEVABLE}  The standard error of the std is over a tenth of it, or not to be believed: the tails "
-            "are too heavy for this many replicates."
+            f"{UNBELIEVABLE}  The standard error of the std is above a tenth of it, or unreliable: the tails are too "
+            "heavy for this many replicates."
         )
     if BIASED in marks:
-        lines.append(f"{BIASED}  Biased by construction: its mean is not the exact one at any number of samples.")
+        lines.append(f"{BIASED}  Biased by construction: the mean differs from the exact one at any number of samples.")
     if isinstance(problem, PoissonGamma) and problem.family == "normal":
         effect = truncation_effect(problem, params)
         gradient = max((name for name in effect if name != "elbo"), key=lambda name: abs(effect[name]))
@@ -174,6 +174,7 @@ def _explanations(study: VarianceStudy, problem: Problem, params: Mapping[str, A
         )
     lines.append(
         "All estimators draw from the same keys, and smaller numbers of samples may be the first of larger ones: rows "
-        "are correlated. Time is of all parameters' gradient at once, a share of one pass: an indication."
+        "are correlated. Times are those of the gradient in all parameters, averaged over one pass, and only "
+        "indicative."
     )
     return lines

@@ -9,7 +9,7 @@ that the empty ones would each gain more by log K! than they cost.
 **What it can tell.** The bound weighs fit against the priors, so that components that explain nothing lower it. It
 chooses among the mixtures that it is given: where no mixture of the family fits, as with clusters that are not round or
 counts that vary more than a Poisson's, more components approximate the truth ever better and the bound rises for long.
-The number is then one of pieces in an approximation, and not one of clusters.
+The number then counts the pieces of an approximation, not clusters.
 
 **One program.** All mixtures are padded with absent components to the largest, so that the ascent is compiled once.
 
