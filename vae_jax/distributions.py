@@ -170,7 +170,8 @@ def has_free_parameters(leaf: Any) -> bool:
     """Whether the density of a distribution stays normalised while any element of its parameters moves alone.
 
     The score of each element then has mean zero. It has not for probabilities, which sum to one, nor for an array that
-    a distribution has derived from its parameters and keeps with them.
+    a distribution has derived from its parameters and keeps with them. Of a distribution that states no constraints,
+    as NumPyro's do, nobody knows: the answer is False.
 
     Example:
         >>> import jax.numpy as jnp
@@ -180,6 +181,8 @@ def has_free_parameters(leaf: Any) -> bool:
         >>> [vj.distributions.has_free_parameters(dist.Categorical(**{name: thirds})) for name in ("logits", "probs")]
         [True, False]
     """
+    if not isinstance(leaf, dist.Distribution):
+        return False
     inherited = [vars(each).get("arg_constraints", {}) for each in type(leaf).__mro__]
     constrained = reduce(operator.or_, reversed(inherited), {})
     return all(_is_free(vars(leaf).get(name), constrained.get(name)) for name in leaf.gather_pytree_data_fields())
@@ -194,7 +197,7 @@ def _is_free(field: Any, constraint: Any) -> bool:
         return True
     if not any(jnp.issubdtype(jnp.result_type(each), jnp.floating) for each in jax.tree.leaves(field)):
         return True
-    # An array of numbers that have no constraint but their own is one of them each.
+    # An array whose elements are constrained one by one has the constraint of an element inside.
     inner = getattr(constraint, "base_constraint", constraint)
     is_open = isinstance(inner, (type(constraints.lower_cholesky), type(constraints.ordered_vector)))
     return isinstance(inner, constraints.Constraint) and (inner.event_dim == 0 or is_open)

@@ -158,6 +158,38 @@ def test_parameters_that_cannot_move_alone_have_the_exact_gradient(name, num_sam
     assert_unbiased(gradient.mean["p"], gradient.mean_se["p"], exact, resolution=0.2 * float(jnp.abs(exact).max()))
 
 
+@jax.tree_util.register_pytree_node_class
+class OwnNormal(distributions.Reparameterized):
+    """A distribution that is none of NumPyro's, and states no constraints."""
+
+    batch_shape = ()
+    has_rsample = True
+
+    def __init__(self, loc):
+        self.loc = loc
+
+    def rsample(self, key, sample_shape=()):
+        return self.loc + jax.random.normal(key, sample_shape)
+
+    def log_prob(self, value):
+        return -((value - self.loc) ** 2) / 2
+
+    def tree_flatten(self):
+        return (self.loc,), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
+def test_a_user_s_own_distribution_has_the_exact_gradient():
+    def loss(params, key):
+        return optimal_score(lambda z, q: z**2, OwnNormal(params["loc"]), key, 20)
+
+    gradient = gradient_moments(loss, {"loc": jnp.asarray(1.3)}, jax.random.key(0), 5_000).gradient
+    assert_unbiased(gradient.mean["loc"], gradient.mean_se["loc"], 2.6, resolution=0.3)
+
+
 FREE = {
     "normal": dist.Normal(0.3, 1.2), "gamma": dist.Gamma(2.0, 1.5), "beta": dist.Beta(2.0, 3.0),
     "student": dist.StudentT(5.0, 0.2, 1.1), "dirichlet": dist.Dirichlet(np.float32([2.0, 3.0, 1.5])),
@@ -377,7 +409,7 @@ def test_a_coefficient_shared_by_its_samples_is_biased():
     ],
 )
 def test_the_parameters_of_every_family_are_found(q):
-    """At two samples the coefficient is the other sample's value, and the estimate leave-one-out's."""
+    """With two samples the coefficient is the other sample's value, and the estimate leave-one-out's."""
 
     def loss(p, key, estimator):
         return estimator(lambda z, q: sum(jnp.sum(leaf * 1.0) ** 2 for leaf in jax.tree.leaves(z)), q(p), key, 2)
@@ -478,7 +510,7 @@ def test_a_linear_objective_has_no_variance_under_antithetic_pairs():
 
 
 def test_leave_one_out_under_antithetic_pairs_is_biased_by_its_partner():
-    """By the factor 1 + 1/(S - 1) for loc, whose score is odd, and 1 - 1/(S - 1) for scale, whose score is even."""
+    """The factor is 1 + 1/(S - 1) for loc, whose score is odd, and 1 - 1/(S - 1) for scale, whose score is even."""
 
     def hidden(objective, q, key, num_samples):
         return score_leave_one_out(objective, q, key, num_samples)

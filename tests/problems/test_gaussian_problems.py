@@ -118,7 +118,7 @@ def test_the_exact_bound_is_that_of_a_product_rule(size, num_samples):
 
 
 def test_the_exact_bound_far_off_and_at_many_samples():
-    """At squared distance 0.1 the gap nears (exp(0.1) - 1) / (2 K) as K grows."""
+    """The gap at squared distance 0.1 nears (exp(0.1) - 1) / (2 K) as K grows."""
     params = {"shift": (math.sqrt(0.1), 0.0)}
     gaps = {k: SHIFTED.log_evidence - SHIFTED.exact_bound(params, k) for k in (5, 50, 5_000)}
     leading = {k: math.expm1(0.1) / (2 * k) for k in gaps}

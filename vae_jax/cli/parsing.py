@@ -93,8 +93,10 @@ class _TerminalText(io.TextIOWrapper):
 
 def _shortly_titled(line: str) -> str:
     """The line, and if it is the top of a box of nested options, only the last of the names that they are nested in."""
-    outer = re.search(r"(?:[\w-]+\.)+(?=[\w-]+(?:\x1b\[[\d;]*m)* options)", line) if "╭" in line else None
-    return line if outer is None else line.replace(outer[0], "", 1).replace("╮", "─" * len(outer[0]) + "╮")
+    title = re.fullmatch(r"[╭─ ]*((?:[\w-]+\.)+)[\w-]+ options[─╮ ]*", _without_colours(line).rstrip("\r\n"))
+    if title is None:
+        return line
+    return line.replace(title[1], "", 1).replace("╮", "─" * len(title[1]) + "╮")
 
 
 def _wrapped(line: str, width: int) -> str:

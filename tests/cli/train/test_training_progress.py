@@ -34,7 +34,7 @@ def test_large_terms_fit_80_columns():
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """One of 80 columns, as far as rich is told."""
+    """One of 80 columns, which is what rich reads."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")

@@ -276,7 +276,7 @@ def test_the_signal_of_a_linear_model_at_its_exact_posterior_is_that_of_log_p():
 
 @pytest.mark.slow
 def test_the_loss_is_the_mean_of_random_batches_of_the_weighted_objective():
-    """At the exact posterior every sample's ELBO is log p(x), so that only the choice of the batch is random."""
+    """Every sample's ELBO at the exact posterior is log p(x), so that only the choice of the batch is random."""
     params, experiment = exact_posterior(), linear_experiment(batch_size=4)
     decoder = {"kernel": jnp.asarray(DIRECTIONS), "bias": jnp.asarray(OFFSET)}
     log_marginals = np.asarray(jax.jit(log_evidences)(decoder))

@@ -411,7 +411,7 @@ def test_a_resumed_run_stops_when_the_patience_of_the_whole_run_ends(still, tmp_
 
 
 def test_the_best_state_is_kept_though_it_is_saved_later(still, tmp_path):
-    """At its epoch's end it is remembered, and its buffers are used up before it is saved."""
+    """The best state is remembered at its epoch's end, and its buffers are used up before it is saved."""
     whole, _ = still
     run = elsewhere(whole, tmp_path)
     run.train(run.start(), seconds_between_checkpoints=math.inf)
