@@ -10,8 +10,8 @@ from scipy import special, stats
 from scipy.integrate import quad
 
 from monte_carlo import assert_unbiased
-from vae_jax import distributions, elbo, score_function
-from vae_jax.distributions import PositiveNormal
+from vae_jax import distributions, elbo, pathwise, score_function
+from vae_jax.distributions import LocationScalePositiveNormal, PositiveNormal
 
 
 def truncated(loc, scale):
@@ -59,10 +59,57 @@ def test_positive_normal_never_reaches_the_edge_of_its_support(number):
     assert np.isfinite(draws).all()
 
 
-def test_positive_normal_follows_the_location_scale_path(float64):
+@pytest.mark.parametrize(("loc", "scale"), [(5.0, 0.5), (1.0, 0.2), (0.3, 1.0), (-2.5, 1.0)])
+def test_positive_normal_follows_its_quantiles(loc, scale, float64):
+    """dz/dtheta = -(dF/dtheta) / p(z)."""
+
     def draw(loc, scale):
         return PositiveNormal(loc, scale).rsample(jax.random.key(2), (100,))
 
+    draws, paths, step = draw(loc, scale), jax.jacobian(draw, argnums=(0, 1))(loc, scale), 1e-5
+    by_loc = truncated(loc + step, scale).cdf(draws) - truncated(loc - step, scale).cdf(draws)
+    by_scale = truncated(loc, scale + step).cdf(draws) - truncated(loc, scale - step).cdf(draws)
+    for path, slope in zip(paths, (by_loc, by_scale), strict=True):
+        expected = -slope / (2 * step) / truncated(loc, scale).pdf(draws)
+        np.testing.assert_allclose(path, expected, rtol=1e-6, atol=1e-6)
+
+
+TANH_SLOPES = {0.5: (0.388137, 0.386523), 1.0: (0.473178, 0.029341), 1.5: (0.354394, -0.175168)}
+"""d/dloc and d/dscale of E[tanh(z)^2] at scale 0.5 by loc, from quadrature against SciPy's truncated normal."""
+
+
+@pytest.mark.parametrize("loc", TANH_SLOPES)
+def test_gradients_along_a_positive_normal_s_path_are_unbiased(loc):
+    @partial(jax.jit, static_argnums=0)
+    def gradients(family):
+        def value(params, key):
+            return pathwise(lambda z, q: jnp.tanh(z) ** 2, family(*params), key, 1_000)
+
+        return jax.lax.map(
+            lambda key: jnp.stack(jax.grad(value)((loc, 0.5), key)), jax.random.split(jax.random.key(0), 400)
+        )
+
+    found = np.asarray(gradients(PositiveNormal), float)
+    for gradient, exact in zip(found.T, TANH_SLOPES[loc], strict=True):
+        assert_unbiased(gradient.mean(), gradient.std() / np.sqrt(len(gradient)), exact, resolution=0.008)
+    biased = np.asarray(gradients(LocationScalePositiveNormal), float).mean(axis=0)
+    assert (abs(biased - TANH_SLOPES[loc]) > 0.006).all()
+
+
+def test_the_path_of_a_positive_normal_has_its_second_derivatives(float64):
+    def mean(loc):
+        return PositiveNormal(loc, 1.0).rsample(jax.random.key(0), (200_000,)).mean()
+
+    step = 1e-3
+    expected = (truncated(step, 1.0).mean() - 2 * truncated(0.0, 1.0).mean() + truncated(-step, 1.0).mean()) / step**2
+    assert jax.jit(jax.grad(jax.grad(mean)))(0.0) == pytest.approx(expected, rel=0.02)
+
+
+def test_the_location_scale_path_ignores_the_truncation(float64):
+    def draw(loc, scale):
+        return LocationScalePositiveNormal(loc, scale).rsample(jax.random.key(2), (100,))
+
+    np.testing.assert_array_equal(draw(1.0, 0.2), PositiveNormal(1.0, 0.2).rsample(jax.random.key(2), (100,)))
     d_loc, d_scale = jax.jit(jax.jacobian(draw, argnums=(0, 1)))(1.0, 0.2)
     np.testing.assert_allclose(d_loc, 1)
     np.testing.assert_allclose(d_scale, (np.asarray(jax.jit(draw)(1.0, 0.2)) - 1.0) / 0.2, rtol=1e-12)

@@ -48,7 +48,7 @@ CENTRAL = 0.999
 DTYPE = "float64"
 QUICK_SAMPLES, QUICK_TABLES = 10, 20
 
-PROBLEM = PoissonGamma()
+PROBLEM = PoissonGamma(family="location_scale_normal")
 PARAMS = PROBLEM.default_params
 GRADIENT_COLUMNS = tuple(
     (statistic, f"{kind}_{latent}")

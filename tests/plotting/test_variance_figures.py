@@ -12,7 +12,7 @@ from vae_jax.studies.variance_study import study_variance
 
 @pytest.fixture(scope="module")
 def study():
-    problem = PoissonGamma()
+    problem = PoissonGamma(family="location_scale_normal")
     return study_variance(
         problem, problem.default_params, jax.random.key(0), 50,
         estimators=("pathwise", "score_function"), num_samples=(5, 100),

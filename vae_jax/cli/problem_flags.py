@@ -35,8 +35,8 @@ class ProblemFlags:
     """The f of E[f(z)]."""
     poisson_gamma: PoissonGammaFlags = field(default_factory=PoissonGammaFlags)
     """Data and priors of poisson-gamma."""
-    family: Annotated[Literal["normal", "log_normal"], IS_CHOSEN] = "normal"
-    """Family of q. The normal is truncated at zero."""
+    family: Annotated[Literal["normal", "log_normal", "location_scale_normal"], IS_CHOSEN] = "normal"
+    """Family of q. The normals are truncated at zero; location_scale_normal has the biased path that ignores it."""
     loc: Annotated[tuple[float, float] | None, IS_CHOSEN, optional("FLOAT FLOAT")] = None
     """loc of q(u) and q(v). By default 5 and 1; for log_normal, the values with those means."""
     scale: Annotated[tuple[float, float] | None, FINITE_AND_POSITIVE, IS_CHOSEN, optional("FLOAT FLOAT")] = None

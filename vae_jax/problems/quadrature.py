@@ -1,7 +1,7 @@
 """Gauss-Legendre quadrature against the density of one latent, with what gradient estimators need at its nodes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class LatentNodes:
     """d log q / d parameter, for loc and scale."""
     path: dict[str, Nodes]
     """dz / d parameter along the reparameterized path."""
+    is_quantile: bool
+    """Whether the path is that of the quantile function."""
     edge_density: float
     """q's density at z = 0 times its scale, which has no unit."""
     path_at_zero: dict[str, float]
@@ -68,6 +70,16 @@ def noise_moments(term: Callable[[Nodes], Any]) -> CentralMoments:
 
 
 def positive_normal(loc: float, scale: float) -> LatentNodes:
+    """Nodes for Normal(loc, scale) given that it is positive, with the path of the quantile function."""
+    nodes, edge = location_scale_normal(loc, scale), -loc / scale
+    # How far the noise moves with the edge, at the same quantile: the ratio of two Mills ratios.
+    noise = nodes.path["scale"]
+    along = np.exp(log_ndtr(-noise) - _log_normal(noise) - (log_ndtr(-edge) - _log_normal(edge)))
+    path = {"loc": 1 - along, "scale": noise - edge * along}
+    return replace(nodes, path=path, is_quantile=True, path_at_zero={"loc": 0.0, "scale": 0.0})
+
+
+def location_scale_normal(loc: float, scale: float) -> LatentNodes:
     """Nodes for Normal(loc, scale) given that it is positive, with the path loc + scale * noise."""
     edge = -loc / scale
     return _normal_above_zero(loc, scale, log_mass=log_ndtr(-edge), hazard=np.exp(_log_normal(edge) - log_ndtr(-edge)))
@@ -91,6 +103,7 @@ def log_normal(loc: float, scale: float) -> LatentNodes:
         dlog_density=-(noise / scale + 1) / z,
         score={"loc": noise / scale, "scale": (noise**2 - 1) / scale},
         path={"loc": z, "scale": z * noise},
+        is_quantile=True,
         edge_density=0.0,
         path_at_zero={"loc": 0.0, "scale": 0.0},
         loc=loc,
@@ -110,6 +123,7 @@ def _normal_above_zero(loc: float, scale: float, log_mass: float, hazard: float)
         dlog_density=-noise / scale,
         score={"loc": (noise - hazard) / scale, "scale": (noise**2 - 1 + hazard * loc / scale) / scale},
         path={"loc": np.ones_like(noise), "scale": noise},
+        is_quantile=False,
         edge_density=float(np.exp(_log_normal(-loc / scale) - log_mass)),
         path_at_zero={"loc": 1.0, "scale": -loc / scale},
         loc=loc,

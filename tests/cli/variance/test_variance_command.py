@@ -25,7 +25,14 @@ def test_a_run_prints_and_saves_its_results(small_run):
     saved = {"variance.json", "variance.csv", "replicates.png", "replicates.pdf", "std.png", "std.pdf", "config.json"}
     assert {path.name for path in (folder / "results").iterdir()} == saved
     assert max(map(len, process.stdout.splitlines())) <= 80
-    for word in ("score_function+leave_one_out", "undefined", "∞", "correlated", "Saved in results"):
+    for word in ("score_function+leave_one_out", "?", "correlated", "Saved in results"):
+        assert word in process.stdout
+
+
+def test_an_infinite_variance_is_marked(tmp_path):
+    process = run_command("variance", *SMALLEST, "--family", "location_scale_normal", "--out", "results", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    for word in ("undefined", "∞  q has density at zero", "follows a path"):
         assert word in process.stdout
 
 
@@ -125,7 +132,7 @@ MISUSES = {
     "--problem bernoulli --estimators pathwise": "pathwise: q is a BernoulliLogits, which has no reparameterized",
     "--problem square --estimators arm": "arm: q must be .* got a Normal, which is continuous: use pathwise",
     "--problem square --estimators pathwise+antithetic_pairs --num-samples 5": "must be even.*got 5",
-    "--family another": "--family must be one of normal, log_normal, got another",
+    "--family another": "--family must be one of normal, log_normal, location_scale_normal, got another",
     "--dtype half": "--dtype must be one of float32, float64, got half",
     "--out a_file/below": "--out must be a folder that can be written to, got a_file/below",
     "--another": "Unrecognized options: --another: vae-jax variance --help lists the options",

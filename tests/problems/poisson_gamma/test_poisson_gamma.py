@@ -117,9 +117,12 @@ def test_known_moments(estimator):
         assert exact[name].std.value == pytest.approx(std, rel=3e-5)
 
 
+LOCATION_SCALE = PoissonGamma(family="location_scale_normal")
+
+
 @pytest.mark.parametrize("estimator", ["pathwise", "sticking_the_landing"])
-def test_pathwise_gradients_of_v_have_no_moments(estimator):
-    exact = PROBLEM.exact(PARAMS, estimator)(1000)
+def test_location_scale_gradients_of_v_have_no_moments(estimator):
+    exact = LOCATION_SCALE.exact(PARAMS, estimator)(1000)
     for name in ("loc_v", "scale_v"):
         assert exact[name].mean == ("undefined", None)
         assert exact[name].std == ("infinite", None)
@@ -141,11 +144,12 @@ def test_their_divergence_is_a_logarithm_and_a_pole():
 @pytest.mark.parametrize(
     ("problem", "params"),
     [
+        (PROBLEM, PARAMS),
         (PoissonGamma(family="log_normal"), PoissonGamma(family="log_normal").default_params),
-        (PROBLEM, PARAMS | {"scale_v": 0.05}),
-        (PoissonGamma(counts=(0,), prior_v=GammaPrior(1.0, 4.0)), PARAMS),
+        (LOCATION_SCALE, PARAMS | {"scale_v": 0.05}),
+        (PoissonGamma(counts=(0,), prior_v=GammaPrior(1.0, 4.0), family="location_scale_normal"), PARAMS),
     ],
-    ids=["log_normal", "narrow", "no 1/v term"],
+    ids=["quantiles", "log_normal", "narrow", "no 1/v term"],
 )
 def test_they_have_moments_where_nothing_diverges(problem, params):
     assert problem.exact(params, "pathwise")(1)["loc_v"].std.status == "finite"
@@ -186,14 +190,24 @@ def test_all_estimators_have_one_mean_wherever_it_exists(loc_v, scale_v):
 
 
 @pytest.mark.parametrize(("loc_v", "scale_v"), [(1e-3, 1e-5), (1.0, 0.1), (40.0, 3.0)])
-def test_and_under_narrow_normals_too(loc_v, scale_v):
+def test_and_along_the_location_scale_path_of_narrow_normals(loc_v, scale_v):
     params = PARAMS | {"loc_v": loc_v, "scale_v": scale_v}
-    path, score = ([m.mean.value for m in PROBLEM.exact(params, n)(2).values()] for n in ("pathwise", "score_function"))
+    path, score = (
+        [m.mean.value for m in LOCATION_SCALE.exact(params, name)(2).values()]
+        for name in ("pathwise", "score_function")
+    )
     np.testing.assert_allclose(path, score, rtol=1e-6, atol=1e-6)
 
 
-def test_at_loc_zero_the_scale_s_gradient_does_not_diverge():
-    exact = PROBLEM.exact(PARAMS | {"loc_v": 0.0}, "pathwise")(1)
+@pytest.mark.parametrize(("loc_v", "scale_v"), [(1.0, 0.2), (0.0, 0.5), (-1.0, 0.7), (40.0, 3.0)])
+def test_and_under_normals_that_follow_their_quantiles(loc_v, scale_v):
+    params = PARAMS | {"loc_v": loc_v, "scale_v": scale_v}
+    means = [[m.mean.value for m in PROBLEM.exact(params, name)(2).values()] for name in ESTIMATORS]
+    np.testing.assert_allclose(means, [means[0]] * len(means), rtol=1e-6, atol=1e-6)
+
+
+def test_at_loc_zero_the_location_scale_path_of_the_scale_does_not_diverge():
+    exact = LOCATION_SCALE.exact(PARAMS | {"loc_v": 0.0}, "pathwise")(1)
     assert exact["loc_v"].std.status == "infinite"
     assert exact["scale_v"].std.status == "finite"
 
@@ -222,7 +236,7 @@ MISUSES = [
     ("counts must be integers from 0 .*, got 1e[+]40", {"counts": (1e40,)}),
     ("prior_v must have a positive, finite rate, got 0", {"prior_v": GammaPrior(4.0, 0.0)}),
     ("prior_u must have a positive, finite concentration, got -1", {"prior_u": GammaPrior(-1.0, 1.0)}),
-    ("family must be one of normal, log_normal, got cauchy", {"family": "cauchy"}),
+    ("family must be one of normal, log_normal, location_scale_normal, got cauchy", {"family": "cauchy"}),
 ]
 
 

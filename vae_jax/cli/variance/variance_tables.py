@@ -156,7 +156,7 @@ def _explanations(study: VarianceStudy, problem: Problem, params: Mapping[str, A
     if DIVERGENT in marks:
         lines.append(
             f"{DIVERGENT}  q has density at zero, where this gradient grows like 1/z: its mean does not exist and its "
-            "variance is infinite, however steady the numbers look. --family log_normal avoids both problems."
+            "variance is infinite, however steady the numbers look. --family normal follows a path without this term."
         )
     if UNBELIEVABLE in marks:
         lines.append(
@@ -165,7 +165,7 @@ def _explanations(study: VarianceStudy, problem: Problem, params: Mapping[str, A
         )
     if BIASED in marks:
         lines.append(f"{BIASED}  Biased by construction: the mean differs from the exact one at any number of samples.")
-    if isinstance(problem, PoissonGamma) and problem.family == "normal":
+    if isinstance(problem, PoissonGamma) and problem.family != "log_normal":
         effect = truncation_effect(problem, params)
         gradient = max((name for name in effect if name != "elbo"), key=lambda name: abs(effect[name]))
         lines.append(

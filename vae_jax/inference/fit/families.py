@@ -13,7 +13,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 from numpyro.distributions.util import vec_to_tril_matrix
 
-from vae_jax.distributions import PositiveNormal
+from vae_jax.distributions import LocationScalePositiveNormal, PositiveNormal
 from vae_jax.inference.latent_space import LatentSpace, Pushforward, normal_latent
 from vae_jax.typing import Distributions, Latents, Parameters, PRNGKey, Vector
 
@@ -181,7 +181,8 @@ class LowRankNormal(NormalFamily):
 
 
 PARAMETERS: Mapping[Any, Mapping[str, Any]] = {
-    PositiveNormal: {"loc": constraints.real, "scale": constraints.positive},
+    family: {"loc": constraints.real, "scale": constraints.positive}
+    for family in (PositiveNormal, LocationScalePositiveNormal)
 }
 """Parameters of distributions that are not made from what their `arg_constraints` names."""
 

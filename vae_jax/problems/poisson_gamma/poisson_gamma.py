@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from vae_jax.distributions import LOWEST_LOC, PositiveNormal
+from vae_jax.distributions import LOWEST_LOC, LocationScalePositiveNormal, PositiveNormal
 from vae_jax.problems.exact_moments import MomentsByParameter
 from vae_jax.problems.parameter_checks import check_finite, check_names
 from vae_jax.problems.poisson_gamma.poisson_gamma_density import PoissonGammaDensity
@@ -52,12 +52,13 @@ class PoissonGamma(EvidenceLowerBound):
     The parameters are a dict with the keys loc_u, scale_u, loc_v and scale_v. Under the "normal" family q(u) and q(v)
     are normals given that they are positive (`vae_jax.distributions.PositiveNormal`): a plain normal puts mass below
     zero, where the model has no density. Under the "log_normal" family the parameters are the loc and scale of log u
-    and log v.
+    and log v. "location_scale_normal" has the draws of "normal" and a biased path
+    (`vae_jax.distributions.LocationScalePositiveNormal`).
 
     Args:
         counts: the data, natural numbers.
         prior_u, prior_v: the priors of u and v.
-        family: the family of q(u) and q(v), "normal" or "log_normal".
+        family: the family of q(u) and q(v), "normal", "log_normal" or "location_scale_normal".
 
     Raises:
         ValueError: no counts, a count that is not a natural number, a prior that is not positive, or an unknown family.
@@ -82,6 +83,7 @@ class PoissonGamma(EvidenceLowerBound):
     families: ClassVar[Mapping[str, Callable[[Any, Any], Any]]] = {
         "normal": PositiveNormal,
         "log_normal": dist.LogNormal,
+        "location_scale_normal": LocationScalePositiveNormal,
     }
 
     def __post_init__(self) -> None:
@@ -131,7 +133,7 @@ class PoissonGamma(EvidenceLowerBound):
     @property
     def default_params(self) -> dict[str, float]:
         """The published q(u) = Normal(5, 0.5), q(v) = Normal(1, 0.2), or the log-normals of equal mean and variance."""
-        if self.family == "normal":
+        if self.family != "log_normal":
             return dict(PUBLISHED_PARAMS)
         params = {}
         for latent in ("u", "v"):
@@ -155,7 +157,7 @@ class PoissonGamma(EvidenceLowerBound):
                     f"scale_{latent} must be at least {RESOLVED_STEPS * precision.eps:.1g} of loc_{latent} in "
                     f"{precision.dtype}, got {scale}: raise it, or use float64"
                 )
-            if self.family == "normal" and loc < LOWEST_LOC * scale:
+            if self.family != "log_normal" and loc < LOWEST_LOC * scale:
                 raise ValueError(
                     f"loc_{latent} must be at least {LOWEST_LOC:g} scale_{latent} = {LOWEST_LOC * scale:g} for a "
                     f"normal truncated at zero, got {loc}: raise it, or use the log_normal family"

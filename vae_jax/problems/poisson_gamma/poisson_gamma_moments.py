@@ -33,20 +33,21 @@ NodesOf: TypeAlias = Callable[[float, float], LatentNodes]
 NODES: Mapping[str, NodesOf] = {
     "normal": quadrature.positive_normal,
     "log_normal": quadrature.log_normal,
+    "location_scale_normal": quadrature.location_scale_normal,
 }
 
 FORMAL_DENSITY = 1e-18
 NEAR_ZERO = 1e-3
 """Where q's density at zero, times its scale, is below FORMAL_DENSITY, the divergence of E[1/z^2] and E[1/z^4] there is
 formal: draws under NEAR_ZERO loc come once in 1e20, and what lies just above adds under 1e-7 of the moment. The moments
-of a pathwise gradient are then those over z > NEAR_ZERO loc."""
+of a gradient along a path that does not slow down there are then those over z > NEAR_ZERO loc."""
 
 
 _PLAIN_VALUES = ("pathwise", "sticking_the_landing", "inverse_cdf", "score_function", "score_function+leave_one_out")
 """Estimators whose value is the plain average of independent log weights."""
 
 _ALONG_THE_PATH = ("pathwise", "sticking_the_landing", "closed_form_entropy")
-"""Estimators along a path that does not slow down at zero. Coupled draws are quantiles, whose path does."""
+"""Estimators along the family's own path. Others take quantiles, whose path slows down at zero."""
 
 
 def exact_moments(
@@ -54,8 +55,9 @@ def exact_moments(
 ) -> MomentsByParameter:
     """The exact moments of the ELBO's estimate and of its gradient's, as a function of the number of samples.
 
-    Where q's density at zero is not negligible, the pathwise and sticking-the-landing gradients hold a term in 1/z
-    whose mean does not exist and whose variance is infinite, however steady a run of them looks.
+    Under "location_scale_normal", where q's density at zero is not negligible, the pathwise and sticking-the-landing
+    gradients hold a term in 1/z whose mean does not exist and whose variance is infinite, however steady a run of them
+    looks. Elsewhere their means are those of the estimates, which are biased.
 
     Args:
         density: log p(x, u, v).
@@ -83,11 +85,11 @@ def _gradient_moments(grid: "LatentGrid", name: str, estimator: str) -> MomentsO
         return averaged(grid.moments(grid.log_weight * grid.score(name)))
     if estimator == "score_function+leave_one_out":
         return leave_one_out_moments(grid.log_weight, grid.score(name), grid.moments)
-    if estimator in ("pathwise", "sticking_the_landing"):
+    if estimator in ("pathwise", "sticking_the_landing") or (estimator == "inverse_cdf" and grid.is_quantile(name)):
         if grid.diverges_at_zero(name):
             return constant(ExactMoments(mean=UNDEFINED, std=INFINITE, kurtosis=UNDEFINED))
         gradient = grid.path_gradient(name)
-        if estimator == "pathwise":
+        if estimator != "sticking_the_landing":
             gradient = gradient - grid.score(name)
         return averaged(grid.moments(gradient))
     if estimator in _ALONG_THE_PATH and grid.diverges_at_zero(name):
@@ -125,9 +127,13 @@ class LatentGrid:
         nodes = getattr(self, latent)
         slope = self.density.power(latent) / nodes.z - self.density.rate(latent) - nodes.dlog_density
         coupling = self.density.num_counts * self._other(latent)
-        formal = 0 < nodes.edge_density <= FORMAL_DENSITY
+        formal = 0 < nodes.edge_density <= FORMAL_DENSITY and not nodes.is_quantile
         path = np.where(nodes.z > NEAR_ZERO * nodes.loc, nodes.path[kind], 0) if formal else nodes.path[kind]
         return (self._spread(latent, slope) - coupling) * self._spread(latent, path)
+
+    def is_quantile(self, name: str) -> bool:
+        """Whether the path of a parameter's latent is that of its quantile function."""
+        return getattr(self, name.split("_")[1]).is_quantile
 
     def diverges_at_zero(self, name: str) -> bool:
         """Whether the 1/z in the path gradient meets a density that does not vanish at zero."""
