@@ -124,8 +124,8 @@ FAULTS = (
     Fault(
         "bounds/importance_weighted.py",
         "the weights' own dependence on q is dropped",
-        "logs = values_at(log_weight(log_joint), samples, q)",
-        "logs = values_at(log_weight(log_joint), samples, distributions.without_gradient(q))",
+        "logs = values_at(weight, samples, base)",
+        "logs = values_at(weight, samples, distributions.without_gradient(base))",
         ("bounds/test_multi_sample_bounds.py",),
     ),
     Fault(
@@ -152,8 +152,8 @@ FAULTS = (
     Fault(
         "bounds/wake_sleep.py",
         "the reweighted samples' weights keep their gradient",
-        "weights = lax.stop_gradient(jax.nn.softmax(values_at(log_weight(log_joint), samples, q)))",
-        "weights = jax.nn.softmax(values_at(log_weight(log_joint), samples, q))",
+        "weights = lax.stop_gradient(jax.nn.softmax(values_at(weight, draws, base)))",
+        "weights = jax.nn.softmax(values_at(weight, draws, base))",
         ("bounds/test_multi_sample_bounds.py",),
     ),
     Fault(

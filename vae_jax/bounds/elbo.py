@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vae_jax.bounds.log_weights import log_weight
+from vae_jax.bounds.log_weights import carried_log_weight
+from vae_jax.carried_draws import source_of
 from vae_jax.estimators import pathwise
 from vae_jax.typing import Distributions, Estimator, LogDensity, PRNGKey, Scalar
 
@@ -53,9 +54,10 @@ def elbo(
     Reference: Jordan, Ghahramani, Jaakkola & Saul (1999), eq. 39; Kingma & Welling (2014), eqs. 3 and 7.
     """
     if closed_form is None:
-        return estimator(log_weight(log_joint), q, key, num_samples)
+        weight, base = carried_log_weight(log_joint, q)
+        return estimator(weight, base, key, num_samples)
     # Outside the estimator: one that stops gradients to q would stop this term's too.
-    return estimator(lambda sample, _: log_joint(sample), q, key, num_samples) + closed_form(q)
+    return _expected(log_joint, q, key, num_samples, estimator) + closed_form(q)
 
 
 class ElboTerms(NamedTuple):
@@ -117,10 +119,19 @@ def elbo_terms(
 
     Reference: Kingma & Welling (2014), eqs. 3 and 7.
     """
-    reconstruction = estimator(lambda sample, _: log_likelihood(sample), q, key, num_samples)
+    reconstruction = _expected(log_likelihood, q, key, num_samples, estimator)
     if log_prior is not None and divergence is None:
-        return ElboTerms(reconstruction, -estimator(log_weight(log_prior), q, key, num_samples))
+        weight, base = carried_log_weight(log_prior, q)
+        return ElboTerms(reconstruction, -estimator(weight, base, key, num_samples))
     if divergence is not None and log_prior is None:
         return ElboTerms(reconstruction, divergence(q))
     given = "neither" if divergence is None else "both"
     raise ValueError(f"elbo_terms must be given log_prior or divergence, got {given}: divergence is a closed form")
+
+
+def _expected(
+    log_density: LogDensity, q: Distributions, key: PRNGKey, num_samples: int, estimator: Estimator
+) -> Scalar:
+    """E_q[log_density], from the draws that samples of q are made of."""
+    base, carry, _ = source_of(q)
+    return estimator(lambda draw, _: log_density(carry(draw)[0]), base, key, num_samples)

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.bounds.log_weights import (
+    carried_log_weight,
     log_mean_exp,
-    log_weight,
     others_log_sum_exp,
     others_mean,
     path_log_weights,
@@ -206,11 +206,12 @@ def _by_score(
     num_samples: int,
     signal: Callable[[Float[Array, " K"]], Array],
 ) -> Scalar:
-    samples = distributions.sample(q, key, num_samples)
+    weight, base = carried_log_weight(log_joint, q)
+    samples = distributions.sample(base, key, num_samples)
     # q keeps its gradient here: beyond one sample the weights' own dependence on it has a mean that is not zero.
-    logs = values_at(log_weight(log_joint), samples, q)
+    logs = values_at(weight, samples, base)
     signals = jnp.broadcast_to(signal(lax.stop_gradient(logs)), logs.shape)
-    return log_mean_exp(logs) + gradient_term(signals, distributions.log_probs(q, samples)).sum()
+    return log_mean_exp(logs) + gradient_term(signals, distributions.log_probs(base, samples)).sum()
 
 
 def _local_signals(logs: Float[Array, " K"]) -> Float[Array, " K"]:

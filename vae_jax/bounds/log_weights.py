@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from vae_jax import distributions
+from vae_jax.carried_draws import source_of
 from vae_jax.estimators.gradient_terms import derivative_of
 from vae_jax.estimators.objective_values import times_each, values_at
 from vae_jax.typing import Distributions, Latents, LogDensity, Objective, PRNGKey, Scalar
@@ -45,10 +46,11 @@ def log_weights(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_sampl
         >>> logs.shape, np.allclose(logs, problem.log_evidence, atol=1e-5)  # under the posterior all are log p(x)
         ((5,), True)
     """
-    leaves = jax.tree.leaves(q, is_leaf=distributions.is_distribution)
+    weight, base = carried_log_weight(log_joint, q)
+    leaves = jax.tree.leaves(base, is_leaf=distributions.is_distribution)
     reparameterizable = all(getattr(leaf, "has_rsample", False) for leaf in leaves)
     draw = distributions.rsample if reparameterizable else distributions.sample
-    return values_at(log_weight(log_joint), draw(q, key, num_samples), q)
+    return values_at(weight, draw(base, key, num_samples), base)
 
 
 def log_weight(log_joint: LogDensity) -> Objective:
@@ -60,9 +62,26 @@ def log_weight(log_joint: LogDensity) -> Objective:
     return of_sample
 
 
+def carried_log_weight(log_joint: LogDensity, q: Distributions) -> tuple[Objective, Distributions]:
+    """log p(x, z) - log q(z) (nats) as a function of a draw that z is made of, and the distributions of that draw.
+
+    Its expectation and its gradients are those of `log_weight`, and nothing is inverted.
+    """
+    base, carry, _ = source_of(q)
+    if base is q:
+        return log_weight(log_joint), q
+
+    def of_draw(draw: Latents, base: Distributions) -> Any:
+        sample, log_determinant = carry(draw)
+        return log_joint(sample) + log_determinant - distributions.log_prob(base, draw)
+
+    return of_draw, base
+
+
 def path_log_weights(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Float[Array, " K"]:
     """The log weights (nats) with their total derivative along the samples' paths."""
-    return values_at(log_weight(log_joint), distributions.rsample(q, key, num_samples), q)
+    weight, base = carried_log_weight(log_joint, q)
+    return values_at(weight, distributions.rsample(base, key, num_samples), base)
 
 
 def slowed_log_weights(
@@ -79,15 +98,16 @@ def slowed_log_weights(
         log_joint, q, key, num_samples: as for `log_weights`.
         pace: a function of the log weights [K] that returns the factors [K], which get no gradient.
     """
-    held = distributions.without_gradient(q)
-    samples = distributions.rsample(q, key, num_samples)
+    weight, base = carried_log_weight(log_joint, q)
+    held = distributions.without_gradient(base)
+    samples = distributions.rsample(base, key, num_samples)
     ends = lax.stop_gradient(samples)
-    factors = lax.stop_gradient(pace(values_at(log_weight(log_joint), ends, held)))
+    factors = lax.stop_gradient(pace(values_at(weight, ends, held)))
 
     def slowed(sample: Array) -> Array:
         return lax.stop_gradient(sample) + times_each(factors, derivative_of(sample))
 
-    return values_at(log_weight(log_joint), jax.tree.map(slowed, samples), held)
+    return values_at(weight, jax.tree.map(slowed, samples), held)
 
 
 def log_mean_exp(logs: Float[Array, " K"]) -> Scalar:

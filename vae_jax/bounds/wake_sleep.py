@@ -11,7 +11,8 @@ import jax
 from jax import lax
 
 from vae_jax import distributions
-from vae_jax.bounds.log_weights import log_mean_exp, log_weight
+from vae_jax.bounds.log_weights import carried_log_weight, log_mean_exp
+from vae_jax.carried_draws import source_of
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
 
@@ -52,8 +53,9 @@ def wake_model_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_s
 
     Reference: Bornschein & Bengio (2015), eq. 7; Le, Kosiorek, Siddharth, Teh & Wood (2019), section 3.1.
     """
-    samples = distributions.sample(q, key, num_samples)
-    return -log_mean_exp(values_at(log_weight(log_joint), samples, distributions.without_gradient(q)))
+    weight, base = carried_log_weight(log_joint, q)
+    draws = distributions.sample(base, key, num_samples)
+    return -log_mean_exp(values_at(weight, draws, distributions.without_gradient(base)))
 
 
 def wake_inference_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
@@ -79,10 +81,12 @@ def wake_inference_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, n
 
     Reference: Bornschein & Bengio (2015), eq. 9; Le, Kosiorek, Siddharth, Teh & Wood (2019), section 3.3.
     """
-    samples = distributions.sample(q, key, num_samples)
-    weights = lax.stop_gradient(jax.nn.softmax(values_at(log_weight(log_joint), samples, q)))
+    weight, base = carried_log_weight(log_joint, q)
+    draws = distributions.sample(base, key, num_samples)
+    weights = lax.stop_gradient(jax.nn.softmax(values_at(weight, draws, base)))
+    _, log_determinants = jax.vmap(source_of(q).carry)(draws)
     # Not a product of vectors, which accelerators round to fewer digits.
-    return -(weights * distributions.log_probs(q, samples)).sum()
+    return -(weights * (distributions.log_probs(base, draws) - log_determinants)).sum()
 
 
 def sleep_loss(

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import constraints
-from numpyro.distributions.transforms import biject_to
 
+from vae_jax.bijections import bijection_to
 from vae_jax.typing import Latents, Scalar, Vector
 
 
@@ -42,7 +42,7 @@ def is_support(node: object) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """One latent and its bijection from numbers without constraints, which is NumPyro's `biject_to`."""
+    """One latent and its bijection from numbers without constraints, which is `bijection_to`."""
 
     name: str
     constraint: Any
@@ -147,7 +147,7 @@ def _latent(name: str, leaf: Any) -> Latent:
     if constraint.is_discrete:
         raise TypeError(f"{name} must be continuous, got {kind}: sum the latent out of the log joint")
     try:
-        transform = biject_to(constraint)
+        transform = bijection_to(constraint)
     except NotImplementedError:
         raise TypeError(f"{name} must have a bijection from the reals, got {kind}: use another constraint") from None
     if len(shape) < constraint.event_dim:
@@ -191,8 +191,20 @@ class Pushforward:
         """The same, differentiable in the parameters."""
         return self._carried(self.base.rsample(key, sample_shape), sample_shape)
 
+    def carry(self, draw: Vector, /) -> tuple[Latents, Scalar]:
+        """The latents that a draw of the base becomes, with the log determinant (nats)."""
+        return self.space.constrain(draw), self.space.log_determinant(draw)
+
+    def uncarry(self, value: Latents, /) -> Vector:
+        """The draw of the base that becomes a value, by the inverse."""
+        return self.space.unconstrain(value)
+
     def log_prob(self, value: Latents) -> Any:
-        """Log density (nats) of one sample in the latents' own space."""
+        """Log density (nats) of one value in the latents' own space.
+
+        It inverts the bijection. Of a value that was rounded to the edge of its support it is NaN or infinite, so that
+        bounds evaluate the draw of the base instead.
+        """
         vector = self.space.unconstrain(value)
         return self.base.log_prob(vector) - self.space.log_determinant(vector)
 

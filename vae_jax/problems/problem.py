@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from vae_jax.bounds import elbo
 from vae_jax.bounds.log_weights import log_weight
 from vae_jax.problems.exact_moments import MomentsByParameter
 from vae_jax.typing import Distributions, Estimator, Latents, PRNGKey, Scalar
@@ -96,4 +95,4 @@ class EvidenceLowerBound(ABC):
 
     def estimate(self, params: Mapping[str, Any], key: PRNGKey, num_samples: int, *, estimator: Estimator) -> Scalar:
         """An estimate of the evidence lower bound of `q(params)`, whose gradient is the estimator's."""
-        return elbo(self.log_joint, self.q(params), key, num_samples, estimator=estimator)
+        return estimator(self.objective, self.q(params), key, num_samples)

@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from vae_jax import distributions
+from vae_jax.carried_draws import source_of
 from vae_jax.inference.evidence.evidence_estimate import EvidenceEstimate, estimate_from_weights
 from vae_jax.inference.evidence.geometric_path import GeometricPath, path_between
 from vae_jax.inference.evidence.hamiltonian_chains import (
@@ -117,8 +118,8 @@ def annealed_chains(
     """Runs chains from `q` to the posterior, with the weights of `annealed_importance_sampling`.
 
     Each chain starts at a draw of `q`, the prior or a fit. At every temperature between the ends it makes one
-    transition of Hamiltonian Monte Carlo, on latents made unconstrained by `biject_to`. All chains run side by side in
-    one compiled loop over the temperatures. Compilation is as for `prior_sampling`.
+    transition of Hamiltonian Monte Carlo, on latents made unconstrained by `bijection_to`. All chains run side by side
+    in one compiled loop over the temperatures. Compilation is as for `prior_sampling`.
 
     Args:
         log_joint: maps one sample to log p(x, z) (nats, scalar), normalised in x and z.
@@ -258,7 +259,7 @@ def _from_posterior(
 
 
 def _drawn(path: GeometricPath, q: Distributions, key: PRNGKey, number: int) -> Vectors:
-    return jax.vmap(path.unconstrain)(distributions.sample(q, key, number))
+    return jax.vmap(path.flatten)(distributions.sample(source_of(q).base, key, number))
 
 
 @jax.jit

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 from numpyro.distributions import constraints
 
 from vae_jax import distributions
-from vae_jax.inference.latent_space import LatentSpace, Pushforward, Support
+from vae_jax.bounds.log_weights import carried_log_weight
+from vae_jax.carried_draws import source_of
+from vae_jax.inference.latent_space import LatentSpace, Support
 from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar, Vector
 
 
@@ -20,6 +21,8 @@ class GeometricPath(NamedTuple):
     """The latents of a vector."""
     unconstrain: Callable[[Latents], Vector]
     """The vector of latents."""
+    flatten: Callable[[Latents], Vector]
+    """The vector of a draw of the distributions that the proposal's draws are made of."""
     log_start: Callable[[Vector], Scalar]
     """log q of the vector, with the bijection's volume (nats)."""
     log_weight: Callable[[Vector], Scalar]
@@ -33,7 +36,7 @@ class GeometricPath(NamedTuple):
 def path_between(q: Distributions, log_joint: LogDensity) -> GeometricPath:
     """The geometric path from `q` to a joint density, where both are positive.
 
-    Supports become unconstrained by NumPyro's `biject_to`. A distribution that does not tell its support has to be
+    Supports become unconstrained by `bijection_to`. A distribution that does not tell its support has to be
     positive on all real numbers.
 
     Args:
@@ -43,46 +46,38 @@ def path_between(q: Distributions, log_joint: LogDensity) -> GeometricPath:
     Raises:
         TypeError: a distribution is discrete, or no bijection onto its support is known.
     """
-    spaces = [_space(name, leaf) for name, leaf in distributions.named_leaves(q)]
-    structure = jax.tree.structure(q, is_leaf=distributions.is_distribution)
-    ends = [sum(space.size for space in spaces[: place + 1]) for place in range(len(spaces))]
-
-    def pieces(vector: Vector) -> list[Array]:
-        return [vector[end - space.size : end] for space, end in zip(spaces, ends, strict=True)]
+    base, carry, uncarry = source_of(q)
+    supports = [_supports(name, leaf) for name, leaf in distributions.named_leaves(base)]
+    space = LatentSpace(distributions.unflatten(base, supports))
+    weight, _ = carried_log_weight(log_joint, q)
 
     def constrain(vector: Vector) -> Latents:
-        return structure.unflatten(
-            [space.constrain(piece) for space, piece in zip(spaces, pieces(vector), strict=True)]
-        )
+        return carry(space.constrain(vector))[0]
 
     def unconstrain(latents: Latents) -> Vector:
-        leaves = structure.flatten_up_to(latents)
-        return jnp.concatenate([space.unconstrain(leaf) for space, leaf in zip(spaces, leaves, strict=True)])
+        return space.unconstrain(uncarry(latents))
 
     def log_start(vector: Vector) -> Scalar:
-        volumes = (space.log_determinant(piece) for space, piece in zip(spaces, pieces(vector), strict=True))
-        return sum(volumes, start=distributions.log_prob(q, constrain(vector)))
+        return distributions.log_prob(base, space.constrain(vector)) + space.log_determinant(vector)
 
     def log_weight(vector: Vector) -> Scalar:
-        latents = constrain(vector)
-        return jnp.asarray(log_joint(latents) - distributions.log_prob(q, latents))
+        return jnp.asarray(weight(space.constrain(vector), base))
 
-    return GeometricPath(constrain, unconstrain, log_start, log_weight)
+    return GeometricPath(constrain, unconstrain, space.unconstrain, log_start, log_weight)
 
 
-def _space(name: str, leaf: Any) -> LatentSpace:
-    if isinstance(leaf, Pushforward):
-        return leaf.space
+def _supports(name: str, leaf: Any) -> Any:
+    """The support of each part of a distribution's draws."""
     support = getattr(leaf, "support", None)
     if support is None:
         one = jax.eval_shape(lambda key: leaf.sample(key), _SOME_KEY)
-        return LatentSpace(jax.tree.map(lambda part: Support(constraints.real, part.shape), one))
+        return jax.tree.map(lambda part: Support(constraints.real, part.shape), one)
     if support.is_discrete:
         raise TypeError(
             f"{name} must be continuous to be annealed, got {type(leaf).__name__}: use importance_sampling, "
             "which takes discrete latents"
         )
-    return LatentSpace(Support(support, leaf.event_shape))
+    return Support(support, leaf.event_shape)
 
 
 _SOME_KEY: PRNGKey = jax.eval_shape(lambda: jax.random.key(0))

@@ -103,6 +103,9 @@ def _flowjax() -> tuple[Any, Any, Any]:
 class _Flow:
     """FlowJAX's distribution with no leaves but its arrays."""
 
+    batch_shape = ()
+    has_rsample = True
+
     def __init__(self, params: Parameters, family: CouplingFlow) -> None:
         self.params = params
         self.family = family

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import constraints
-from numpyro.distributions.transforms import biject_to
 from numpyro.distributions.util import vec_to_tril_matrix
 
+from vae_jax.bijections import bijection_to
 from vae_jax.distributions import LocationScalePositiveNormal, PositiveNormal
 from vae_jax.inference.latent_space import LatentSpace, Pushforward, normal_latent
 from vae_jax.typing import Distributions, Latents, Parameters, PRNGKey, Vector
@@ -316,14 +316,14 @@ def _unconstrained_start(name: str, factor: Factor) -> dict[str, Array]:
     if factor.start is None:
         return {argument: jnp.zeros(()) for argument in known}
     return {
-        argument: jnp.asarray(biject_to(known[argument]).inv(jnp.asarray(value, jnp.result_type(value, float))))
+        argument: jnp.asarray(bijection_to(known[argument]).inv(jnp.asarray(value, jnp.result_type(value, float))))
         for argument, value in factor.start.items()
     }
 
 
 def _constrained(name: str, factor: Factor, params: Mapping[str, Any]) -> dict[str, Any]:
     known = _arguments(name, factor)
-    return {argument: biject_to(known[argument])(value) for argument, value in params.items()}
+    return {argument: bijection_to(known[argument])(value) for argument, value in params.items()}
 
 
 def _distribution(name: str, factor: Factor, params: Mapping[str, Any]) -> Any:
