@@ -77,7 +77,7 @@ def source_of(q: Distributions) -> Source:
     def carry(draw: Latents) -> tuple[Latents, Scalar]:
         pieces = structure.flatten_up_to(draw)
         pairs = [source.carry(piece) for source, piece in zip(sources, pieces, strict=True)]
-        return structure.unflatten([sample for sample, _ in pairs]), sum(log_det for _, log_det in pairs)
+        return structure.unflatten([sample for sample, _ in pairs]), jnp.stack([log_det for _, log_det in pairs]).sum()
 
     def uncarry(sample: Latents) -> Latents:
         pieces = structure.flatten_up_to(sample)

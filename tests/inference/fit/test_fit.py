@@ -2,11 +2,9 @@ import math
 from functools import partial
 from itertools import product
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
 import optax
 import pytest
@@ -24,7 +22,6 @@ from vae_jax.inference.fit.elbo_plateau import ElboPlateau, rise_of, window_mean
 from vae_jax.inference.fit.families import Factor, FullRankNormal, LowRankNormal, MeanField, MeanFieldNormal
 from vae_jax.inference.fit.fit import fit
 from vae_jax.inference.fit.minibatches import Minibatched
-from vae_jax.inference.fit.numpyro_models import numpyro_log_joint
 from vae_jax.inference.latent_space import LatentSpace, Support
 from vae_jax.problems import PoissonGamma
 from vae_jax.problems.poisson_gamma.poisson_gamma_posterior import exact_marginals, exact_posterior
@@ -390,118 +387,6 @@ def test_flat_windows_must_be_in_a_row_to_stop_a_fit():
     rises = np.diff(fitted.window_means)
     is_flat = np.abs(rises) < 5
     np.testing.assert_array_equal(is_flat, [number % 3 == 2 for number in range(1, num_windows)])
-
-
-def test_a_numpyro_model_is_its_log_joint(float64):
-    x, y = jnp.array([0.5, -1.0, 2.0]), jnp.array([1.0, 0.0, 4.0])
-
-    def model(x, y, scale):
-        weight = numpyro.sample("weight", dist.Normal(0, scale).expand([2]).to_event(1))
-        noise = numpyro.sample("noise", dist.HalfNormal(1.0))
-        with numpyro.plate("data", len(y)):
-            local = numpyro.sample("local", dist.Uniform(0.0, 2.0))
-            numpyro.sample("y", dist.Normal(weight[0] + weight[1] * x + local, noise), obs=y)
-
-    def by_hand(z):
-        value = dist.Normal(0, 2.0).log_prob(z["weight"]).sum() + dist.HalfNormal(1.0).log_prob(z["noise"])
-        value += dist.Uniform(0.0, 2.0).log_prob(z["local"]).sum()
-        return value + dist.Normal(z["weight"][0] + z["weight"][1] * x + z["local"], z["noise"]).log_prob(y).sum()
-
-    log_joint, supports = numpyro_log_joint(model, x, y, scale=2.0)
-    assert {name: support.shape for name, support in supports.items()} == {"weight": (2,), "noise": (), "local": (3,)}
-    family = MeanFieldNormal(supports)
-    draws = jax.jit(lambda key: distributions.sample(family.distribution(family.init(key)), key, 5))(jax.random.key(0))
-    (ours, our_slopes), (theirs, their_slopes) = (
-        jax.jit(jax.vmap(jax.value_and_grad(each)))(draws) for each in (log_joint, by_hand)
-    )
-    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
-    chex.assert_trees_all_close(our_slopes, their_slopes, rtol=1e-10)
-
-
-def test_a_model_with_other_data_compiles_nothing_anew():
-    num_traces = 0
-
-    def model(y, kind):
-        nonlocal num_traces
-        num_traces += 1
-        loc = numpyro.sample("loc", dist.Normal(0, 10))
-        numpyro.sample("y", dist.Normal(loc, 1.0 if kind == "narrow" else 2.0), obs=y)
-
-    def fitted(y, kind):
-        """The posterior's mean, and how often fitting traced the model."""
-        log_joint = numpyro_log_joint(model, y, kind).log_joint
-        before = num_traces
-        return float(fit(log_joint, family, jax.random.key(0), **options).mean()["loc"]), num_traces - before
-
-    family = MeanFieldNormal({"loc": constraints.real})
-    options = {"optimizer": optax.adam(0.05), "num_steps": 1000, "window": 500, "num_final_samples": 100}
-    first, traced = fitted(jnp.array(1.0), "narrow")
-    second, traced_again = fitted(jnp.array(2.0), "narrow")
-    assert traced > 0 == traced_again
-    assert second - first == pytest.approx(0.99, abs=0.3)
-    assert fitted(jnp.array(2.0), "wide")[1] > 0
-
-
-def test_a_model_whose_settings_cannot_be_compared_is_taken_too():
-    def model(box):
-        numpyro.sample("z", dist.Normal(box.value, 1.0))
-
-    log_joint, _ = numpyro_log_joint(model, Box(3.0))
-    assert float(log_joint({"z": jnp.array(3.0)})) == pytest.approx(-0.5 * math.log(2 * math.pi))
-
-
-class Box:
-    """Equal to others, and so without a hash."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def __eq__(self, other):
-        return isinstance(other, Box)
-
-
-def discrete_model():
-    numpyro.sample("switch", dist.Bernoulli(0.5))
-
-
-def dependent_model():
-    top = numpyro.sample("top", dist.HalfNormal(1.0))
-    numpyro.sample("below", dist.Uniform(0.0, top))
-
-
-def subsampling_model():
-    loc = numpyro.sample("loc", dist.Normal(0, 1))
-    with numpyro.plate("data", 10, subsample_size=3) as rows:
-        numpyro.sample("y", dist.Normal(loc, 1), obs=jnp.zeros(10)[rows])
-
-
-def learning_model():
-    numpyro.sample("z", dist.Normal(numpyro.param("center", 0.0), 1))
-
-
-def improper_model():
-    numpyro.sample("z", dist.ImproperUniform(constraints.real, (), ()))
-
-
-def observed_model():
-    numpyro.sample("y", dist.Normal(0, 1), obs=jnp.array(0.0))
-
-
-@pytest.mark.parametrize(
-    ("model", "error", "message"),
-    [
-        (discrete_model, TypeError, "latent switch must be continuous, got Bernoulli"),
-        (dependent_model, ValueError, "latent below must have a fixed support"),
-        (subsampling_model, ValueError, "plate data must hold all of its 10 elements, got a subsample of 3"),
-        (learning_model, ValueError, "model must have no numpyro.param, got center"),
-        (improper_model, TypeError, "model must have latents that can be drawn"),
-        (observed_model, ValueError, "model must have a latent, got none"),
-    ],
-)
-def test_models_that_are_refused(model, error, message):
-    with pytest.raises(error, match=message) as caught:
-        numpyro_log_joint(model)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_second_call_traces_nothing():

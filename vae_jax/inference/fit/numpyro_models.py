@@ -105,7 +105,7 @@ class _SplitModel(NamedTuple):
         return _log_density(Hidden(self.model, self.unused), args, kwargs, {**sample, **whole})
 
 
-def _log_density(model: Any, args: Any, kwargs: Any, values: Mapping[str, Any]) -> Scalar:
+def _log_density(model: Any, args: Any, kwargs: Any, values: dict[str, Any]) -> Scalar:
     # NumPyro adds and compares arrays of different ranks.
     with jax.numpy_rank_promotion("allow"):
         return jnp.asarray(log_density(model, args, kwargs, values)[0])
@@ -137,6 +137,8 @@ def _log_joint(model: _SplitModel, args: Any, kwargs: Any, sample: Latents) -> L
         except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
             continue  # It reads an array in Python.
         return log_joint
+    # In a compiled function even a concrete array of JAX is traced once something is computed from it.
+    args, kwargs = jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, (args, kwargs))
     return _log_joint_of(model, args, kwargs, ())
 
 

@@ -83,7 +83,7 @@ def unused_entries(
     """
     unused: list[MissingEntries] = []
     # The last first: what depends on an entry may itself be left out.
-    for name, each in reversed(missing.items()):
+    for name, each in reversed(list(missing.items())):
         here, elsewhere = (log_joint([*unused, each], name, shift) for shift in (0, 1))
         if here == elsewhere:
             unused.append(each)
