@@ -243,9 +243,17 @@ def _draw(q: Distributions, key: PRNGKey, num_samples: int, method: str) -> Late
     # NumPyro adds parameters [D] to noise [S, D].
     with jax.numpy_rank_promotion("allow"):
         draws = [
-            getattr(leaf, method)(leaf_key, (num_samples,)) for leaf, leaf_key in zip(leaves, leaf_keys, strict=True)
+            _positive(leaf, getattr(leaf, method)(leaf_key, (num_samples,)))
+            for leaf, leaf_key in zip(leaves, leaf_keys, strict=True)
         ]
     return unflatten(q, draws)
+
+
+def _positive(leaf: Any, draws: Any) -> Any:
+    """Draws above zero, which those of a small concentration may round to."""
+    if not isinstance(base_distribution(leaf), dist.Gamma | dist.Weibull):
+        return draws
+    return jnp.maximum(draws, jnp.finfo(draws.dtype).tiny)
 
 
 def unflatten(q: Distributions, values: Iterable[Any]) -> Any:

@@ -14,6 +14,7 @@ from vae_jax import distributions
 from vae_jax.carried_draws import source_of
 from vae_jax.estimators.gradient_terms import derivative_of
 from vae_jax.estimators.objective_values import times_each, values_at
+from vae_jax.rounded_draws import resolved
 from vae_jax.typing import Distributions, Latents, LogDensity, Objective, PRNGKey, Scalar
 
 
@@ -65,17 +66,19 @@ def log_weight(log_joint: LogDensity) -> Objective:
 def carried_log_weight(log_joint: LogDensity, q: Distributions) -> tuple[Objective, Distributions]:
     """log p(x, z) - log q(z) (nats) as a function of a draw that z is made of, and the distributions of that draw.
 
-    Its expectation and its gradients are those of `log_weight`, and nothing is inverted.
+    Its expectation and its gradients are those of `log_weight`, and nothing is inverted. It is NaN where rounding has
+    moved too many draws to an edge of the support.
     """
     base, carry, _ = source_of(q)
-    if base is q:
-        return log_weight(log_joint), q
 
     def of_draw(draw: Latents, base: Distributions) -> Any:
         sample, log_determinant = carry(draw)
-        return log_joint(sample) + log_determinant - distributions.log_prob(base, draw)
+        return resolved(base, log_joint(sample) + log_determinant - distributions.log_prob(base, draw))
 
-    return of_draw, base
+    def of_sample(sample: Latents, q: Distributions) -> Any:
+        return resolved(q, log_weight(log_joint)(sample, q))
+
+    return of_sample if base is q else of_draw, base
 
 
 def path_log_weights(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: int) -> Float[Array, " K"]:

@@ -179,6 +179,11 @@ class Pushforward:
     batch_shape = ()
     has_rsample = True
 
+    @property
+    def supports(self) -> list[Any]:
+        """The constraint of each array of a sample, in order."""
+        return [latent.constraint for latent in self.space.latents]
+
     def __init__(self, base: Any, space: LatentSpace) -> None:
         self.base = base
         self.space = space

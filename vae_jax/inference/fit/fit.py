@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from vae_jax import bounds, distributions
 from vae_jax.estimators import pathwise
@@ -20,6 +20,7 @@ from vae_jax.inference.fit.families import Family
 from vae_jax.inference.fit.minibatches import Minibatched
 from vae_jax.inference.fit.stochastic_ascent import Step, ascend_all
 from vae_jax.inference.log_density import as_partial
+from vae_jax.rounded_draws import has_powers, on_edge
 from vae_jax.statistics import mean_se
 from vae_jax.typing import Distributions, Estimator, Latents, LogDensity, Parameters, PRNGKey, Scalar
 
@@ -66,6 +67,9 @@ class Fit(NamedTuple):
     """The `params` of every restart; each leaf has a leading axis [R]."""
     best_restart: int
     """The number of the restart that was kept, from 0."""
+    num_on_edge: int
+    """Fresh samples that rounding put on an edge of their support. The ELBO is wrong if there are many of them and the
+    log joint is infinite there."""
 
     def sample(self, key: PRNGKey, num_samples: int) -> Latents:
         """Draws `num_samples` = S samples of the posterior; each leaf is [S, ...]."""
@@ -182,15 +186,18 @@ def fit(
     )
     num_groups = -(-num_final_samples // SAMPLES_AT_ONCE)
     judge = partial(_log_weights, target, family=family, num_groups=num_groups)
-    logs = np.array(judge(climbs.average, key_choice), np.float64)
+    logs = np.array(judge(climbs.average, key_choice)[0], np.float64)
     logs[~np.isfinite(logs).all(1)] = np.nan
     restart_elbos, restart_ses = logs.mean(1), mean_se(logs)
     best = int(np.argmax(np.where(np.isfinite(restart_elbos), restart_elbos, -np.inf)))
     kept = jax.tree.map(lambda leaf: leaf[best], jax.device_get(climbs))
     params = jax.tree.map(jnp.asarray, kept.average)
-    logs = np.asarray(judge(jax.tree.map(lambda leaf: leaf[None], kept.average), key_final)[0], np.float64)
+    logs, are_on_edge = (
+        np.asarray(each[0]) for each in judge(jax.tree.map(lambda leaf: leaf[None], kept.average), key_final)
+    )
+    logs = logs.astype(np.float64)
     history = kept.history[: int(kept.num_windows)]
-    _check_finite(history.ravel(), logs)
+    _check_finite(history.ravel(), logs, family, key)
     rise, rise_se = rise_of(*jax.tree.map(jnp.asarray, (kept.before, kept.now)))
     return Fit(
         posterior=family.distribution(params),
@@ -209,6 +216,7 @@ def fit(
         restart_elbo_ses=restart_ses,
         restart_params=climbs.average,
         best_restart=best,
+        num_on_edge=int(are_on_edge.sum()),
     )
 
 
@@ -229,24 +237,35 @@ def _check_arguments(family: Any, key: Any, num_steps: int, window: int) -> None
 
 @partial(jax.jit, static_argnames=("family", "num_groups"))
 def _log_weights(target: Any, params: Parameters, key: PRNGKey, *, family: Family, num_groups: int) -> Any:
-    """log p - log q (nats) at fresh samples for each of R parameters, [R, S]."""
+    """log p - log q (nats) at fresh samples for each of R parameters, and whether they are on an edge, each [R, S]."""
     keys = jax.random.split(key, num_groups)
 
-    def of_restart(params: Parameters) -> Float[Array, " S"]:
+    def of_restart(params: Parameters) -> tuple[Float[Array, " S"], Bool[Array, " S"]]:
         q = family.distribution(params)
-        return lax.map(lambda key: bounds.log_weights(target, q, key, SAMPLES_AT_ONCE), keys).ravel()
+
+        def of_group(key: PRNGKey) -> Any:
+            # The same key gives the same samples.
+            samples = distributions.sample(q, key, SAMPLES_AT_ONCE)
+            return bounds.log_weights(target, q, key, SAMPLES_AT_ONCE), on_edge(q, samples)
+
+        logs, are_on_edge = lax.map(of_group, keys)
+        return logs.ravel(), are_on_edge.ravel()
 
     return lax.map(of_restart, params)
 
 
-def _check_finite(history: Float[np.ndarray, " T"], logs: Float[np.ndarray, " S"]) -> None:
+def _check_finite(
+    history: Float[np.ndarray, " T"], logs: Float[np.ndarray, " S"], family: Family, key: PRNGKey
+) -> None:
     if np.isfinite(logs).all():
         return
     lost = np.flatnonzero(~np.isfinite(history))
     if lost.size:
+        advice = "lower the learning rate, raise num_samples, or start where the density is positive"
+        if has_powers(family.distribution(family.init(key))):
+            advice += "; if concentrations are below 0.1, whose draws are rounded, use a family of transformed normals"
         raise RuntimeError(
-            f"fit must keep the ELBO finite, got {history[lost[0]]} in step {lost[0] + 1} of the best restart: lower "
-            "the learning rate, raise num_samples, or start where the density is positive"
+            f"fit must keep the ELBO finite, got {history[lost[0]]} in step {lost[0] + 1} of the best restart: {advice}"
         )
     share = np.mean(~np.isfinite(logs))
     raise RuntimeError(
