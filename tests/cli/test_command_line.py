@@ -16,6 +16,7 @@ from vae_jax.cli.misuse import Misuse
 from vae_jax.cli.out_of_memory import out_of_memory
 from vae_jax.cli.output_folder import staged
 from vae_jax.cli.parsing import parse
+from vae_jax.files import UnsafePath
 
 
 @pytest.mark.parametrize("text", ["3,4,10\n", "3\n4\n10", "\ufeff3\n4\n10\n"])
@@ -39,7 +40,7 @@ def test_results_replace_those_of_an_earlier_run_only_when_whole(tmp_path):
     assert [path.name for path in out.iterdir()] == ["a"]
     assert (out / "a").read_text() == "first"
     (out / "b").mkdir()
-    with pytest.raises(IsADirectoryError), staged(out) as folder:
+    with pytest.raises(UnsafePath, match="b must be a plain file, got a folder"), staged(out) as folder:
         (folder / "b").write_text("in the way of a folder")
     assert {path.name for path in out.iterdir()} == {"a", "b"}
 

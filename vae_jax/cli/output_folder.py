@@ -3,14 +3,21 @@
 import contextlib
 import os
 import shlex
-import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_jax.cli.misuse import Misuse
-from vae_jax.files import write_csv, write_json
+from vae_jax.files import (
+    FolderInUse,
+    locked,
+    new_folders,
+    publishing,
+    require_plain_file,
+    unfinished_folder,
+    write_csv,
+    write_json,
+)
 from vae_jax.settings import flag_of
 
 if TYPE_CHECKING:
@@ -21,36 +28,28 @@ if TYPE_CHECKING:
 def staged(out: Path) -> Iterator[Path]:
     """A folder whose files move into `out` when the block ends without an error, and vanish otherwise.
 
+    Folders that were made for it vanish too, unless another process has put something there meanwhile.
+
     Raises:
-        Misuse: `out` cannot be made or written to.
+        Misuse: `out` cannot be made or written to, or another process writes to it.
     """
-    made = _first_missing(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
-    except OSError as error:
-        _remove(made)
-        raise Misuse(f"--out must be a folder that can be written to, got {out}: {error.strerror}") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(new_folders(out))
+            stack.enter_context(locked(out))
+            stage = stack.enter_context(unfinished_folder(out))
+        except FolderInUse as error:
+            raise Misuse(str(error)) from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise Misuse(f"--out must be a folder that can be written to, got {out}: {reason}") from error
         yield stage
-        for file in stage.iterdir():
-            os.replace(file, out / file.name)
-    except BaseException:
-        _remove(made)
-        raise
-    finally:
-        _remove(stage)
-
-
-def _first_missing(folder: Path) -> Path | None:
-    """The outermost folder on the way to `folder` that does not exist yet."""
-    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    return missing[-1] if missing else None
-
-
-def _remove(folder: Path | None) -> None:
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+        with publishing():
+            files = list(stage.iterdir())
+            for file in files:
+                require_plain_file(out / file.name)
+            for file in files:
+                os.replace(file, out / file.name)
 
 
 def save_figure(folder: Path, name: str, figure: "Figure") -> None:

@@ -168,6 +168,8 @@ class Checkpoints:
                 newest_of_step.setdefault(each.step, each)
         whole = list(newest_of_step.values())
         kept = {each.path for each in (*whole[: self._num_kept], min(whole, key=_merit))}
+        # One whose manifest is lost may have been the best: it stays until a reader of the best has reported it.
+        kept |= {each.path for each in found if each.manifest is None and each.path not in self._damaged}
         for each in found:
             if each.path not in kept:
                 # Renamed first, as half a removal must not look like damage. What cannot be removed is tried next time.
