@@ -11,6 +11,7 @@ from vae_jax.cli.misuse import Misuse
 from vae_jax.cli.opened_runs import can_be_drawn, images_of_run, images_seen, opened_model, warn
 from vae_jax.cli.options import Checkpoint, Data, DataDir, Debug, ModelOptions, ModelSeed, check_options, optional
 from vae_jax.cli.output_folder import save_figure, staged
+from vae_jax.files import require_plain_folder
 from vae_jax.runtime import start_jax
 from vae_jax.vae.runs.run_folder import RunFolder
 
@@ -68,7 +69,7 @@ class PlotCommand:
         folder, trained = opened[0]
         images = images_of_run(folder, trained.experiment, data=self.data, data_dir=self.data_dir)
         if len(opened) == 1:
-            out = self.out or folder.figures
+            out = self.out or _figures(folder)
             saved = _save(out, figures_of_run(folder, trained, images))
         else:
             out = self.out or Path("vae-jax-plot")
@@ -84,7 +85,13 @@ def save_figures(folder: RunFolder, trained: "TrainedModel", images: "ImageData"
         trained: of one seed or of several, of which the first is drawn.
         images: that it was trained on.
     """
-    return _save(folder.figures, figures_of_run(folder, trained.of_seed(0), images))
+    return _save(_figures(folder), figures_of_run(folder, trained.of_seed(0), images))
+
+
+def _figures(folder: RunFolder) -> Path:
+    """The folder of a run's figures, which does not lead out of the run."""
+    require_plain_folder(folder.figures)
+    return folder.figures
 
 
 def _save(out: Path, figures: Iterator[tuple[str, "Figure"]]) -> list[str]:

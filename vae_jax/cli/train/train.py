@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from vae_jax.cli.stop_signals import Stopped, stop_requests
 from vae_jax.cli.train.experiment_flags import check_resumable, train_command_line
 from vae_jax.cli.train.preset_help import described_presets
 from vae_jax.cli.train.tensorboard import check_tensorboard, event_writer
+from vae_jax.files import UNFINISHED, FolderInUse, locked, new_folders, remove_abandoned
 from vae_jax.runtime import environment, start_jax
 from vae_jax.settings import AT_LEAST_0, AT_LEAST_1, check_settings, check_settings_are_used, flag_of
 from vae_jax.vae.config.experiment import Experiment
@@ -68,9 +70,15 @@ class TrainCommand:
             Stopped: asked to, by the user or the system; the run is saved.
         """
         folder = RunFolder(self.resume or self.out or DEFAULT_OUT)
-        experiment = self.experiment
         self._check(folder)
         self._check_settings()
+        with claimed(folder):
+            # Another process may have begun there since.
+            self._check(folder)
+            self._run_in(folder)
+
+    def _run_in(self, folder: RunFolder) -> None:
+        experiment = self.experiment
         start_jax("float32", num_cpu_devices=None if experiment.num_seeds > 1 else 1)
         from vae_jax.vae.training.experiment_checks import check_estimator, check_image_shape
 
@@ -198,6 +206,27 @@ class TrainCommand:
         save_figures(folder, trained, images)
         print_summary(summary)
         print(f"Saved in {folder.path}: configuration, metrics, summary, checkpoints, figures")
+
+
+@contextlib.contextmanager
+def claimed(folder: RunFolder) -> Iterator[None]:
+    """Keeps the folder of a run from other processes, and removes what a killed one left unfinished.
+
+    Raises:
+        Misuse: another process has it, or it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(new_folders(folder.path))
+            stack.enter_context(locked(folder.path))
+        except FolderInUse as error:
+            raise Misuse(str(error)) from error
+        except OSError as error:
+            raise Misuse(
+                f"--out must be a folder that can be written to, got {folder.path}: {error.strerror}"
+            ) from error
+        remove_abandoned(folder.path, UNFINISHED)
+        yield
 
 
 def _is_saved(folder: RunFolder) -> bool:

@@ -61,7 +61,7 @@ def load_trained(folder: RunFolder, *, which: str = "best", on_damage: Callable[
         The model with its parameters.
 
     Raises:
-        NoRun: the folder holds no run.
+        NoRun: the folder holds no run, or its configuration or metrics are not those of the checkpoint.
         OtherSchema: another version of the library wrote the run.
         CheckpointError: no checkpoint can be restored.
         ValueError: `which` is neither "best" nor "latest".
@@ -91,4 +91,5 @@ def load_trained(folder: RunFolder, *, which: str = "best", on_damage: Callable[
     checkpoints = Checkpoints(folder.checkpoints)
     restore = checkpoints.restore_best if which == "best" else checkpoints.restore_latest
     restored = restore(abstract_state(experiment, facts["num_train"], shape), on_damage=on_damage)
+    folder.check_facts(restored.about, experiment, restored.step)
     return TrainedModel(experiment, shape, restored.step, restored.state.learned)

@@ -7,7 +7,6 @@ older ones, before anything is synced or a manifest can be in it.
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -22,6 +21,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vae_jax.files import reason
+from vae_jax.sealed_json import sealed, unsealed
 from vae_jax.vae.runs.schema_version import SCHEMA_VERSION, check_schema_version
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ class Damage(Exception):
     """A file is not as it was saved."""
 
 
-def write_checkpoint(folder: Path, step: int, arrays: Mapping[str, np.ndarray], score: float | None) -> None:
+def write_checkpoint(
+    folder: Path, step: int, arrays: Mapping[str, np.ndarray], score: float | None, about: Mapping[str, Any]
+) -> None:
     """Makes a checkpoint, synced, with its manifest last."""
     folder.mkdir()
     # Orbax refuses arrays without elements; their shapes are in the manifest.
@@ -55,10 +57,11 @@ def write_checkpoint(folder: Path, step: int, arrays: Mapping[str, np.ndarray], 
         "schema_version": SCHEMA_VERSION,
         "step": step,
         "score": score,
+        "about": dict(about),
         "leaves": leaves,
         "files": {name: _file_digest(path) for name, path in _files(folder).items()},
     }
-    (folder / _MANIFEST).write_bytes(_render(manifest))
+    (folder / _MANIFEST).write_bytes(sealed(manifest))
     sync(folder / _MANIFEST)
     sync(folder)
 
@@ -138,26 +141,14 @@ def read_manifest(folder: Path, step: int) -> dict[str, Any]:
     if _MANIFEST not in _files(folder):
         raise Damage(f"{path} is missing")
     try:
-        written = path.read_bytes()
-        manifest = json.loads(written)
-        del manifest["sha256"]
-        # Byte for byte, so that no flipped bit passes as another spelling of the same JSON.
-        whole = _render(manifest) == written
-    except (ValueError, TypeError, KeyError) as error:
-        raise Damage(f"{path} is no manifest: {reason(error)}") from error
-    if not whole:
-        raise Damage(f"{path} has another SHA-256 than it says")
+        manifest = unsealed(path.read_bytes(), path)
+    except (ValueError, TypeError) as error:
+        raise Damage(reason(error)) from error
     # Before the step is read: what a manifest of another version means is not known.
     check_schema_version(manifest, path)
     if manifest.get("step") != step:
         raise Damage(f"{path} is of another step")
     return manifest
-
-
-def _render(manifest: Mapping[str, Any]) -> bytes:
-    """JSON that ends in the SHA-256 of the rest."""
-    digest = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
-    return json.dumps({**manifest, "sha256": digest}, indent=1, allow_nan=False).encode() + b"\n"
 
 
 @contextlib.contextmanager

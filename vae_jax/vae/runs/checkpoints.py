@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import chex
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from vae_jax.files import reason
+from vae_jax.files import reason, require_plain_folder
 from vae_jax.vae.runs.checkpoint_files import (
     CheckpointError,
     Damage,
@@ -42,6 +43,8 @@ class Restored(NamedTuple):
     state: PyTree
     """NumPy arrays with the bits that were saved, in the structure that was asked for."""
     score: float | None
+    about: dict[str, Any]
+    """What was saved with the state about its run."""
 
 
 class Checkpoints:
@@ -59,7 +62,9 @@ class Checkpoints:
         self._num_kept = num_kept
         self._damaged: set[Path] = set()
 
-    def save(self, step: int, state: PyTree, *, score: float | None) -> None:
+    def save(
+        self, step: int, state: PyTree, *, score: float | None, about: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         """Saves a checkpoint, then removes those that are neither among the latest nor the best.
 
         When this returns it is on the disk and has been read back. An earlier one of the same step goes once the new
@@ -69,6 +74,7 @@ class Checkpoints:
             step: its number, not negative.
             state: a pytree of NumPy or JAX arrays; a typed key as its `jax.random.key_data`.
             score: the higher the better; among equals the earlier step is better. One that is not finite is as None.
+            about: facts about the run that JSON can hold, which are restored with the state.
 
         Raises:
             CheckpointError: it cannot be written; earlier checkpoints are kept.
@@ -86,12 +92,13 @@ class Checkpoints:
         final = self._folder / (f"{step}.{generation}" if generation else f"{step}")
         partial = final.with_name(f"{_HIDDEN}{final.name}")
         try:
+            require_plain_folder(self._folder)
             if not self._folder.is_dir():
                 self._folder.mkdir(parents=True)
                 sync(self._folder.parent)
             self._sweep()
             require_space(self._folder, sum(array.nbytes for array in arrays.values()))
-            write_checkpoint(partial, step, arrays, finite_score)
+            write_checkpoint(partial, step, arrays, finite_score, about)
             partial.rename(final)
             sync(self._folder)
         except Exception as error:  # Orbax raises anything.
@@ -103,6 +110,21 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
         self._damaged.discard(final)
         self._retain()
+
+    def check_space(self, like: PyTree) -> None:
+        """Refuses a disk without room for two checkpoints: a new one is whole before an old one goes.
+
+        Raises:
+            CheckpointError: there is too little.
+        """
+        size = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves_of(like, "like").values())
+        existing = next(each for each in (self._folder, *self._folder.parents) if each.exists())
+        try:
+            require_space(existing, 2 * size)
+        except OSError as error:
+            raise CheckpointError(
+                f"checkpoints cannot be saved in {self._folder}: {reason(error)}: make room"
+            ) from error
 
     def restore_latest(self, like: PyTree, *, on_damage: Callable[[str], None]) -> Restored:
         """The newest undamaged checkpoint.
@@ -155,7 +177,7 @@ class Checkpoints:
                 on_damage(f"{line}; step {found.step} ({found.path}) is used instead")
             state = jax.tree.unflatten(jax.tree.structure(like), [arrays[path] for path in expected])
             chex.assert_trees_all_equal_shapes_and_dtypes(state, like)
-            return Restored(found.step, state, found.score)
+            return Restored(found.step, state, found.score, found.about)
         found_instead = "; ".join(damage) or "there is none"
         raise CheckpointError(f"no checkpoint in {self._folder} can be restored: {found_instead}: start the run afresh")
 
@@ -199,6 +221,10 @@ class _Found(NamedTuple):
     @property
     def score(self) -> float | None:
         return None if self.manifest is None else self.manifest["score"]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {} if self.manifest is None else self.manifest["about"]
 
 
 def _find(path: Path, step: int, generation: int) -> _Found:

@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,10 +21,19 @@ class PeriodicCheckpoints:
         seconds: time between two saves.
         best: the best epoch before, if there is one.
         step: steps done before.
+        facts: facts about the run up to a step, which are saved with its state.
     """
 
-    def __init__(self, checkpoints: Checkpoints, seconds: float, *, best: EpochRow | None, step: int) -> None:
-        self.checkpoints, self.seconds = checkpoints, seconds
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        seconds: float,
+        *,
+        best: EpochRow | None,
+        step: int,
+        facts: Callable[[int], Mapping[str, Any]],
+    ) -> None:
+        self.checkpoints, self.seconds, self.facts = checkpoints, seconds, facts
         self.best_score = -math.inf if best is None else float(np.mean(best["validation_elbo"]))
         self.unsaved_best: tuple[int, TrainState] | None = None
         # A checkpoint that the run is resumed from has its score; saved again it would have none.
@@ -47,7 +58,7 @@ class PeriodicCheckpoints:
         """Saves the best state that is not saved yet, and this one."""
         if self.unsaved_best is not None and self.unsaved_best[0] != step:
             best_step, best_state = self.unsaved_best
-            self.checkpoints.save(best_step, best_state, score=self.best_score)
+            self.checkpoints.save(best_step, best_state, score=self.best_score, about=self.facts(best_step))
         if step != self.saved_step:
-            self.checkpoints.save(step, state, score=self.scores.get(step))
+            self.checkpoints.save(step, state, score=self.scores.get(step), about=self.facts(step))
         self.unsaved_best, self.saved_step, self.saved_at = None, step, time.monotonic()

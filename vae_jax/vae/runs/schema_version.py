@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Goes up by one with every change to config.json, metrics.jsonl, summary.json or a checkpoint that an older version of
 the library would misread, or that leaves older files unreadable."""
 

@@ -6,6 +6,7 @@ and resumed from its last checkpoint: every array and every metric that follows 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -81,9 +82,11 @@ class Run:
 
         Raises:
             CheckpointError: no checkpoint can be restored.
+            NoRun: the configuration or the metrics are not those that the checkpoint was saved with.
             OtherSchema: another version of the library wrote the checkpoint.
         """
         restored = self.checkpoints.restore_latest(self._like, on_damage=on_damage)
+        self.folder.check_facts(restored.about, self.experiment, restored.step)
         # An epoch's metrics are written before any checkpoint that lies beyond it.
         done = restored.step // self.steps_per_epoch
         self.folder.keep_rows(self.folder.rows()[:done])
@@ -112,11 +115,14 @@ class Run:
 
         Raises:
             Diverged: a term or a parameter is not finite. The last good checkpoint is left, if there is one.
-            CheckpointError: a checkpoint cannot be saved.
+            CheckpointError: a checkpoint cannot be saved, or the disk has no room for one.
         """
+        self.checkpoints.check_space(self._like)
         rows, step, num_epochs = self.folder.rows(), steps_done(state), self.experiment.training.num_epochs
         last_step = self.steps_per_epoch * min(stop_after or num_epochs, num_epochs)
-        periodic = PeriodicCheckpoints(self.checkpoints, seconds_between_checkpoints, best=best_row(rows), step=step)
+        periodic = PeriodicCheckpoints(
+            self.checkpoints, seconds_between_checkpoints, best=best_row(rows), step=step, facts=self._facts
+        )
         watch = DivergenceWatch(self.checkpoints, self.steps_per_epoch, self.experiment.num_seeds)
         pace = Pace(self.steps_per_epoch)
         try:
@@ -140,6 +146,9 @@ class Run:
             self.folder.write_csv()
         finished = step >= self.steps_per_epoch * num_epochs or self._is_out_of_patience(rows)
         return TrainingOutcome(finished, rows)
+
+    def _facts(self, step: int) -> dict[str, Any]:
+        return self.folder.facts(self.experiment, step // self.steps_per_epoch)
 
     def _is_out_of_patience(self, rows: list[EpochRow]) -> bool:
         """Whether the validation ELBO has not risen for as long as the patience."""
