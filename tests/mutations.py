@@ -244,8 +244,8 @@ FAULTS = (
     Fault(
         "vae/runs/periodic_checkpoints.py",
         "the best state has no score where it is saved later",
-        "self.checkpoints.save(best_step, best_state, score=self.best_score)",
-        "self.checkpoints.save(best_step, best_state, score=None)",
+        "self.checkpoints.save(best_step, best_state, score=self.best_score, about=self.facts(best_step))",
+        "self.checkpoints.save(best_step, best_state, score=None, about=self.facts(best_step))",
         ("vae/runs/test_training_run.py",),
     ),
     Fault(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from commands import run_command
+from sealed_files import rewrite, without_seal
 from vae_jax.cli.number_formats import duration
 from vae_jax.vae.config.experiment import Experiment
 from vae_jax.vae.data.binarization import prepared
@@ -58,7 +59,7 @@ def evaluated(runs, tmp_path, monkeypatch):
             process.returncode,
             process.stdout,
             process.stderr,
-            json.loads(path.read_text()) if path.exists() else None,
+            without_seal(path) if path.exists() else None,
         )
 
     return call
@@ -73,7 +74,7 @@ FIELDS = {
 
 
 def test_the_scores_are_printed_and_saved(evaluated, runs):
-    before = json.loads((runs / "run/summary.json").read_text())
+    before = without_seal(runs / "run/summary.json")
     code, output, errors, summary = evaluated("--num-importance-samples", 60)
     assert code == 0, errors
     assert set(summary) >= FIELDS
@@ -158,9 +159,13 @@ def test_a_run_s_likelihood_is_kept_by_an_evaluation_without_one_and_replaced_by
 @pytest.mark.parametrize("change", [{"step": 14}, {"binarization_seed": 7}, {"num_images": 50}, None])
 def test_the_likelihood_of_another_model_or_of_other_images_is_not_kept(change, evaluated):
     summary = evaluated("--num-importance-samples", 20)[3]
-    Path("run/summary.json").write_text("{" if change is None else json.dumps(summary | change))
-    code, output, _, summary = evaluated("--num-importance-samples", 0)
+    if change is None:
+        Path("run/summary.json").write_text("{")
+    else:
+        rewrite(Path("run/summary.json"), lambda content: content.update(change))
+    code, output, errors, summary = evaluated("--num-importance-samples", 0)
     assert code == 0
+    assert ("warning: run/summary.json must be JSON" in errors) == (change is None)
     assert "nll" not in summary
     assert "num_importance_samples" not in summary
     assert output.endswith("Saved in run/summary.json\n")
@@ -169,13 +174,13 @@ def test_the_likelihood_of_another_model_or_of_other_images_is_not_kept(change, 
 def test_going_on_with_a_finished_run_keeps_its_likelihood(evaluated, tmp_path):
     *_, before = evaluated("--num-importance-samples", 10)
     assert run_command("train", "--resume", "run", cwd=tmp_path / "runs").returncode == 0
-    assert json.loads(Path("run/summary.json").read_text()) == before
+    assert without_seal(Path("run/summary.json")) == before
 
 
 def test_the_seed_of_the_draw_that_is_scored_is_recorded(evaluated):
-    config = json.loads(Path("run/config.json").read_text())
-    config["experiment"]["data"]["binarization_seed"] = 5
-    Path("run/config.json").write_text(json.dumps(config))
+    rewrite(Path("run/config.json"), lambda content: content["experiment"]["data"].update(binarization_seed=5))
+    for manifest in Path("run/checkpoints").glob("*/manifest.json"):
+        rewrite(manifest, lambda content: content["about"].clear())
     code, output, _, summary = evaluated("--num-importance-samples", 0)
     assert code == 0
     assert (summary["binarization"], summary["binarization_seed"]) == ("stochastic", 5)
@@ -364,7 +369,7 @@ REFUSED = {
     "run --data missing": "data must be .*, got 'missing', which does not exist",
     "seeds --split validation": "--split must have at least 2 images, got validation with 0",
     "damaged": "damaged/config.json must be JSON",
-    "another": "another/config.json must have schema_version 1, .*, got none",
+    "another": "another/config.json must have schema_version 2, .*, got none",
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from commands import run_command
 from vae_jax.cli.plot import ends_of_paths, figures_of_run, save_figures
-from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, TrainingConfig
+from vae_jax.vae.config.experiment import DataConfig, Experiment, ModelConfig, ObjectiveConfig, TrainingConfig
 from vae_jax.vae.data.binarization import prepared
 from vae_jax.vae.data.datasets import load_images
 from vae_jax.vae.data.image_data import ImageData, Split
@@ -27,7 +27,8 @@ DIGITS = DataConfig(data="digits")
 TRAINING = TrainingConfig(num_epochs=2, batch_size=100)
 FLAT = Experiment(DIGITS, ModelConfig(latent_size=2, hidden_sizes=(16,)), training=TRAINING)
 LAYERS = ModelConfig("hierarchical", 4, (16,), top_latent_size=3, top_hidden_sizes=(5,), likelihood="gaussian")
-TWO_LAYERS = replace(FLAT, model=LAYERS, data=replace(DIGITS, binarization="none"), num_seeds=2)
+SAMPLED = ObjectiveConfig(kl="sampled")
+TWO_LAYERS = replace(FLAT, model=LAYERS, objective=SAMPLED, data=replace(DIGITS, binarization="none"), num_seeds=2)
 RUN_OF_ONE = ["curves", "samples", "manifold", "reconstructions", "interpolation", "latents", "kl_by_latent"]
 
 

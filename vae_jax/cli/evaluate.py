@@ -110,7 +110,7 @@ class EvaluateCommand:
         from vae_jax.vae.results.score_summary import add_evaluation, likelihood_before
 
         file = folder.summary_path(self.split)
-        before = {} if departures else likelihood_before(folder, summary)
+        before = {} if departures else likelihood_before(folder, summary, on_damage=warn)
         size, size_before = self.num_importance_samples, before.get("num_importance_samples", 0)
         if 0 < size < size_before:
             departures = [f"k = {size:,}, below its {size_before:,}"]

@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from vae_jax.sealed_json import sealed
 from vae_jax.vae.runs import checkpoint_files, checkpoints
 from vae_jax.vae.runs.checkpoints import CheckpointError, Checkpoints
 from vae_jax.vae.runs.schema_version import SCHEMA_VERSION, OtherSchema
@@ -307,7 +308,7 @@ def test_a_checkpoint_of_another_schema_version_is_neither_read_nor_removed(pair
     del manifest["sha256"]
     if found is None:
         del manifest["schema_version"]
-    path.write_bytes(checkpoint_files._render(manifest))
+    path.write_bytes(sealed(manifest))
     before = {path: path.read_bytes() for path in files_below(pair)}
     stored = Checkpoints(pair)
     said = f"manifest.json must have schema_version {SCHEMA_VERSION}, .*, got {'none' if found is None else found}"
@@ -372,6 +373,18 @@ def test_the_best_may_be_lost_with_its_manifest(pair):
     told = []
     assert Checkpoints(pair).restore_best(state_at(0), on_damage=told.append).step == 2
     assert "step 1 is damaged" in told[0]
+
+
+def test_one_that_may_be_the_best_stays_until_it_has_been_reported(pair):
+    """Its score is lost with its manifest."""
+    (pair / "1" / "manifest.json").write_text("{")
+    stored = Checkpoints(pair)
+    for step in (3, 4):
+        stored.save(step, state_at(step), score=None)
+    assert "1" in names(pair)
+    told = []
+    Checkpoints(pair).restore_best(state_at(0), on_damage=told.append)
+    assert "checkpoint of step 1 is damaged" in told[0]
 
 
 def test_training_on_after_damage(tmp_path):
@@ -483,7 +496,7 @@ class Full:
 
 # The manifests of the two that are there have been read, and compared, before the third is made.
 @pytest.mark.parametrize(
-    ("name", "calls"), [("sync", 1), ("sync", 5), ("_files", 3), ("_digest", 2), ("_render", 3), ("_checkpointer", 1)]
+    ("name", "calls"), [("sync", 1), ("sync", 5), ("_files", 3), ("_digest", 2), ("sealed", 1), ("_checkpointer", 1)]
 )
 def test_a_full_disk(pair, monkeypatch, name, calls):
     stored = Checkpoints(pair)

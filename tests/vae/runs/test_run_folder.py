@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
+import sealed_files
 from vae_jax.vae.config.experiment import Experiment, ModelConfig
 from vae_jax.vae.config.presets import PRESETS
 from vae_jax.vae.runs.run_folder import NoRun, RunFolder
@@ -22,10 +23,7 @@ def folder(tmp_path):
 
 
 def rewrite(folder, change):
-    file = folder.path / "config.json"
-    content = json.loads(file.read_text())
-    change(content)
-    file.write_text(json.dumps(content))
+    sealed_files.rewrite(folder.path / "config.json", change)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -112,7 +110,7 @@ def test_settings_that_cannot_be_read_are_named(tmp_path):
     command = [sys.executable, "-c", READ, *(str(folder.path) for folder in folders)]
     lines = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
     for folder, said, line in zip(folders, UNREADABLE, lines, strict=True):
-        assert line.startswith(f"{folder.path} must hold the settings of a run, got others: ")
+        assert line.startswith(f"{folder.path / 'config.json'} must hold the settings of a run, got others: ")
         assert said in line
         assert line.endswith(": train anew")
 
@@ -128,13 +126,14 @@ def test_what_is_no_experiment_is_refused(folder):
     [
         (None, "got one without config.json: train"),
         ("{", "must be JSON, got "),
-        ("[]", "must be a JSON object, got []"),
+        ("[]", "config.json must be a JSON object, got list: restore the file, or train anew"),
+        ("\xff", "config.json must be JSON, got "),
     ],
 )
 def test_a_folder_without_a_run_is_refused(folder, content, said):
     (folder.path / "config.json").unlink()
     if content is not None:
-        (folder.path / "config.json").write_text(content)
+        (folder.path / "config.json").write_bytes(content.encode("latin-1"))
     assert folder.is_run == (content is not None)
     with pytest.raises(NoRun, match=re.escape(said)):
         folder.read_config()
@@ -154,11 +153,22 @@ def test_a_row_that_was_cut_short_is_left_out_and_another_damage_refused(folder)
     folder.append_row({"epoch": 2, "elbo": [2.0, 3.0]})
     file = folder.path / "metrics.jsonl"
     assert folder.rows() == [{"epoch": 1, "elbo": [1.0, None]}, {"epoch": 2, "elbo": [2.0, 3.0]}]
-    file.write_text(file.read_text()[:-3])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-3])
     assert [row["epoch"] for row in folder.rows()] == [1]
-    file.write_text("{\n" + file.read_text())
-    with pytest.raises(NoRun, match=r"metrics\.jsonl must be JSON lines, got .* in 1"):
-        folder.rows()
+    first, second, _ = whole.split(b"\n")
+    for damaged, said in {
+        b"{\n" + whole: "must be JSON, got .* in line 1",
+        b"[1]\n" + whole: "must be a JSON object, got list in line 1",
+        b"\xff\n" + whole: "must be JSON, got .* in line 1",
+        second + b"\n": "must be as it was written, got another line 1",
+        first + b"\n" + first + b"\n": "must be as it was written, got another line 2",
+        whole.replace(b"3.0", b"3.1"): "must be as it was written, got another line 2",
+        whole.replace(b": 2,", b":  2,"): "must be as it was written, got another line 2",
+    }.items():
+        file.write_bytes(damaged)
+        with pytest.raises(NoRun, match=rf"metrics\.jsonl {said}"):
+            folder.rows()
 
 
 def test_a_tuple_stays_one(tmp_path):

@@ -202,7 +202,7 @@ class TrainCommand:
 
         trained = load_trained(folder, on_damage=warn)
         summary = split_summary(trained, images, "test") | {"checkpoint": "best"}
-        folder.write_summary(summary | likelihood_before(folder, summary))
+        folder.write_summary(summary | likelihood_before(folder, summary, on_damage=warn))
         save_figures(folder, trained, images)
         print_summary(summary)
         print(f"Saved in {folder.path}: configuration, metrics, summary, checkpoints, figures")

@@ -1,14 +1,14 @@
 """A trained model's summary.json: every number with its error, its split and its binarization."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from vae_jax.files import append_json_line
+from vae_jax.files import append_json_line, reason
 from vae_jax.inference.evidence import EvidenceEstimate
+from vae_jax.sealed_json import BrokenSeal, unsealed
 from vae_jax.statistics import interval_half_width, mean_se
 from vae_jax.vae.results.trained_model import TrainedModel
 from vae_jax.vae.runs.run_folder import RunFolder
@@ -103,16 +103,23 @@ def _plain(counts: np.ndarray | np.integer) -> Any:
     return int(counts) if counts.ndim == 0 else counts.tolist()
 
 
-def likelihood_before(folder: RunFolder, summary: Mapping[str, Any]) -> dict[str, Any]:
+def likelihood_before(
+    folder: RunFolder, summary: Mapping[str, Any], *, on_damage: Callable[[str], None]
+) -> dict[str, Any]:
     """The likelihood that a run's summary of a split holds already, if it is of what this one's scores are of.
 
     Args:
         folder: of the run.
         summary: of a split, with the name of its checkpoint.
+        on_damage: called with a line if the summary is not as it was written.
     """
+    path = folder.summary_path(summary["split"])
     try:
-        before = json.loads(folder.summary_path(summary["split"]).read_text())
-    except (FileNotFoundError, ValueError):
+        before = unsealed(path.read_bytes(), path)
+    except FileNotFoundError:
+        return {}
+    except (OSError, BrokenSeal) as error:
+        on_damage(f"{reason(error)}: a likelihood in it is computed anew or lost")
         return {}
     if "nll" not in before or any(before.get(field) != summary[field] for field in SCORED):
         return {}
