@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,7 +65,7 @@ def settings_of_process(cwd: Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def _started() -> Iterator[None]:
     """Stands in for what commands call at their start, and sets back what they change in a process."""
-    handler, is_double = signal.getsignal(signal.SIGTERM), jax.config.jax_enable_x64
+    is_double = jax.config.jax_enable_x64
     try:
         with contextlib.ExitStack() as stack:
             for module in {command.__module__ for command in COMMANDS.values()}:
@@ -74,7 +73,6 @@ def _started() -> Iterator[None]:
                     stack.enter_context(mock.patch.object(sys.modules[module], "start_jax", _start))
             yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
         jax.config.update("jax_enable_x64", is_double)
 
 

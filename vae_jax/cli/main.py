@@ -1,18 +1,16 @@
 """The command `vae-jax`: parse, call, print, save. Nothing here imports JAX before a command runs."""
 
-import contextlib
 import os
 import re
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from vae_jax.cli.misuse import Misuse
 from vae_jax.cli.parsing import parse
-from vae_jax.cli.stop_signals import Stopped
+from vae_jax.cli.stop_signals import INTERRUPTED, Stopped
 
-DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, MISUSED = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,9 +30,6 @@ def _main(arguments: list[str]) -> int:
         command = parse(arguments)
     except Misuse as error:
         return _report(error, MISUSED)
-    with contextlib.suppress(ValueError):
-        # A polite request to end is cleaned up after as Ctrl-C is. Only a main thread can see to that.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command.run()
     except Misuse as error:
