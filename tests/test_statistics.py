@@ -117,7 +117,7 @@ def test_z_scores_point_at_a_wrong_reference():
     right = gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000, reference=1.0).gradient
     wrong = gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000, reference=2.0).gradient
     assert abs(right.z_score) < Z < abs(wrong.z_score)
-    assert np.isnan(gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000).gradient.z_score)
+    assert gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000).gradient.z_score is None
 
 
 @pytest.mark.parametrize("alpha", [1.5, 3.0])
@@ -130,7 +130,36 @@ def test_tail_index_finds_the_exponent_of_a_pareto_tail(alpha):
 
 
 def test_tail_index_can_be_left_out():
-    assert np.isnan(gradient_statistics(loss, PARAMS, KEY, 100, tail_size=0).value.tail_index)
+    assert gradient_statistics(loss, PARAMS, KEY, 100, tail_size=0).value.tail_index is None
+
+
+CONSTANT = {"zero": jnp.float32(0.0), "two": jnp.float32(2.0)}
+
+
+@pytest.fixture
+def nan_check():
+    """JAX's own check: a program whose result has a NaN fails."""
+    with jax.debug_nans(True):
+        yield
+
+
+@pytest.mark.usefixtures("nan_check")
+@pytest.mark.parametrize("settings", [{}, {"tail_size": 0}])
+def test_nothing_is_nan_where_nothing_varies(settings):
+    measured = gradient_statistics(lambda p, key: (p["two"] ** 2 + p["zero"] ** 2) / 2, CONSTANT, KEY, 30, **settings)
+    given = summarize({"zero": np.zeros(30), "two": np.full(30, 2.0)}, **settings)
+    for found in (measured.gradient, given):
+        assert found.std == found.std_se == found.variance_se == {"zero": 0, "two": 0}
+        assert found.signal_to_noise == {"zero": 0, "two": np.inf}
+        assert (found.tail_index is None) == ("tail_size" in settings)
+        assert (found.z_score is None) == ("reference" not in settings)
+
+
+@pytest.mark.usefixtures("nan_check")
+def test_random_losses_pass_the_check_for_nan():
+    found = gradient_statistics(lambda p, key: p * jax.random.normal(key), jnp.float32(1.0), KEY, 50)
+    assert found.gradient.z_score is None
+    assert gradient_replicates(loss, PARAMS, KEY, 3)[0].shape == (3,)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

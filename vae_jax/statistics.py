@@ -1,6 +1,7 @@
 """Statistics of any random scalar loss and of its gradient, with standard errors."""
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -53,17 +54,14 @@ class Statistics(NamedTuple):
     std_se: PyTree[Float[Array, "..."]]
     """Standard error of `std`, by the delta method."""
     signal_to_noise: PyTree[Float[Array, "..."]]
-    """|mean| / std of one replicate."""
-    z_score: PyTree[Float[Array, "..."]]
-    """(mean - reference) / mean_se; NaN without a reference."""
-    tail_index: PyTree[Float[Array, "..."]]
+    """|mean| / std of one replicate; infinite where only std is zero, and zero where both are."""
+    z_score: PyTree[Float[Array, "..."]] | None
+    """(mean - reference) / mean_se; None without a reference."""
+    tail_index: PyTree[Float[Array, "..."]] | None
     """Hill's estimate of alpha in P(|x - mean| > t) ~ t^-alpha. At 2 or below the variance is infinite.
 
     It sees nothing of events rarer than the replicates are many, so a large value does not prove a finite variance.
     """
-
-
-_PER_ELEMENT = tuple(field for field in Statistics._fields if field != "num_replicates")
 
 
 class GradientStatistics(NamedTuple):
@@ -109,7 +107,7 @@ def gradient_statistics(
         num_replicates: R, at least 2.
         reference: the gradient that the mean is compared with, such as a problem's exact one.
         tail_size: the number of extreme replicates that the tail index is estimated from, by default sqrt(R) and at
-            most 32. It takes 2 (tail_size + 1) copies of the gradient. 0 leaves the tail index out (NaN).
+            most 32. It takes 2 (tail_size + 1) copies of the gradient. 0 leaves the tail index out (None).
         chunk_size: the number of replicates at once on a device, by default as many as its cache or memory holds well.
         mesh: the devices that replicates are sharded over, by default the current one alone. See `replicate_mesh`.
 
@@ -272,7 +270,7 @@ def _folded(
     )
     statistics = _finish(moments)
     of_value, of_gradient = (
-        statistics._replace(**{field: getattr(statistics, field)[part] for field in _PER_ELEMENT})
+        statistics._replace(**{field: values[part] for field, values in _per_element(statistics)})
         for part in (slice(0, 1), slice(1, None))
     )
     return GradientStatistics(_restored(of_value, moments.mean[0], None), _restored(of_gradient, params, reference))
@@ -281,6 +279,13 @@ def _folded(
 def _flat(tree: PyTree[Array]) -> Float[Array, " P"]:
     """All leaves as one vector: moments of one long vector cost far fewer operations than those of many short ones."""
     return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def _per_element(flat: Statistics) -> Iterator[tuple[str, Float[Array, " P"]]]:
+    """The fields that have a number for each element, those that were computed."""
+    for field, values in flat._asdict().items():
+        if field != "num_replicates" and values is not None:
+            yield field, values
 
 
 def _restored(flat: Statistics, like: PyTree[Array], reference: PyTree[Array] | None) -> Statistics:
@@ -292,7 +297,7 @@ def _restored(flat: Statistics, like: PyTree[Array], reference: PyTree[Array] | 
         parts = jnp.split(vector, ends[:-1])
         return structure.unflatten(part.reshape(jnp.shape(leaf)) for part, leaf in zip(parts, leaves, strict=True))
 
-    restored = flat._replace(**{field: tree_of(getattr(flat, field)) for field in _PER_ELEMENT})
+    restored = flat._replace(**{field: tree_of(values) for field, values in _per_element(flat)})
     if reference is None:
         return restored
     z_score = jax.tree.map(lambda m, r, se: (m - r) / se, restored.mean, reference, restored.mean_se)
@@ -404,9 +409,9 @@ def _finish(m: _PowerSums) -> Statistics:
         variance_se=2 * std * std_se,
         std=std,
         std_se=std_se,
-        signal_to_noise=jnp.abs(m.mean) / std,
-        z_score=jnp.full_like(m.mean, jnp.nan),
-        tail_index=_hill(m),
+        signal_to_noise=_ratio_or(jnp.where(m.mean == 0, 0, jnp.inf), jnp.abs(m.mean), std),
+        z_score=None,
+        tail_index=_hill(m) if m.largest.shape[-1] else None,
     )
 
 
@@ -418,15 +423,22 @@ def _std_se(m: _PowerSums) -> Float[Array, " P"]:
     """sqrt{[mu_4 - sigma^4 (R - 3)/(R - 1)] / R} / (2 sigma), the error of the variance by the delta method."""
     variance = m.square / (m.number - 1)
     of_variance = (m.fourth / m.number - variance**2 * (m.number - 3) / (m.number - 1)) / m.number
-    return m.scale * jnp.sqrt(jnp.maximum(of_variance, 0)) / (2 * jnp.sqrt(variance))
+    return m.scale * _ratio_or(0, jnp.sqrt(jnp.maximum(of_variance, 0)), 2 * jnp.sqrt(variance))
+
+
+def _ratio_or(default: ArrayLike, above: Float[Array, " P"], below: Float[Array, " P"]) -> Float[Array, " P"]:
+    """The ratio, and a default where its denominator is zero: 0 / 0 would be NaN."""
+    return jnp.where(below == 0, default, above / _or_one(below))
 
 
 def _hill(m: _PowerSums) -> Float[Array, " P"]:
-    """k / sum_i log(d_i / d_{k+1}) over the k + 1 largest deviations from the mean, which are among the extremes."""
+    """k / sum_i log(d_i / d_{k+1}) over the k + 1 largest deviations from the mean, which are among the extremes.
+
+    Deviations of zero only have no tail: their index is infinite.
+    """
     num_extremes = m.largest.shape[-1]
-    if num_extremes == 0:
-        return jnp.full_like(m.mean, jnp.nan)
     extremes = jnp.concatenate([m.largest, m.smallest], axis=-1) - m.mean[:, None]
     deviations, _ = lax.top_k(jnp.where(jnp.isfinite(extremes), jnp.abs(extremes), 0), num_extremes)
-    excess = jnp.log(deviations[:, :-1]) - jnp.log(deviations[:, -1:])
-    return jnp.where(m.num_nonfinite == 0, (num_extremes - 1) / excess.sum(axis=-1), jnp.nan)
+    logs = jnp.log(jnp.where(deviations[:, :1] == 0, 1, deviations))
+    index = (num_extremes - 1) / (logs[:, :-1] - logs[:, -1:]).sum(axis=-1)
+    return jnp.where(m.num_nonfinite == 0, index, jnp.nan)

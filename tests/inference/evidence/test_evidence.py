@@ -2,6 +2,7 @@ import math
 from dataclasses import replace
 from functools import lru_cache, partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -279,7 +280,7 @@ def test_two_temperatures_are_importance_sampling_without_transitions():
     estimate = annealed_importance_sampling(
         FIVE.log_joint, FIVE.mean_field, jax.random.key(0), 300, annealing=Annealing(2)
     )
-    assert math.isnan(estimate.acceptance_rate)
+    assert estimate.acceptance_rate is None
 
 
 @pytest.mark.slow
@@ -338,8 +339,7 @@ def test_weights_in_pieces_give_the_estimate_of_them_all():
     sums = no_weights(1_000, log_weights.dtype)
     for piece in jnp.split(log_weights, [1, 40, 500]):
         sums = with_weights(sums, piece)
-    for together, apart in zip(estimate_from_weights(log_weights), estimate_from_sums(sums, 1_000), strict=True):
-        np.testing.assert_allclose(apart, together, rtol=1e-4)
+    chex.assert_trees_all_close(estimate_from_sums(sums, 1_000), estimate_from_weights(log_weights), rtol=1e-4)
 
 
 def test_the_error_is_that_of_the_delta_method():

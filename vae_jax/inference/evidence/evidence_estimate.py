@@ -37,8 +37,8 @@ class EvidenceEstimate(NamedTuple):
     reliable: Bool[Array, "*N"]
     """Whether the standard error may be believed: the effective sample size is at least 10, and k is at most
     `diagnostics.reliability_threshold`, which is 0.7 from 2,155 samples on."""
-    acceptance_rate: Float[Array, "*N"]
-    """Mean over the transitions between temperatures; NaN where there are none."""
+    acceptance_rate: Float[Array, "*N"] | None = None
+    """Mean over the transitions between temperatures; None where there are none."""
 
 
 class WeightSums(NamedTuple):
@@ -52,8 +52,8 @@ class WeightSums(NamedTuple):
 
     @property
     def effective_sample_size(self) -> Scalar:
-        """(sum_s w_s)^2 / sum_s w_s^2."""
-        return self.total**2 / self.total_of_squares
+        """(sum_s w_s)^2 / sum_s w_s^2; zero where every weight is."""
+        return self.total**2 / jnp.where(self.total_of_squares == 0, 1, self.total_of_squares)
 
 
 def no_weights(capacity: int, dtype: jnp.dtype) -> WeightSums:
@@ -123,12 +123,13 @@ def estimate_from_sums(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
 
     Args:
         sums: over all weights.
-        num_samples: S, at most the capacity of the sums. The error of one sample is undefined (NaN).
+        num_samples: S, at most the capacity of the sums. The error of one sample is unknown (infinite).
     """
     chex.assert_axis_dimension_gteq(sums.top, 0, tail_length(num_samples) + 1)
     effective_size = sums.effective_sample_size
     # The sum of squared normalised weights is at least 1 / S, but for rounding.
-    variance = jnp.maximum(num_samples / effective_size - 1, 0) / (num_samples - 1)
+    excess = jnp.maximum(num_samples / effective_size - 1, 0)
+    variance = excess / (num_samples - 1) if num_samples > 1 else jnp.full_like(excess, jnp.inf)
     pareto_k = pareto_k_of(sums.top[: tail_length(num_samples) + 1], num_samples)
     is_calm = pareto_k <= reliability_threshold(num_samples)
     return EvidenceEstimate(
@@ -138,14 +139,17 @@ def estimate_from_sums(sums: WeightSums, num_samples: int) -> EvidenceEstimate:
         pareto_k=pareto_k,
         num_samples=jnp.asarray(num_samples),
         reliable=is_calm & (effective_size >= SMALLEST_EFFECTIVE_SAMPLE_SIZE),
-        acceptance_rate=jnp.full_like(effective_size, jnp.nan),
     )
 
 
 def pareto_k_of(top: Float[Array, " T"], num_samples: int) -> Scalar:
-    """The Pareto k of S weights from the largest of them, minus infinity for weights that are even but for rounding."""
+    """The Pareto k of S weights from the largest of them.
+
+    It is minus infinity for weights that are even but for rounding, and infinity where all are zero.
+    """
     is_even = top.max() - lax.top_k(top, tail_length(num_samples) + 1)[0][-1] < EVEN_TAIL
-    return jnp.where(is_even, -jnp.inf, fit_tail(top, num_samples).k)
+    shape = jnp.where(is_even, -jnp.inf, fit_tail(top, num_samples).k)
+    return jnp.where(jnp.isneginf(top.max()), jnp.inf, shape)
 
 
 @jax.jit
@@ -156,8 +160,8 @@ def estimate_from_weights(log_weights: Float[Array, " S"]) -> EvidenceEstimate:
     estimate that is not reliable mostly lies below it by more than its standard error says.
 
     Args:
-        log_weights: logs of S weights whose expectation is the evidence (nats). With S = 1 the error is undefined
-            (NaN).
+        log_weights: logs of S weights whose expectation is the evidence (nats). With S = 1 the error is unknown
+            (infinite).
 
     Returns:
         The estimate of log p(x) (nats), its error, the effective sample size and the Pareto k.

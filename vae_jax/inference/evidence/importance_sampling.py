@@ -215,7 +215,6 @@ def _bound(log_weights: Float[Array, "R K"]) -> EvidenceEstimate:
         pareto_k=pareto_k_of(log_weights.ravel(), log_weights.size),
         num_samples=jnp.asarray(num_samples),
         reliable=jnp.isfinite(values).all() & (num_replicates >= FEWEST_REPLICATES),
-        acceptance_rate=jnp.full_like(effective_size, jnp.nan),
     )
 
 
