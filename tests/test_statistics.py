@@ -2,12 +2,13 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from jax.sharding import Mesh
 from scipy import stats
 
 from monte_carlo import Z, assert_unbiased
-from vae_jax import gradient_replicates, gradient_statistics, summarize
+from vae_jax import elbo, enumeration, gradient_replicates, gradient_statistics, sticking_the_landing, summarize
 from vae_jax.statistics import mean_se
 
 KEY = jax.random.key(0)
@@ -42,6 +43,13 @@ def by_hand(x):
 def small_groups(monkeypatch):
     """Every chunk is summarized by itself, so that the moments are merged. Needs a loss that is not compiled yet."""
     monkeypatch.setattr("vae_jax.replicates.GROUP_ELEMENTS", 1)
+
+
+@pytest.fixture
+def nan_check():
+    """JAX's own check: a program whose result has a NaN fails."""
+    with jax.debug_nans(True):
+        yield
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -120,6 +128,60 @@ def test_z_scores_point_at_a_wrong_reference():
     assert gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000).gradient.z_score is None
 
 
+def exact_sine(params, key):
+    """A loss without noise, whose gradient is off by rounding."""
+    return jnp.sin(1.7 * params) ** 2
+
+
+def exact_enumeration(params, key):
+    return elbo(lambda z: 0.3 * z, dist.Bernoulli(logits=params), key, 8, estimator=enumeration)
+
+
+def exact_at_the_posterior(params, key):
+    def log_joint(z):
+        return dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(z, 1.0).log_prob(1.0)
+
+    return elbo(log_joint, dist.Normal(params, 0.5**0.5), key, 8, estimator=sticking_the_landing)
+
+
+def exact_between_large_numbers(params, key):
+    """The mean is rounded to far more than its standard error."""
+    return params * (1000 + 1e-2 * jax.random.normal(key))
+
+
+@pytest.mark.usefixtures("nan_check")
+@pytest.mark.parametrize(
+    ("exact", "at", "gradient"),
+    [
+        (exact_sine, 1.3, 1.7 * np.sin(2 * 1.7 * 1.3)),
+        (exact_enumeration, 0.3, None),
+        (exact_at_the_posterior, 0.5, 0.0),
+        (exact_between_large_numbers, 1.0, 1000.0),
+    ],
+)
+def test_z_scores_do_not_measure_rounding(exact, at, gradient):
+    at = jnp.float32(at)
+    expected = jax.grad(exact)(at, KEY) if gradient is None else jnp.float32(gradient)
+    found = gradient_statistics(exact, at, KEY, 1000, reference=expected).gradient
+    assert abs(found.z_score) < 4
+    assert found.is_rounding == (exact is not exact_between_large_numbers)
+    wrong = gradient_statistics(exact, at, KEY, 1000, reference=expected + 0.1).gradient
+    assert abs(wrong.z_score) > 20
+
+
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e8])
+def test_a_small_gradient_is_no_rounding(size):
+    def noisy(params, key):
+        return params * np.float32(size) * (1 + jax.random.normal(key))
+
+    right, wrong = (
+        gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000, reference=jnp.float32(times * size)).gradient
+        for times in (1, 2)
+    )
+    assert not right.is_rounding
+    assert abs(right.z_score) < Z < 20 < abs(wrong.z_score)
+
+
 @pytest.mark.parametrize("alpha", [1.5, 3.0])
 def test_tail_index_finds_the_exponent_of_a_pareto_tail(alpha):
     replicates = jnp.asarray(stats.pareto(alpha).rvs(200_000, random_state=0), jnp.float32)
@@ -136,15 +198,8 @@ def test_tail_index_can_be_left_out():
 CONSTANT = {"zero": jnp.float32(0.0), "two": jnp.float32(2.0)}
 
 
-@pytest.fixture
-def nan_check():
-    """JAX's own check: a program whose result has a NaN fails."""
-    with jax.debug_nans(True):
-        yield
-
-
 @pytest.mark.usefixtures("nan_check")
-@pytest.mark.parametrize("settings", [{}, {"tail_size": 0}])
+@pytest.mark.parametrize("settings", [{}, {"tail_size": 0}, {"reference": CONSTANT}])
 def test_nothing_is_nan_where_nothing_varies(settings):
     measured = gradient_statistics(lambda p, key: (p["two"] ** 2 + p["zero"] ** 2) / 2, CONSTANT, KEY, 30, **settings)
     given = summarize({"zero": np.zeros(30), "two": np.full(30, 2.0)}, **settings)

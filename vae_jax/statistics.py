@@ -20,6 +20,9 @@ from vae_jax.typing import Parameters, PRNGKey, StochasticLoss
 CONFIDENCE = 0.95
 """Probability of an interval."""
 
+ROUNDING = 16
+"""Units in the last place of a mean that rounding alone may move it by, or spread replicates over."""
+
 MAX_TAIL_SIZE = 32
 """Most extreme replicates that a tail index is estimated from, however many there are."""
 
@@ -55,8 +58,15 @@ class Statistics(NamedTuple):
     """Standard error of `std`, by the delta method."""
     signal_to_noise: PyTree[Float[Array, "..."]]
     """|mean| / std of one replicate; infinite where only std is zero, and zero where both are."""
+    is_rounding: PyTree[Bool[Array, "..."]]
+    """Whether rounding alone may have made the replicates differ: their standard deviation is within 16 units in the
+    last place of the mean, or of the largest replicate of all elements, which counts as 1 at most. Then `mean_se` is no
+    error of the mean, since rounding moves every replicate alike."""
     z_score: PyTree[Float[Array, "..."]] | None
-    """(mean - reference) / mean_se; None without a reference."""
+    """(mean - reference) / mean_se; None without a reference.
+
+    The error counts as those 16 units at least, so that a score never measures rounding.
+    """
     tail_index: PyTree[Float[Array, "..."]] | None
     """Hill's estimate of alpha in P(|x - mean| > t) ~ t^-alpha. At 2 or below the variance is infinite.
 
@@ -204,8 +214,9 @@ def summarize(
     check_replicates(num_replicates, None, least=2)
     tail_size = _checked_tail_size(tail_size, num_replicates)
     flat = jnp.concatenate([leaf.reshape(num_replicates, -1) for leaf in leaves], axis=1)
-    statistics = _finish(_power_sums(flat, jnp.ones(num_replicates, bool), tail_size))
-    return _restored(statistics, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], replicates), reference)
+    like = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], replicates)
+    moments = _power_sums(flat, jnp.ones(num_replicates, bool), tail_size)
+    return _restored(_finish(moments, _precisions(like)), like, reference, _cancelling_size(moments))
 
 
 def mean_se(values: Any, axis: int = -1) -> Any:
@@ -268,12 +279,15 @@ def _folded(
         chunk_size=chunk_size,
         mesh=mesh,
     )
-    statistics = _finish(moments)
+    # The value is rounded as its parameters are: tracing the loss for its type would take as long as for the pass.
+    value = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params), float))
+    statistics = _finish(moments, _precisions((value, params)))
+    unit = _cancelling_size(moments)
     of_value, of_gradient = (
         statistics._replace(**{field: values[part] for field, values in _per_element(statistics)})
         for part in (slice(0, 1), slice(1, None))
     )
-    return GradientStatistics(_restored(of_value, moments.mean[0], None), _restored(of_gradient, params, reference))
+    return GradientStatistics(_restored(of_value, value, None, unit), _restored(of_gradient, params, reference, unit))
 
 
 def _flat(tree: PyTree[Array]) -> Float[Array, " P"]:
@@ -288,7 +302,18 @@ def _per_element(flat: Statistics) -> Iterator[tuple[str, Float[Array, " P"]]]:
             yield field, values
 
 
-def _restored(flat: Statistics, like: PyTree[Array], reference: PyTree[Array] | None) -> Statistics:
+def _precisions(like: PyTree[Any]) -> Float[np.ndarray, " P"]:
+    """The unit in the last place of 1 in the type of each element, in which its replicates were rounded."""
+    return np.concatenate([np.full(np.size(leaf), _precision(leaf)) for leaf in jax.tree.leaves(like)])
+
+
+def _precision(leaf: Any) -> float:
+    return float(jnp.finfo(jnp.result_type(leaf, float)).eps)
+
+
+def _restored(
+    flat: Statistics, like: PyTree[Any], reference: PyTree[Array] | None, unit: Float[Array, ""]
+) -> Statistics:
     """Statistics of a vector as those of a tree, compared with a reference of its structure."""
     leaves, structure = jax.tree.flatten(like)
     ends = np.cumsum([jnp.size(leaf) for leaf in leaves])
@@ -300,8 +325,26 @@ def _restored(flat: Statistics, like: PyTree[Array], reference: PyTree[Array] | 
     restored = flat._replace(**{field: tree_of(values) for field, values in _per_element(flat)})
     if reference is None:
         return restored
-    z_score = jax.tree.map(lambda m, r, se: (m - r) / se, restored.mean, reference, restored.mean_se)
+    z_score = jax.tree.map(
+        partial(_z_score, unit=unit), like, restored.mean, reference, restored.mean_se, restored.is_rounding
+    )
     return restored._replace(z_score=z_score)
+
+
+def _z_score(
+    like: Any,
+    mean: Float[Array, "..."],
+    reference: ArrayLike,
+    mean_se: Float[Array, "..."],
+    is_rounding: Bool[Array, "..."],
+    *,
+    unit: Float[Array, ""],
+) -> Float[Array, "..."]:
+    """Standard errors from the reference, none of which is less than what rounding does to a mean of this size."""
+    size = jnp.maximum(jnp.abs(mean), jnp.abs(jnp.asarray(reference)))
+    size = jnp.where(is_rounding, jnp.maximum(size, unit), size)
+    error = jnp.maximum(mean_se, ROUNDING * _precision(like) * size)
+    return _ratio_or(0, mean - reference, error)
 
 
 def _checked_tail_size(tail_size: int | None, num_replicates: int) -> int:
@@ -354,7 +397,7 @@ def _power_sums(draws: Float[Array, "g P"], counted: Bool[Array, " g"], tail_siz
     )
 
 
-def _or_one(scale: Float[Array, " P"]) -> Float[Array, " P"]:
+def _or_one(scale: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(scale == 0, 1, scale)
 
 
@@ -397,7 +440,7 @@ def _in_units_of(scale: Float[Array, " P"], m: _PowerSums) -> _PowerSums:
     return m._replace(square=m.square * units**2, cube=m.cube * units**3, fourth=m.fourth * units**4)
 
 
-def _finish(m: _PowerSums) -> Statistics:
+def _finish(m: _PowerSums, precisions: Float[np.ndarray, " P"]) -> Statistics:
     std, std_se = _std(m), _std_se(m)
     mean_se = std / jnp.sqrt(m.number)
     return Statistics(
@@ -410,6 +453,7 @@ def _finish(m: _PowerSums) -> Statistics:
         std=std,
         std_se=std_se,
         signal_to_noise=_ratio_or(jnp.where(m.mean == 0, 0, jnp.inf), jnp.abs(m.mean), std),
+        is_rounding=std <= ROUNDING * precisions * jnp.maximum(jnp.abs(m.mean), _cancelling_size(m)),
         z_score=None,
         tail_index=_hill(m) if m.largest.shape[-1] else None,
     )
@@ -426,7 +470,16 @@ def _std_se(m: _PowerSums) -> Float[Array, " P"]:
     return m.scale * _ratio_or(0, jnp.sqrt(jnp.maximum(of_variance, 0)), 2 * jnp.sqrt(variance))
 
 
-def _ratio_or(default: ArrayLike, above: Float[Array, " P"], below: Float[Array, " P"]) -> Float[Array, " P"]:
+def _cancelling_size(m: _PowerSums) -> Float[Array, ""]:
+    """The size of the numbers that may have cancelled in a replicate: of the largest replicate, and at most 1.
+
+    A gradient near zero, such as one at the optimum, is a difference of numbers that its own size does not show.
+    """
+    largest = (jnp.abs(m.mean) + m.scale).max()
+    return jnp.where(jnp.isfinite(largest), jnp.minimum(largest, 1), 0)
+
+
+def _ratio_or(default: ArrayLike, above: Float[Array, "..."], below: Float[Array, "..."]) -> Float[Array, "..."]:
     """The ratio, and a default where its denominator is zero: 0 / 0 would be NaN."""
     return jnp.where(below == 0, default, above / _or_one(below))
 

@@ -8,15 +8,12 @@ import numpy as np
 
 from vae_jax.estimators import REGISTRY
 from vae_jax.problems import ExactMoments
-from vae_jax.statistics import Statistics
+from vae_jax.statistics import ROUNDING, Statistics
 from vae_jax.studies.estimator_losses import work_of
 from vae_jax.studies.study_plan import StudyPlan
 
 RELIABLE_STD_ERROR = 0.1
 """Relative standard error of a standard deviation from which on it is called unreliable."""
-
-ROUNDING = 16
-"""Units in the last place of a mean that a standard deviation may be by rounding alone."""
 
 BELIEVABLE_STD_ERROR = 0.5
 """Share of the exact standard error of a standard deviation below which a measured one is not believed."""
@@ -55,7 +52,8 @@ class VarianceRow:
     exact_std_se: float | None
     """The true standard error of std, where it is known."""
     z_score: float | None
-    """(mean - exact_mean) / mean_se."""
+    """(mean - exact_mean) / mean_se, where neither the exact nor the measured standard deviation is rounding alone. The
+    error counts as 16 units in the last place of the means at least."""
     tail_index: float
     reliable: bool
     """The exact moments are finite or unknown, no replicate is NaN or infinite, and the standard error of std is small
@@ -102,7 +100,7 @@ def variance_rows(plan: StudyPlan, statistics: Statistics, seconds: Sequence[flo
                     exact_std=moments.std.value,
                     exact_std_status=moments.std.status,
                     exact_std_se=exact_std_se,
-                    z_score=_z_score(measured["mean"], measured["mean_se"], moments),
+                    z_score=_z_score(measured["mean"], measured["mean_se"], measured["std"], moments),
                     reliable=_reliable(measured["std"], measured["std_se"], exact_std_se, moments),
                     num_evaluations=evaluations[size],
                     seconds=seconds[i],
@@ -118,17 +116,24 @@ def _evaluations(plan: StudyPlan, estimator: str) -> dict[int, int]:
     return {size: count(work_of(plan.problem, plan.params, size)) for size in plan.num_samples}
 
 
-def _z_score(mean: float, mean_se: float, exact: ExactMoments) -> float | None:
+def _z_score(mean: float, mean_se: float, std: float, exact: ExactMoments) -> float | None:
     # What has no variance has an error by rounding alone, whose size its replicates do not tell.
-    if exact.mean.value is None or mean_se == 0 or exact.std.value == 0:
+    if exact.mean.value is None or exact.std.value == 0 or _is_rounding(mean, std, exact.std.value):
         return None
-    return (mean - exact.mean.value) / mean_se
+    return (mean - exact.mean.value) / max(mean_se, _rounding() * max(abs(mean), abs(exact.mean.value)))
 
 
 def is_rounding(row: VarianceRow) -> bool:
     """Whether all the variance that was measured comes from the arithmetic."""
-    unit = ROUNDING * float(jnp.finfo(jnp.result_type(float)).eps)
-    return row.std <= unit * max(abs(row.mean), 1.0) and (row.exact_std is None or row.exact_std <= unit)
+    return _is_rounding(row.mean, row.std, row.exact_std)
+
+
+def _is_rounding(mean: float, std: float, exact_std: float | None) -> bool:
+    return std <= _rounding() * max(abs(mean), 1.0) and (exact_std is None or exact_std <= _rounding())
+
+
+def _rounding() -> float:
+    return ROUNDING * float(jnp.finfo(jnp.result_type(float)).eps)
 
 
 def _reliable(std: float, std_se: float, exact_std_se: float | None, exact: ExactMoments) -> bool:
