@@ -1,3 +1,5 @@
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -191,6 +193,63 @@ def test_tail_index_finds_the_exponent_of_a_pareto_tail(alpha):
     assert estimate == pytest.approx(400 / np.log(by_sorting[:-1] / by_sorting[-1]).sum(), rel=1e-3)
 
 
+def test_the_interval_of_the_tail_index_covers_and_a_low_estimate_proves_nothing():
+    """The exact alpha is 1.5 for the Pareto draws; exponential ones have every moment."""
+    generator = np.random.default_rng(0)
+    signs = generator.choice([-1.0, 1.0], (100, 2000))
+    heavy = summarize(signs * (1 + generator.pareto(1.5, (100, 2000))))
+    covered = (heavy.tail_index_lower <= 1.5) & (heavy.tail_index_upper >= 1.5)
+    assert abs(covered.mean() - 0.95) < 6 * np.sqrt(0.95 * 0.05 / 2000)
+    light = summarize(generator.exponential(size=(100, 2000)))
+    assert 0.4 < (light.tail_index <= 2).mean() < 0.6
+    assert (light.tail_index_upper <= 2).mean() < 0.03
+
+
+def test_a_standard_deviation_of_light_tails_is_vouched_for_and_others_are_not():
+    generator = np.random.default_rng(0)
+    replicates = {
+        "normal": generator.normal(size=(2000, 50)),
+        "lognormal": generator.lognormal(size=(2000, 50)),
+        "t3": generator.standard_t(3, (2000, 50)),
+        "coin": generator.integers(0, 2, (2000, 50)).astype(float),
+        "constant": np.ones((2000, 50)),
+    }
+    shares = {name: float(found.mean()) for name, found in summarize(replicates).reliable.items()}
+    assert shares["normal"] > 0.9
+    assert max(shares[name] for name in shares if name != "normal") < 0.1
+
+
+SIMULATED = {
+    "normal": (lambda draw, size: draw.normal(size=size), 1.0),
+    "uniform": (lambda draw, size: draw.uniform(size=size), 12**-0.5),
+    "exponential": (lambda draw, size: draw.exponential(size=size), 1.0),
+    "laplace": (lambda draw, size: draw.laplace(size=size), 2**0.5),
+    "square of a normal": (lambda draw, size: draw.normal(size=size) ** 2, 2**0.5),
+    "cube of a normal": (lambda draw, size: draw.normal(size=size) ** 3, 15**0.5),
+    "lognormal": (lambda draw, size: draw.lognormal(size=size), (math.e**2 - math.e) ** 0.5),
+    "t3": (lambda draw, size: draw.standard_t(3, size), 3**0.5),
+    "t5": (lambda draw, size: draw.standard_t(5, size), (5 / 3) ** 0.5),
+    "coin": (lambda draw, size: draw.integers(0, 2, size).astype(float), 0.5),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_replicates", [100, 1000, 10_000])
+@pytest.mark.parametrize("name", SIMULATED)
+def test_intervals_of_a_standard_deviation_cover_where_they_are_reliable(name, num_replicates):
+    """A rare few runs of a heavy tail look light: too few to tell their coverage."""
+    draw, std = SIMULATED[name]
+    parts = []
+    for seed in range(10):
+        found = summarize(draw(np.random.default_rng(seed), (num_replicates, 100)).astype(np.float32))
+        parts.append((np.abs(found.std - std) < 1.96 * found.std_se, found.reliable))
+    covers, reliable = (np.concatenate(part) for part in zip(*parts, strict=True))
+    assert (reliable & ~covers).mean() < 0.08
+    if reliable.mean() > 0.05:
+        error = np.sqrt(0.9 * 0.1 / reliable.sum())
+        assert covers[reliable].mean() > 0.9 - 3 * error
+
+
 def test_tail_index_can_be_left_out():
     assert gradient_statistics(loss, PARAMS, KEY, 100, tail_size=0).value.tail_index is None
 
@@ -206,7 +265,7 @@ def test_nothing_is_nan_where_nothing_varies(settings):
     for found in (measured.gradient, given):
         assert found.std == found.std_se == found.variance_se == {"zero": 0, "two": 0}
         assert found.signal_to_noise == {"zero": 0, "two": np.inf}
-        assert (found.tail_index is None) == ("tail_size" in settings)
+        assert (found.tail_index is None) == (found.reliable is None) == ("tail_size" in settings)
         assert (found.z_score is None) == ("reference" not in settings)
 
 

@@ -12,13 +12,19 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PyTree
-from scipy.special import stdtrit
+from scipy.special import chdtri, stdtrit
 
 from vae_jax.replicates import check_replicates, fold_replicates, stack_replicates
 from vae_jax.typing import Parameters, PRNGKey, StochasticLoss
 
 CONFIDENCE = 0.95
 """Probability of an interval."""
+
+FINITE_FOURTH_MOMENT = 4
+"""Tail index above which the fourth moment is finite, and with it the error of a variance."""
+
+FIRST_ORDER = 3
+"""Parts in R of a standard deviation that its error must exceed, so that it is that of the delta method."""
 
 ROUNDING = 16
 """Units in the last place of a mean that rounding alone may move it by, or spread replicates over."""
@@ -68,9 +74,32 @@ class Statistics(NamedTuple):
     The error counts as those 16 units at least, so that a score never measures rounding.
     """
     tail_index: PyTree[Float[Array, "..."]] | None
-    """Hill's estimate of alpha in P(|x - mean| > t) ~ t^-alpha. At 2 or below the variance is infinite.
+    """Hill's estimate of alpha in P(|x - mean| > t) ~ t^-alpha, from the most extreme replicates; None if left out.
 
-    It sees nothing of events rarer than the replicates are many, so a large value does not prove a finite variance.
+    It is the slope of the tail as far as these replicates reach. The variance is infinite where alpha itself is at most
+    2, but an estimate at or below 2 does not show that: of 100 exponential variables half the estimates are, and of
+    1,000 lognormal ones 41%. Nor does a large estimate prove a finite variance: it sees nothing of events rarer than
+    the replicates are many.
+    """
+    tail_index_lower: PyTree[Float[Array, "..."]] | None
+    tail_index_upper: PyTree[Float[Array, "..."]] | None
+    """Ends of the 95% interval of `tail_index`, exact for the tail of a Pareto distribution.
+
+    In simulations at 100, 1,000 and 10,000 replicates the interval covered the alpha of symmetric Pareto and Student
+    tails with 1.5 and 3 degrees 90% to 97% of the time. One wholly below 2 speaks for an infinite variance: that
+    occurred in 1% of runs with 100 exponential variables and in 0.5% with 1,000 lognormal ones, although in 23% with
+    only 100 lognormal ones.
+    """
+    reliable: PyTree[Bool[Array, "..."]] | None
+    """Whether `std_se` and `variance_se` may be believed; None where the tail index is left out.
+
+    They need a finite fourth moment and enough replicates to see it: the whole interval of the tail index must lie
+    above 4. They must also exceed three parts in R of the quantity, below which a variance is not normal (as of a fair
+    coin, whose fourth moment is the least). In simulations of 16 distributions at 100 to 100,000 replicates std +- 1.96
+    std_se covered the truth at least 92% of the time wherever at least a fifth of the runs were reliable, and 89%
+    wherever a twentieth were. Lognormal and t(3) variables, with coverages of 66% to 90% overall, were reliable in
+    fewer than 1% of the runs. Many errors that are right are not vouched for: those of normal variables from about
+    1,000 replicates on, those of exponential ones from about 30,000.
     """
 
 
@@ -117,7 +146,8 @@ def gradient_statistics(
         num_replicates: R, at least 2.
         reference: the gradient that the mean is compared with, such as a problem's exact one.
         tail_size: the number of extreme replicates that the tail index is estimated from, by default sqrt(R) and at
-            most 32. It takes 2 (tail_size + 1) copies of the gradient. 0 leaves the tail index out (None).
+            most 32. It takes 2 (tail_size + 1) copies of the gradient. 0 leaves the tail index and
+            `reliable` out (None).
         chunk_size: the number of replicates at once on a device, by default as many as its cache or memory holds well.
         mesh: the devices that replicates are sharded over, by default the current one alone. See `replicate_mesh`.
 
@@ -140,7 +170,7 @@ def gradient_statistics(
         True
 
     Reference: Chan, Golub & LeVeque (1983), eq. 1.5, and Pebay (2008), eqs. 2.1 and 3.1, for the merging of moments;
-        Hill (1975) for the tail index.
+        Hill (1975) for the tail index and its interval.
     """
     check_replicates(num_replicates, chunk_size, least=2)
     tail_size = _checked_tail_size(tail_size, num_replicates)
@@ -443,7 +473,7 @@ def _in_units_of(scale: Float[Array, " P"], m: _PowerSums) -> _PowerSums:
 def _finish(m: _PowerSums, precisions: Float[np.ndarray, " P"]) -> Statistics:
     std, std_se = _std(m), _std_se(m)
     mean_se = std / jnp.sqrt(m.number)
-    return Statistics(
+    statistics = Statistics(
         num_replicates=m.number,
         num_nonfinite=m.num_nonfinite,
         mean=m.mean,
@@ -455,7 +485,28 @@ def _finish(m: _PowerSums, precisions: Float[np.ndarray, " P"]) -> Statistics:
         signal_to_noise=_ratio_or(jnp.where(m.mean == 0, 0, jnp.inf), jnp.abs(m.mean), std),
         is_rounding=std <= ROUNDING * precisions * jnp.maximum(jnp.abs(m.mean), _cancelling_size(m)),
         z_score=None,
-        tail_index=_hill(m) if m.largest.shape[-1] else None,
+        tail_index=None,
+        tail_index_lower=None,
+        tail_index_upper=None,
+        reliable=None,
+    )
+    num_tail = m.largest.shape[-1] - 1
+    return _with_tail(statistics, _hill(m), num_tail) if num_tail > 0 else statistics
+
+
+def _with_tail(statistics: Statistics, index: Float[Array, " P"], num_tail: int) -> Statistics:
+    """The statistics with the tail index from the k most extreme replicates, and with what follows from it.
+
+    Over a Pareto tail, 2 k alpha / index has a chi-squared distribution with 2 k degrees of freedom.
+    """
+    lower, upper = chdtri(2 * num_tail, [(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2]) / (2 * num_tail)
+    has_fourth_moment = index * lower > FINITE_FOURTH_MOMENT
+    is_first_order = statistics.std_se * statistics.num_replicates > FIRST_ORDER * statistics.std
+    return statistics._replace(
+        tail_index=index,
+        tail_index_lower=index * lower,
+        tail_index_upper=index * upper,
+        reliable=has_fourth_moment & is_first_order,
     )
 
 

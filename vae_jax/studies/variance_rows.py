@@ -19,6 +19,11 @@ BELIEVABLE_STD_ERROR = 0.5
 """Share of the exact standard error of a standard deviation below which a measured one is not believed."""
 
 
+MEASURED = ("num_nonfinite", "mean", "mean_se", "std", "std_se")
+TAIL = ("tail_index", "tail_index_lower", "tail_index_upper", "reliable")
+"""Fields of `Statistics` that fewer than four replicates leave out."""
+
+
 @dataclass(frozen=True)
 class VarianceRow:
     """One parameter's gradient (or the value) under one estimator at one number of samples.
@@ -54,10 +59,15 @@ class VarianceRow:
     z_score: float | None
     """(mean - exact_mean) / mean_se, where neither the exact nor the measured standard deviation is rounding alone. The
     error counts as 16 units in the last place of the means at least."""
-    tail_index: float
+    tail_index: float | None
+    """None where there are fewer than four replicates."""
+    tail_index_lower: float | None
+    tail_index_upper: float | None
+    """Ends of the 95% interval of the tail index, as in `Statistics`."""
     reliable: bool
     """The exact moments are finite or unknown, no replicate is NaN or infinite, and the standard error of std is small
-    and believable: it and the exact one are under a tenth of std, and it is at least half of the exact one."""
+    and believable: it and the exact one are under a tenth of std, and it is at least half of the exact one. Where the
+    exact one is unknown, `Statistics.reliable` decides instead of it."""
     num_evaluations: int
     """Evaluations of the objective for one estimate."""
     seconds: float
@@ -77,14 +87,15 @@ def variance_rows(plan: StudyPlan, statistics: Statistics, seconds: Sequence[flo
         statistics: statistics of the replicates, each [E, N, P].
         seconds: the seconds that each estimator's pass took.
     """
-    fields = ("num_nonfinite", "mean", "mean_se", "std", "std_se", "tail_index")
-    table = {field: np.asarray(getattr(statistics, field), float) for field in fields}
+    table = {field: np.asarray(getattr(statistics, field), float) for field in MEASURED}
+    tails = {field: np.asarray(values) for field in TAIL if (values := getattr(statistics, field)) is not None}
     for i, estimator in enumerate(plan.estimators):
         exact = plan.problem.exact(plan.params, estimator)
         evaluations = _evaluations(plan, estimator)
         for k, parameter in enumerate(plan.parameters):
             for j, size in enumerate(plan.num_samples):
                 measured = {field: float(values[i, j, k]) for field, values in table.items()}
+                tail = {field: float(values[i, j, k]) for field, values in tails.items()}
                 moments = exact(size)[parameter]
                 exact_std_se = moments.std_se(plan.num_replicates)
                 each = seconds[i] / plan.num_replicates * evaluations[size] / sum(evaluations.values())
@@ -101,7 +112,12 @@ def variance_rows(plan: StudyPlan, statistics: Statistics, seconds: Sequence[flo
                     exact_std_status=moments.std.status,
                     exact_std_se=exact_std_se,
                     z_score=_z_score(measured["mean"], measured["mean_se"], measured["std"], moments),
-                    reliable=_reliable(measured["std"], measured["std_se"], exact_std_se, moments),
+                    tail_index=tail.get("tail_index"),
+                    tail_index_lower=tail.get("tail_index_lower"),
+                    tail_index_upper=tail.get("tail_index_upper"),
+                    reliable=_reliable(
+                        measured["std"], measured["std_se"], exact_std_se, moments, tail.get("reliable") == 1
+                    ),
                     num_evaluations=evaluations[size],
                     seconds=seconds[i],
                     seconds_per_estimate=each,
@@ -120,7 +136,8 @@ def _z_score(mean: float, mean_se: float, std: float, exact: ExactMoments) -> fl
     # What has no variance has an error by rounding alone, whose size its replicates do not tell.
     if exact.mean.value is None or exact.std.value == 0 or _is_rounding(mean, std, exact.std.value):
         return None
-    return (mean - exact.mean.value) / max(mean_se, _rounding() * max(abs(mean), abs(exact.mean.value)))
+    error = max(mean_se, _rounding() * max(abs(mean), abs(exact.mean.value)))
+    return None if error == 0 else (mean - exact.mean.value) / error
 
 
 def is_rounding(row: VarianceRow) -> bool:
@@ -136,11 +153,11 @@ def _rounding() -> float:
     return ROUNDING * float(jnp.finfo(jnp.result_type(float)).eps)
 
 
-def _reliable(std: float, std_se: float, exact_std_se: float | None, exact: ExactMoments) -> bool:
+def _reliable(std: float, std_se: float, exact_std_se: float | None, exact: ExactMoments, is_measured: bool) -> bool:
     # Every comparison with NaN is false, so that a replicate that is not finite makes the row unreliable.
     if exact.std.value == 0:
         return True
     known = std_se if exact_std_se is None else exact_std_se
-    believable = std_se >= BELIEVABLE_STD_ERROR * known
+    believable = is_measured if exact_std_se is None else std_se >= BELIEVABLE_STD_ERROR * known
     small = max(std_se, known) < RELIABLE_STD_ERROR * std
     return {exact.mean.status, exact.std.status} <= {"finite", "unknown"} and small and believable
