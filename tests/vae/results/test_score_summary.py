@@ -79,7 +79,7 @@ def test_active_units_are_counted_by_layer_where_there_are_several():
 
 def fake_estimates(**fields):
     arrays = {name: np.asarray(values, np.float32) for name, values in fields.items()}
-    unused = dict.fromkeys(EvidenceEstimate._fields, np.zeros(3, np.float32))
+    unused = dict.fromkeys(EvidenceEstimate._fields, np.full(3, 1000, np.float32))
     return EvidenceEstimate(**(unused | arrays))
 
 
@@ -97,6 +97,14 @@ def test_the_summary_of_the_likelihood_tells_its_two_errors_apart():
     assert found["nll_pareto_k_median"] == pytest.approx(0.2)
     assert found["nll_pareto_k_max"] == pytest.approx(0.9)
     assert found["nll_share_reliable"] == pytest.approx(2 / 3)
+    assert found["nll_monte_carlo_bias"] == pytest.approx(0.25 / 6)
+    assert not found["nll_monte_carlo_reliable"]
+    assert found["nll_upper_bound"] == pytest.approx(3 + math.log(20) / 3)
+    all_good = one._replace(reliable=np.ones(3, bool))
+    assert nll_summary([all_good])["nll_monte_carlo_reliable"]
+    # Of many images the error of the mean is below the bias of each.
+    many = jax.tree.map(lambda leaf: np.tile(leaf, 100), all_good)
+    assert not nll_summary([many])["nll_monte_carlo_reliable"]
     both = nll_summary([one, one._replace(log_evidence=one.log_evidence - 2)])
     assert both["nll"] == 4
     assert both["nll_by_seed"] == [3, 5]
