@@ -36,8 +36,8 @@ MAX_TAIL_SIZE = 32
 class Statistics(NamedTuple):
     """Statistics of a random pytree over its replicates.
 
-    Every field but `num_replicates` has the structure of one replicate. Every replicate counts: one that is not finite
-    makes the moments NaN or infinite too.
+    Every field but `num_replicates` has the structure of one replicate, or is None where it was left out. Every
+    replicate counts: one that is not finite makes the moments NaN or infinite too.
 
     Example:
         >>> import jax

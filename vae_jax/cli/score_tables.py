@@ -1,5 +1,6 @@
 """The scores of a trained model: computed for a command, and printed."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -96,11 +97,11 @@ def _nll_explanations(summary: Mapping[str, Any]) -> Iterator[str]:
     num_samples, mean, least = (
         summary[name] for name in ("num_importance_samples", "effective_sample_size", "effective_sample_size_min")
     )
-    error, is_reliable = summary["nll_monte_carlo_se"], summary["nll_monte_carlo_reliable"]
+    is_reliable = summary["nll_monte_carlo_reliable"]
     yield (
         "On average the estimate of the NLL is an upper bound. Its Monte Carlo error is "
-        f"{'' if is_reliable else 'at least '}{error:.2g}, with an effective sample size of {mean:.1f} "
-        f"(least {least:.1f}) of {num_samples:,}."
+        f"{_monte_carlo_error(summary)}, with an effective sample size of {mean:.1f} (least {least:.1f}) of "
+        f"{num_samples:,}."
     )
     num_estimates = summary["num_images"] * summary["num_seeds"]
     num_reliable = round(num_estimates * summary["nll_share_reliable"])
@@ -113,12 +114,20 @@ def _nll_explanations(summary: Mapping[str, Any]) -> Iterator[str]:
         yield from _unreliable_nll(summary)
 
 
+def _monte_carlo_error(summary: Mapping[str, Any]) -> str:
+    error = summary["nll_monte_carlo_se"]
+    if not math.isfinite(error):
+        return "unknown"
+    return f"{'' if summary['nll_monte_carlo_reliable'] else 'at least '}{error:.2g}"
+
+
 def _unreliable_nll(summary: Mapping[str, Any]) -> Iterator[str]:
     """The facts that hold whatever the weights, and the way to a reliable error."""
+    bias = summary["nll_monte_carlo_bias"]
     yield (
-        "? The Monte Carlo error cannot be believed: the error of the mean is larger, and the NLL too high by about "
-        f"{summary['nll_monte_carlo_bias']:.2g} nats or more. The NLL of these images is below "
-        f"{summary['nll_upper_bound']:.2f} with probability 95%."
+        "? The Monte Carlo error cannot be believed, and the estimate is too high on average"
+        + (f", by about {bias:.2g} nats or more. " if math.isfinite(bias) else ". ")
+        + f"The NLL of these images is below {summary['nll_upper_bound']:.2f} with probability 95%."
     )
     if (needed := summary["nll_samples_needed"]) is not None:
         yield f"A reliable error takes --num-importance-samples {needed:,} at least."

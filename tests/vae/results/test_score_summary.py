@@ -14,7 +14,7 @@ from linear_vae import (
     ROUGH,
     trained,
 )
-from vae_jax.inference.evidence import EvidenceEstimate
+from vae_jax.inference.evidence import EvidenceEstimate, estimate_from_weights
 from vae_jax.vae.config.experiment import ModelConfig
 from vae_jax.vae.results.score_summary import elbo_summary, nll_summary, scores_of
 from vae_jax.vae.training.image_scores import Scores, make_score
@@ -124,3 +124,28 @@ def test_a_seed_of_several_is_a_model_of_its_own():
     assert SimpleNamespace(**elbo_summary(scores, "test")).test_elbo_by_seed == pytest.approx(
         scores.elbo.mean(1).tolist(), rel=1e-5
     )
+
+
+def likelihoods(spread, num_samples, *, num_repeats):
+    """Summaries of 200 images whose weights are lognormal with mean 1: the NLL is 0."""
+    estimate = jax.jit(jax.vmap(estimate_from_weights))
+    for seed in range(num_repeats):
+        noise = np.random.default_rng(seed).normal(size=(200, num_samples)).astype(np.float32)
+        yield nll_summary([jax.device_get(estimate(spread * noise - spread**2 / 2))])
+
+
+@pytest.mark.slow
+def test_a_monte_carlo_error_that_is_not_flagged_covers_and_the_bound_always_does():
+    even, uneven = (
+        list(likelihoods(spread, num_samples, num_repeats=300)) for spread, num_samples in ((0.3, 1_000), (3.0, 100))
+    )
+    assert sum(found["nll_monte_carlo_reliable"] for found in even) > 250
+    covers = [
+        abs(found["nll"]) < 1.96 * found["nll_monte_carlo_se"] for found in even if found["nll_monte_carlo_reliable"]
+    ]
+    assert np.mean(covers) > 0.9
+    assert not any(found["nll_monte_carlo_reliable"] for found in uneven)
+    # The NLL is too high by more than the error, and its spread is larger too.
+    assert np.mean([found["nll"] for found in uneven]) > 0.3
+    assert np.std([found["nll"] for found in uneven]) > 1.3 * np.mean([found["nll_monte_carlo_se"] for found in uneven])
+    assert np.mean([found["nll_upper_bound"] > 0 for found in (*even, *uneven)]) > 0.95
