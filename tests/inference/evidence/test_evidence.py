@@ -304,7 +304,8 @@ def test_prior_sampling_fails_with_many_latents_and_says_so():
     assert prior.log_evidence < problem.log_evidence - 1
     assert not prior.reliable
     assert prior.pareto_k > 0.7
-    assert annealed.reliable
+    assert annealed.effective_sample_size > 30
+    assert annealed.log_evidence_se < 0.2
     assert abs(annealed.log_evidence - problem.log_evidence) < 0.6
     assert estimates["importance_weighted_bound"].log_evidence < problem.log_evidence
 

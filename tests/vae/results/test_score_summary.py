@@ -100,6 +100,10 @@ def test_the_summary_of_the_likelihood_tells_its_two_errors_apart():
     assert found["nll_monte_carlo_bias"] == pytest.approx(0.25 / 6)
     assert not found["nll_monte_carlo_reliable"]
     assert found["nll_upper_bound"] == pytest.approx(3 + math.log(20) / 3)
+    # Neither the bias nor an effective sample size of 10 asks for more samples.
+    assert found["nll_samples_needed"] is None
+    rough = one._replace(log_evidence_se=np.float32([1.9, 1.9, 1.9]), effective_sample_size=np.float32([2, 4, 5]))
+    assert nll_summary([rough])["nll_samples_needed"] == 11_000
     all_good = one._replace(reliable=np.ones(3, bool))
     assert nll_summary([all_good])["nll_monte_carlo_reliable"]
     # Of many images the error of the mean is below the bias of each.

@@ -154,7 +154,7 @@ def _explanations(rows: Sequence[Mapping[str, Any]], num_samples: int, num_bound
     if not all(row["reliable"] for row in rows):
         yield (
             f"Unreliable{'' if 'num_latents' in rows[0] else f' ({UNRELIABLE})'}: the weights' tail is too heavy, or "
-            "they are too few or too skewed, for the error to be believed. Mostly it is too small and the estimate too "
-            "low. log p(x) lies above the estimate less 3.0 nats with probability 95% in any case. More samples help, "
-            "and a proposal with wider tails."
+            "they are too few or too skewed, to tell whether the error holds: it may be much too small, and the "
+            "estimate too low. log p(x) lies above the estimate less 3.0 nats with probability 95% in any case. More "
+            "samples help, and a proposal with wider tails."
         )

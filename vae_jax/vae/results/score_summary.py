@@ -107,15 +107,16 @@ def _samples_needed(estimates: EvidenceEstimate, bias: float, monte_carlo_se: fl
     """Importance samples that a reliable Monte Carlo error takes at least; None where it is not known to take more.
 
     The effective sample size grows as the samples, the bias falls as one over them and the error as one over their
-    root. Weights of a heavy tail take more.
+    root. Weights of a heavy tail take more. The number is rounded up to two digits.
     """
     num_samples = int(np.asarray(estimates.num_samples).flat[0])
     if not math.isfinite(monte_carlo_se) or not monte_carlo_se:
         return None
     of_bias = (bias / (LARGEST_BIAS * monte_carlo_se)) ** 2
     of_size = SMALLEST_EFFECTIVE_SAMPLE_SIZE / max(float(np.min(estimates.effective_sample_size)), 1.0)
-    factor = max(of_bias, of_size)
-    return math.ceil(num_samples * factor) if factor > 1 else None
+    needed = math.ceil(num_samples * max(of_bias, of_size))
+    two_digits = 10 ** max(len(str(needed)) - 2, 0)
+    return math.ceil(needed / two_digits) * two_digits if needed > num_samples else None
 
 
 def _with_error(name: str, of_images: np.ndarray) -> dict[str, Any]:
