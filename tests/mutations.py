@@ -285,8 +285,8 @@ FAULTS = (
     Fault(
         "inference/evidence/evidence_estimate.py",
         "the evidence's variance is over S, not S - 1",
-        "jnp.maximum(num_samples / effective_size - 1, 0) / (num_samples - 1)",
-        "jnp.maximum(num_samples / effective_size - 1, 0) / num_samples",
+        "excess / (num_samples - 1)",
+        "excess / num_samples",
         ("inference/evidence/test_evidence.py",),
     ),
     Fault(

@@ -1,13 +1,16 @@
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from jax.sharding import Mesh
 from scipy import stats
 
 from monte_carlo import Z, assert_unbiased
-from vae_jax import gradient_replicates, gradient_statistics, summarize
+from vae_jax import elbo, enumeration, gradient_replicates, gradient_statistics, sticking_the_landing, summarize
 from vae_jax.statistics import mean_se
 
 KEY = jax.random.key(0)
@@ -42,6 +45,13 @@ def by_hand(x):
 def small_groups(monkeypatch):
     """Every chunk is summarized by itself, so that the moments are merged. Needs a loss that is not compiled yet."""
     monkeypatch.setattr("vae_jax.replicates.GROUP_ELEMENTS", 1)
+
+
+@pytest.fixture
+def nan_check():
+    """JAX's own check: a program whose result has a NaN fails."""
+    with jax.debug_nans(True):
+        yield
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -117,7 +127,61 @@ def test_z_scores_point_at_a_wrong_reference():
     right = gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000, reference=1.0).gradient
     wrong = gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000, reference=2.0).gradient
     assert abs(right.z_score) < Z < abs(wrong.z_score)
-    assert np.isnan(gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000).gradient.z_score)
+    assert gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000).gradient.z_score is None
+
+
+def exact_sine(params, key):
+    """A loss without noise, whose gradient is off by rounding."""
+    return jnp.sin(1.7 * params) ** 2
+
+
+def exact_enumeration(params, key):
+    return elbo(lambda z: 0.3 * z, dist.Bernoulli(logits=params), key, 8, estimator=enumeration)
+
+
+def exact_at_the_posterior(params, key):
+    def log_joint(z):
+        return dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(z, 1.0).log_prob(1.0)
+
+    return elbo(log_joint, dist.Normal(params, 0.5**0.5), key, 8, estimator=sticking_the_landing)
+
+
+def exact_between_large_numbers(params, key):
+    """The mean is rounded to far more than its standard error."""
+    return params * (1000 + 1e-2 * jax.random.normal(key))
+
+
+@pytest.mark.usefixtures("nan_check")
+@pytest.mark.parametrize(
+    ("exact", "at", "gradient"),
+    [
+        (exact_sine, 1.3, 1.7 * np.sin(2 * 1.7 * 1.3)),
+        (exact_enumeration, 0.3, None),
+        (exact_at_the_posterior, 0.5, 0.0),
+        (exact_between_large_numbers, 1.0, 1000.0),
+    ],
+)
+def test_z_scores_do_not_measure_rounding(exact, at, gradient):
+    at = jnp.float32(at)
+    expected = jax.grad(exact)(at, KEY) if gradient is None else jnp.float32(gradient)
+    found = gradient_statistics(exact, at, KEY, 1000, reference=expected).gradient
+    assert abs(found.z_score) < 4
+    assert found.is_rounding == (exact is not exact_between_large_numbers)
+    wrong = gradient_statistics(exact, at, KEY, 1000, reference=expected + 0.1).gradient
+    assert abs(wrong.z_score) > 20
+
+
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e8])
+def test_a_small_gradient_is_no_rounding(size):
+    def noisy(params, key):
+        return params * np.float32(size) * (1 + jax.random.normal(key))
+
+    right, wrong = (
+        gradient_statistics(noisy, jnp.float32(1.0), KEY, 1000, reference=jnp.float32(times * size)).gradient
+        for times in (1, 2)
+    )
+    assert not right.is_rounding
+    assert abs(right.z_score) < Z < 20 < abs(wrong.z_score)
 
 
 @pytest.mark.parametrize("alpha", [1.5, 3.0])
@@ -129,8 +193,87 @@ def test_tail_index_finds_the_exponent_of_a_pareto_tail(alpha):
     assert estimate == pytest.approx(400 / np.log(by_sorting[:-1] / by_sorting[-1]).sum(), rel=1e-3)
 
 
+def test_the_interval_of_the_tail_index_covers_and_a_low_estimate_proves_nothing():
+    """The exact alpha is 1.5 for the Pareto draws; exponential ones have every moment."""
+    generator = np.random.default_rng(0)
+    signs = generator.choice([-1.0, 1.0], (100, 2000))
+    heavy = summarize(signs * (1 + generator.pareto(1.5, (100, 2000))))
+    covered = (heavy.tail_index_lower <= 1.5) & (heavy.tail_index_upper >= 1.5)
+    assert abs(covered.mean() - 0.95) < 6 * np.sqrt(0.95 * 0.05 / 2000)
+    light = summarize(generator.exponential(size=(100, 2000)))
+    assert 0.4 < (light.tail_index <= 2).mean() < 0.6
+    assert (light.tail_index_upper <= 2).mean() < 0.03
+
+
+def test_a_standard_deviation_of_light_tails_is_vouched_for_and_others_are_not():
+    generator = np.random.default_rng(0)
+    replicates = {
+        "normal": generator.normal(size=(2000, 50)),
+        "lognormal": generator.lognormal(size=(2000, 50)),
+        "t3": generator.standard_t(3, (2000, 50)),
+        "coin": generator.integers(0, 2, (2000, 50)).astype(float),
+        "constant": np.ones((2000, 50)),
+    }
+    shares = {name: float(found.mean()) for name, found in summarize(replicates).reliable.items()}
+    assert shares["normal"] > 0.9
+    assert max(shares[name] for name in shares if name != "normal") < 0.1
+
+
+SIMULATED = {
+    "normal": (lambda draw, size: draw.normal(size=size), 1.0),
+    "uniform": (lambda draw, size: draw.uniform(size=size), 12**-0.5),
+    "exponential": (lambda draw, size: draw.exponential(size=size), 1.0),
+    "laplace": (lambda draw, size: draw.laplace(size=size), 2**0.5),
+    "square of a normal": (lambda draw, size: draw.normal(size=size) ** 2, 2**0.5),
+    "cube of a normal": (lambda draw, size: draw.normal(size=size) ** 3, 15**0.5),
+    "lognormal": (lambda draw, size: draw.lognormal(size=size), (math.e**2 - math.e) ** 0.5),
+    "t3": (lambda draw, size: draw.standard_t(3, size), 3**0.5),
+    "t5": (lambda draw, size: draw.standard_t(5, size), (5 / 3) ** 0.5),
+    "coin": (lambda draw, size: draw.integers(0, 2, size).astype(float), 0.5),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_replicates", [100, 1000, 10_000])
+@pytest.mark.parametrize("name", SIMULATED)
+def test_intervals_of_a_standard_deviation_cover_where_they_are_reliable(name, num_replicates):
+    """A rare few runs of a heavy tail look light: too few to tell their coverage."""
+    draw, std = SIMULATED[name]
+    parts = []
+    for seed in range(10):
+        found = summarize(draw(np.random.default_rng(seed), (num_replicates, 100)).astype(np.float32))
+        parts.append((np.abs(found.std - std) < 1.96 * found.std_se, found.reliable))
+    covers, reliable = (np.concatenate(part) for part in zip(*parts, strict=True))
+    assert (reliable & ~covers).mean() < 0.08
+    if reliable.mean() > 0.05:
+        error = np.sqrt(0.9 * 0.1 / reliable.sum())
+        assert covers[reliable].mean() > 0.9 - 3 * error
+
+
 def test_tail_index_can_be_left_out():
-    assert np.isnan(gradient_statistics(loss, PARAMS, KEY, 100, tail_size=0).value.tail_index)
+    assert gradient_statistics(loss, PARAMS, KEY, 100, tail_size=0).value.tail_index is None
+
+
+CONSTANT = {"zero": jnp.float32(0.0), "two": jnp.float32(2.0)}
+
+
+@pytest.mark.usefixtures("nan_check")
+@pytest.mark.parametrize("settings", [{}, {"tail_size": 0}, {"reference": CONSTANT}])
+def test_nothing_is_nan_where_nothing_varies(settings):
+    measured = gradient_statistics(lambda p, key: (p["two"] ** 2 + p["zero"] ** 2) / 2, CONSTANT, KEY, 30, **settings)
+    given = summarize({"zero": np.zeros(30), "two": np.full(30, 2.0)}, **settings)
+    for found in (measured.gradient, given):
+        assert found.std == found.std_se == found.variance_se == {"zero": 0, "two": 0}
+        assert found.signal_to_noise == {"zero": 0, "two": np.inf}
+        assert (found.tail_index is None) == (found.reliable is None) == ("tail_size" in settings)
+        assert (found.z_score is None) == ("reference" not in settings)
+
+
+@pytest.mark.usefixtures("nan_check")
+def test_random_losses_pass_the_check_for_nan():
+    found = gradient_statistics(lambda p, key: p * jax.random.normal(key), jnp.float32(1.0), KEY, 50)
+    assert found.gradient.z_score is None
+    assert gradient_replicates(loss, PARAMS, KEY, 3)[0].shape == (3,)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

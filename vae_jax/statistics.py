@@ -1,6 +1,7 @@
 """Statistics of any random scalar loss and of its gradient, with standard errors."""
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,13 +12,22 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, PyTree
-from scipy.special import stdtrit
+from scipy.special import chdtri, stdtrit
 
 from vae_jax.replicates import check_replicates, fold_replicates, stack_replicates
 from vae_jax.typing import Parameters, PRNGKey, StochasticLoss
 
 CONFIDENCE = 0.95
 """Probability of an interval."""
+
+FINITE_FOURTH_MOMENT = 4
+"""Tail index above which the fourth moment is finite, and with it the error of a variance."""
+
+FIRST_ORDER = 3
+"""Parts in R of a standard deviation that its error must exceed, so that it is that of the delta method."""
+
+ROUNDING = 16
+"""Units in the last place of a mean that rounding alone may move it by, or spread replicates over."""
 
 MAX_TAIL_SIZE = 32
 """Most extreme replicates that a tail index is estimated from, however many there are."""
@@ -26,8 +36,8 @@ MAX_TAIL_SIZE = 32
 class Statistics(NamedTuple):
     """Statistics of a random pytree over its replicates.
 
-    Every field but `num_replicates` has the structure of one replicate. Every replicate counts: one that is not finite
-    makes the moments NaN or infinite too.
+    Every field but `num_replicates` has the structure of one replicate, or is None where it was left out. Every
+    replicate counts: one that is not finite makes the moments NaN or infinite too.
 
     Example:
         >>> import jax
@@ -53,17 +63,44 @@ class Statistics(NamedTuple):
     std_se: PyTree[Float[Array, "..."]]
     """Standard error of `std`, by the delta method."""
     signal_to_noise: PyTree[Float[Array, "..."]]
-    """|mean| / std of one replicate."""
-    z_score: PyTree[Float[Array, "..."]]
-    """(mean - reference) / mean_se; NaN without a reference."""
-    tail_index: PyTree[Float[Array, "..."]]
-    """Hill's estimate of alpha in P(|x - mean| > t) ~ t^-alpha. At 2 or below the variance is infinite.
+    """|mean| / std of one replicate; infinite where only std is zero, and zero where both are."""
+    is_rounding: PyTree[Bool[Array, "..."]]
+    """Whether rounding alone may have made the replicates differ: their standard deviation is within 16 units in the
+    last place of the mean, or of the largest replicate of all elements, which counts as 1 at most. Then `mean_se` is no
+    error of the mean, since rounding moves every replicate alike."""
+    z_score: PyTree[Float[Array, "..."]] | None
+    """(mean - reference) / mean_se; None without a reference.
 
-    It sees nothing of events rarer than the replicates are many, so a large value does not prove a finite variance.
+    The error counts as those 16 units at least, so that a score never measures rounding.
     """
+    tail_index: PyTree[Float[Array, "..."]] | None
+    """Hill's estimate of alpha in P(|x - mean| > t) ~ t^-alpha, from the most extreme replicates; None if left out.
 
+    It is the slope of the tail as far as these replicates reach. The variance is infinite where alpha itself is at most
+    2, but an estimate at or below 2 does not show that: of 100 exponential variables half the estimates are, and of
+    1,000 lognormal ones 41%. Nor does a large estimate prove a finite variance: it sees nothing of events rarer than
+    the replicates are many.
+    """
+    tail_index_lower: PyTree[Float[Array, "..."]] | None
+    tail_index_upper: PyTree[Float[Array, "..."]] | None
+    """Ends of the 95% interval of `tail_index`, exact for the tail of a Pareto distribution.
 
-_PER_ELEMENT = tuple(field for field in Statistics._fields if field != "num_replicates")
+    In simulations at 100, 1,000 and 10,000 replicates the interval covered the alpha of symmetric Pareto and Student
+    tails with 1.5 and 3 degrees 90% to 97% of the time. One wholly below 2 speaks for an infinite variance: that
+    occurred in 1% of runs with 100 exponential variables and in 0.5% with 1,000 lognormal ones, although in 23% with
+    only 100 lognormal ones.
+    """
+    reliable: PyTree[Bool[Array, "..."]] | None
+    """Whether `std_se` and `variance_se` may be believed; None where the tail index is left out.
+
+    They need a finite fourth moment and enough replicates to see it: the whole interval of the tail index must lie
+    above 4. They must also exceed three parts in R of the quantity, below which a variance is not normal (as of a fair
+    coin, whose fourth moment is the least). In simulations of 16 distributions at 100 to 100,000 replicates std +- 1.96
+    std_se covered the truth at least 92% of the time wherever at least a fifth of the runs were reliable, and 89%
+    wherever a twentieth were. Lognormal and t(3) variables, with coverages of 66% to 90% overall, were reliable in
+    fewer than 1% of the runs. Many errors that are right are not vouched for: those of normal variables from about
+    1,000 replicates on, those of exponential ones from about 30,000.
+    """
 
 
 class GradientStatistics(NamedTuple):
@@ -109,7 +146,8 @@ def gradient_statistics(
         num_replicates: R, at least 2.
         reference: the gradient that the mean is compared with, such as a problem's exact one.
         tail_size: the number of extreme replicates that the tail index is estimated from, by default sqrt(R) and at
-            most 32. It takes 2 (tail_size + 1) copies of the gradient. 0 leaves the tail index out (NaN).
+            most 32. It takes 2 (tail_size + 1) copies of the gradient. 0 leaves the tail index and
+            `reliable` out (None).
         chunk_size: the number of replicates at once on a device, by default as many as its cache or memory holds well.
         mesh: the devices that replicates are sharded over, by default the current one alone. See `replicate_mesh`.
 
@@ -132,7 +170,7 @@ def gradient_statistics(
         True
 
     Reference: Chan, Golub & LeVeque (1983), eq. 1.5, and Pebay (2008), eqs. 2.1 and 3.1, for the merging of moments;
-        Hill (1975) for the tail index.
+        Hill (1975) for the tail index and its interval.
     """
     check_replicates(num_replicates, chunk_size, least=2)
     tail_size = _checked_tail_size(tail_size, num_replicates)
@@ -206,8 +244,9 @@ def summarize(
     check_replicates(num_replicates, None, least=2)
     tail_size = _checked_tail_size(tail_size, num_replicates)
     flat = jnp.concatenate([leaf.reshape(num_replicates, -1) for leaf in leaves], axis=1)
-    statistics = _finish(_power_sums(flat, jnp.ones(num_replicates, bool), tail_size))
-    return _restored(statistics, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], replicates), reference)
+    like = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], replicates)
+    moments = _power_sums(flat, jnp.ones(num_replicates, bool), tail_size)
+    return _restored(_finish(moments, _precisions(like)), like, reference, _cancelling_size(moments))
 
 
 def mean_se(values: Any, axis: int = -1) -> Any:
@@ -270,12 +309,15 @@ def _folded(
         chunk_size=chunk_size,
         mesh=mesh,
     )
-    statistics = _finish(moments)
+    # The value is rounded as its parameters are: tracing the loss for its type would take as long as for the pass.
+    value = jnp.zeros((), jnp.result_type(*jax.tree.leaves(params), float))
+    statistics = _finish(moments, _precisions((value, params)))
+    unit = _cancelling_size(moments)
     of_value, of_gradient = (
-        statistics._replace(**{field: getattr(statistics, field)[part] for field in _PER_ELEMENT})
+        statistics._replace(**{field: values[part] for field, values in _per_element(statistics)})
         for part in (slice(0, 1), slice(1, None))
     )
-    return GradientStatistics(_restored(of_value, moments.mean[0], None), _restored(of_gradient, params, reference))
+    return GradientStatistics(_restored(of_value, value, None, unit), _restored(of_gradient, params, reference, unit))
 
 
 def _flat(tree: PyTree[Array]) -> Float[Array, " P"]:
@@ -283,7 +325,25 @@ def _flat(tree: PyTree[Array]) -> Float[Array, " P"]:
     return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-def _restored(flat: Statistics, like: PyTree[Array], reference: PyTree[Array] | None) -> Statistics:
+def _per_element(flat: Statistics) -> Iterator[tuple[str, Float[Array, " P"]]]:
+    """The fields that have a number for each element, those that were computed."""
+    for field, values in flat._asdict().items():
+        if field != "num_replicates" and values is not None:
+            yield field, values
+
+
+def _precisions(like: PyTree[Any]) -> Float[np.ndarray, " P"]:
+    """The unit in the last place of 1 in the type of each element, in which its replicates were rounded."""
+    return np.concatenate([np.full(np.size(leaf), _precision(leaf)) for leaf in jax.tree.leaves(like)])
+
+
+def _precision(leaf: Any) -> float:
+    return float(jnp.finfo(jnp.result_type(leaf, float)).eps)
+
+
+def _restored(
+    flat: Statistics, like: PyTree[Any], reference: PyTree[Array] | None, unit: Float[Array, ""]
+) -> Statistics:
     """Statistics of a vector as those of a tree, compared with a reference of its structure."""
     leaves, structure = jax.tree.flatten(like)
     ends = np.cumsum([jnp.size(leaf) for leaf in leaves])
@@ -292,11 +352,29 @@ def _restored(flat: Statistics, like: PyTree[Array], reference: PyTree[Array] | 
         parts = jnp.split(vector, ends[:-1])
         return structure.unflatten(part.reshape(jnp.shape(leaf)) for part, leaf in zip(parts, leaves, strict=True))
 
-    restored = flat._replace(**{field: tree_of(getattr(flat, field)) for field in _PER_ELEMENT})
+    restored = flat._replace(**{field: tree_of(values) for field, values in _per_element(flat)})
     if reference is None:
         return restored
-    z_score = jax.tree.map(lambda m, r, se: (m - r) / se, restored.mean, reference, restored.mean_se)
+    z_score = jax.tree.map(
+        partial(_z_score, unit=unit), like, restored.mean, reference, restored.mean_se, restored.is_rounding
+    )
     return restored._replace(z_score=z_score)
+
+
+def _z_score(
+    like: Any,
+    mean: Float[Array, "..."],
+    reference: ArrayLike,
+    mean_se: Float[Array, "..."],
+    is_rounding: Bool[Array, "..."],
+    *,
+    unit: Float[Array, ""],
+) -> Float[Array, "..."]:
+    """Standard errors from the reference, none of which is less than what rounding does to a mean of this size."""
+    size = jnp.maximum(jnp.abs(mean), jnp.abs(jnp.asarray(reference)))
+    size = jnp.where(is_rounding, jnp.maximum(size, unit), size)
+    error = jnp.maximum(mean_se, ROUNDING * _precision(like) * size)
+    return _ratio_or(0, mean - reference, error)
 
 
 def _checked_tail_size(tail_size: int | None, num_replicates: int) -> int:
@@ -349,7 +427,7 @@ def _power_sums(draws: Float[Array, "g P"], counted: Bool[Array, " g"], tail_siz
     )
 
 
-def _or_one(scale: Float[Array, " P"]) -> Float[Array, " P"]:
+def _or_one(scale: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(scale == 0, 1, scale)
 
 
@@ -392,10 +470,10 @@ def _in_units_of(scale: Float[Array, " P"], m: _PowerSums) -> _PowerSums:
     return m._replace(square=m.square * units**2, cube=m.cube * units**3, fourth=m.fourth * units**4)
 
 
-def _finish(m: _PowerSums) -> Statistics:
+def _finish(m: _PowerSums, precisions: Float[np.ndarray, " P"]) -> Statistics:
     std, std_se = _std(m), _std_se(m)
     mean_se = std / jnp.sqrt(m.number)
-    return Statistics(
+    statistics = Statistics(
         num_replicates=m.number,
         num_nonfinite=m.num_nonfinite,
         mean=m.mean,
@@ -404,9 +482,31 @@ def _finish(m: _PowerSums) -> Statistics:
         variance_se=2 * std * std_se,
         std=std,
         std_se=std_se,
-        signal_to_noise=jnp.abs(m.mean) / std,
-        z_score=jnp.full_like(m.mean, jnp.nan),
-        tail_index=_hill(m),
+        signal_to_noise=_ratio_or(jnp.where(m.mean == 0, 0, jnp.inf), jnp.abs(m.mean), std),
+        is_rounding=std <= ROUNDING * precisions * jnp.maximum(jnp.abs(m.mean), _cancelling_size(m)),
+        z_score=None,
+        tail_index=None,
+        tail_index_lower=None,
+        tail_index_upper=None,
+        reliable=None,
+    )
+    num_tail = m.largest.shape[-1] - 1
+    return _with_tail(statistics, _hill(m), num_tail) if num_tail > 0 else statistics
+
+
+def _with_tail(statistics: Statistics, index: Float[Array, " P"], num_tail: int) -> Statistics:
+    """The statistics with the tail index from the k most extreme replicates, and with what follows from it.
+
+    Over a Pareto tail, 2 k alpha / index has a chi-squared distribution with 2 k degrees of freedom.
+    """
+    lower, upper = chdtri(2 * num_tail, [(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2]) / (2 * num_tail)
+    has_fourth_moment = index * lower > FINITE_FOURTH_MOMENT
+    is_first_order = statistics.std_se * statistics.num_replicates > FIRST_ORDER * statistics.std
+    return statistics._replace(
+        tail_index=index,
+        tail_index_lower=index * lower,
+        tail_index_upper=index * upper,
+        reliable=has_fourth_moment & is_first_order,
     )
 
 
@@ -418,15 +518,31 @@ def _std_se(m: _PowerSums) -> Float[Array, " P"]:
     """sqrt{[mu_4 - sigma^4 (R - 3)/(R - 1)] / R} / (2 sigma), the error of the variance by the delta method."""
     variance = m.square / (m.number - 1)
     of_variance = (m.fourth / m.number - variance**2 * (m.number - 3) / (m.number - 1)) / m.number
-    return m.scale * jnp.sqrt(jnp.maximum(of_variance, 0)) / (2 * jnp.sqrt(variance))
+    return m.scale * _ratio_or(0, jnp.sqrt(jnp.maximum(of_variance, 0)), 2 * jnp.sqrt(variance))
+
+
+def _cancelling_size(m: _PowerSums) -> Float[Array, ""]:
+    """The size of the numbers that may have cancelled in a replicate: of the largest replicate, and at most 1.
+
+    A gradient near zero, such as one at the optimum, is a difference of numbers that its own size does not show.
+    """
+    largest = (jnp.abs(m.mean) + m.scale).max()
+    return jnp.where(jnp.isfinite(largest), jnp.minimum(largest, 1), 0)
+
+
+def _ratio_or(default: ArrayLike, above: Float[Array, "..."], below: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The ratio, and a default where its denominator is zero: 0 / 0 would be NaN."""
+    return jnp.where(below == 0, default, above / _or_one(below))
 
 
 def _hill(m: _PowerSums) -> Float[Array, " P"]:
-    """k / sum_i log(d_i / d_{k+1}) over the k + 1 largest deviations from the mean, which are among the extremes."""
+    """k / sum_i log(d_i / d_{k+1}) over the k + 1 largest deviations from the mean, which are among the extremes.
+
+    Deviations of zero only have no tail: their index is infinite.
+    """
     num_extremes = m.largest.shape[-1]
-    if num_extremes == 0:
-        return jnp.full_like(m.mean, jnp.nan)
     extremes = jnp.concatenate([m.largest, m.smallest], axis=-1) - m.mean[:, None]
     deviations, _ = lax.top_k(jnp.where(jnp.isfinite(extremes), jnp.abs(extremes), 0), num_extremes)
-    excess = jnp.log(deviations[:, :-1]) - jnp.log(deviations[:, -1:])
-    return jnp.where(m.num_nonfinite == 0, (num_extremes - 1) / excess.sum(axis=-1), jnp.nan)
+    logs = jnp.log(jnp.where(deviations[:, :1] == 0, 1, deviations))
+    index = (num_extremes - 1) / (logs[:, :-1] - logs[:, -1:]).sum(axis=-1)
+    return jnp.where(m.num_nonfinite == 0, index, jnp.nan)

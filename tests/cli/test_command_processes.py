@@ -1,4 +1,7 @@
-"""Every command once as a user starts it: as a process of its own, which imports, configures and starts JAX itself."""
+"""Every command once as a user starts it: as a process of its own, which imports, configures and starts JAX itself.
+
+JAX checks each for NaN: a number that was not computed must be no NaN inside a compiled program.
+"""
 
 import json
 import re
@@ -34,7 +37,14 @@ OUT = {"train": "run", "encode": "codes.npz"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def checked_for_nan():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("JAX_DEBUG_NANS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, checked_for_nan):
     """The folder that all commands are started in, the training first, whose run the later ones read."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "data.csv").write_text("count,x\n3,0.1\n4,0.9\n8,1.5\n2,0.2\n7,1.9\n")

@@ -67,7 +67,8 @@ def evaluated(runs, tmp_path, monkeypatch):
 
 FIELDS = {
     "test_elbo", "test_elbo_se", "test_reconstruction", "test_kl", "active_units", "kl_by_latent", "nll", "nll_se",
-    "nll_monte_carlo_se", "effective_sample_size", "effective_sample_size_min", "num_importance_samples",
+    "nll_monte_carlo_se", "nll_monte_carlo_bias", "nll_monte_carlo_reliable", "nll_upper_bound", "nll_samples_needed",
+    "effective_sample_size", "effective_sample_size_min", "num_importance_samples",
     "nll_pareto_k_median", "nll_pareto_k_max", "nll_share_reliable",
     "binarization", "binarization_seed", "split", "num_images", "likelihood", "checkpoint", "step", "evaluation",
 }  # fmt: skip
@@ -88,9 +89,14 @@ def test_the_scores_are_printed_and_saved(evaluated, runs):
     assert summary["nll_pareto_k_median"] <= summary["nll_pareto_k_max"]
     num_reliable = round(299 * summary["nll_share_reliable"])
     assert 0 <= num_reliable <= 299
-    assert f"{num_reliable} of the 299 images' estimates are reliable: Pareto k at most 0.44" in " ".join(
+    assert f"{num_reliable} of the 299 images' estimates are reliable: effective sample size at least 10" in " ".join(
         output.split()
     )
+    # With 60 samples of each image the error is unknown: what is known is printed.
+    assert not summary["nll_monte_carlo_reliable"]
+    assert summary["nll"] < summary["nll_upper_bound"] < summary["nll"] + 0.02
+    assert "? The Monte Carlo error cannot be believed" in output
+    assert f"--num-importance-samples {summary['nll_samples_needed']:,} at least" in " ".join(output.split())
     assert max(map(len, (output + errors).splitlines())) <= 80
     for said in ("test ELBO", "test NLL, k = 60", "Active units", "KL by latent", "299 test images, binarized once"):
         assert said in output

@@ -1,5 +1,7 @@
 """The ratio of two variances: its interval holds as often as it says, and common random numbers narrow it."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def test_pairing_narrows_the_interval():
 
 def test_the_same_estimates_have_a_ratio_of_one_and_no_doubt():
     values = np.random.default_rng(2).standard_normal(100)
-    assert variance_ratio(values, values) == pytest.approx((1, 1, 1, 1))
+    assert variance_ratio(values, values) == pytest.approx((1, 1, 1, 1, True))
 
 
 def test_what_has_no_variance_or_is_not_finite_is_said():
@@ -42,7 +44,50 @@ def test_what_has_no_variance_or_is_not_finite_is_said():
     assert variance_ratio(values, np.ones(100)).ratio == np.inf
     assert variance_ratio(np.ones(100), values).ratio == 0
     assert np.isnan(variance_ratio(np.ones(100), values).upper)
+    assert not variance_ratio(np.ones(100), values).reliable
     assert np.isnan(variance_ratio(np.append(values[1:], np.nan), values).ratio)
+
+
+def simulated(name, draw, number):
+    """Pairs and the ratio of their variances."""
+    normal = draw.standard_normal(number)
+    return {
+        "normal": (draw.standard_normal(number), normal, 1.0),
+        "uniform": (draw.uniform(size=number), normal, 1 / 12),
+        "laplace": (draw.laplace(size=number), draw.laplace(size=number), 1.0),
+        "exponential": (draw.exponential(size=number), draw.exponential(size=number), 1.0),
+        "lognormal": (draw.lognormal(size=number), normal, math.e * (math.e - 1)),
+        "t3": (draw.standard_t(3, number), normal, 3.0),
+    }[name]
+
+
+def shares(name, number, num_runs):
+    """How often the interval is reliable, and how often it covers where it is."""
+    draw = np.random.default_rng(number)
+    covers, reliable = [], []
+    for _ in range(num_runs):
+        first, second, exact = simulated(name, draw, number)
+        found = variance_ratio(first, second)
+        covers.append(found.lower < exact < found.upper)
+        reliable.append(found.reliable)
+    covers, reliable = np.array(covers), np.array(reliable)
+    return reliable.mean(), covers[reliable].mean() if reliable.any() else 1.0
+
+
+def test_intervals_of_heavy_tails_are_not_reliable():
+    assert shares("normal", 1_000, 100)[0] > 0.95
+    assert shares("lognormal", 1_000, 100)[0] < 0.05
+    assert shares("t3", 1_000, 100)[0] < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [100, 1_000, 10_000])
+@pytest.mark.parametrize("name", ["normal", "uniform", "laplace", "exponential", "lognormal", "t3"])
+def test_reliable_intervals_cover(name, number):
+    num_runs = 2_000 if number < 10_000 else 500
+    share, covered = shares(name, number, num_runs)
+    if share > 0.02:
+        assert covered > 0.9 - 3 * math.sqrt(0.09 / (share * num_runs))
 
 
 def test_fewer_than_three_replicates_are_refused():

@@ -105,6 +105,10 @@ def _print(comparison: "Comparison", out: Path) -> None:
     console.print(table)
     console.print(
         "Ratios are of the first to the second, from the same keys; x time is the ratio of variance times time."
-        + ("" if all(row.reliable for row in comparison.rows) else " ? A standard deviation cannot be trusted.")
+        + (
+            ""
+            if all(row.reliable for row in comparison.rows)
+            else " ? The interval cannot be trusted: the tails are too heavy for this many replicates."
+        )
     )
     print_saved(console, out, "compare.json", "compare.csv", "ratios.png", "config.json")

@@ -1,5 +1,6 @@
 """The scores of a trained model: computed for a command, and printed."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +9,7 @@ from rich.console import Console
 
 from vae_jax.cli.number_formats import with_error
 from vae_jax.cli.terminal_tables import add_numbers, add_words, plain_table
-from vae_jax.inference.diagnostics import reliability_threshold
-from vae_jax.inference.evidence.evidence_estimate import SMALLEST_EFFECTIVE_SAMPLE_SIZE
+from vae_jax.inference.evidence.evidence_estimate import HIGHEST_SHAPE, SMALLEST_EFFECTIVE_SAMPLE_SIZE
 from vae_jax.vae.config.experiment import CROSS_ENTROPY
 from vae_jax.vae.results.score_summary import elbo_summary, scores_of
 
@@ -63,7 +63,8 @@ def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield label, with_error(summary[name], summary[f"{name}_se"]), _interval(summary.get(f"{name}_interval"))
     if "nll" in summary:
         label = f"{split} NLL, k = {summary['num_importance_samples']:,}"
-        yield label, with_error(summary["nll"], summary["nll_se"]), _interval(summary.get("nll_interval"))
+        mark = "" if summary["nll_monte_carlo_reliable"] else "?"
+        yield label, with_error(summary["nll"], summary["nll_se"]), f"{mark}{_interval(summary.get('nll_interval'))}"
 
 
 def _interval(interval: Any) -> str:
@@ -96,19 +97,40 @@ def _nll_explanations(summary: Mapping[str, Any]) -> Iterator[str]:
     num_samples, mean, least = (
         summary[name] for name in ("num_importance_samples", "effective_sample_size", "effective_sample_size_min")
     )
+    is_reliable = summary["nll_monte_carlo_reliable"]
     yield (
         "On average the estimate of the NLL is an upper bound. Its Monte Carlo error is "
-        f"{summary['nll_monte_carlo_se']:.2g}, with an effective sample size of {mean:.1f} (least {least:.1f}) of "
+        f"{_monte_carlo_error(summary)}, with an effective sample size of {mean:.1f} (least {least:.1f}) of "
         f"{num_samples:,}."
     )
     num_estimates = summary["num_images"] * summary["num_seeds"]
     num_reliable = round(num_estimates * summary["nll_share_reliable"])
-    rule = (
-        f"Pareto k at most {reliability_threshold(num_samples):.2f} and effective sample size at least "
-        f"{SMALLEST_EFFECTIVE_SAMPLE_SIZE}"
+    yield (
+        f"{num_reliable:,} of the {num_estimates:,} images' estimates are reliable: effective sample size at least "
+        f"{SMALLEST_EFFECTIVE_SAMPLE_SIZE}, Pareto k at most {HIGHEST_SHAPE:.2f}, weights hardly skewed for their "
+        "number."
     )
-    others = " The others are mostly too high, by more than their errors say." if num_reliable < num_estimates else ""
-    yield f"{num_reliable:,} of the {num_estimates:,} images' estimates are reliable: {rule}.{others}"
+    if not is_reliable:
+        yield from _unreliable_nll(summary)
+
+
+def _monte_carlo_error(summary: Mapping[str, Any]) -> str:
+    error = summary["nll_monte_carlo_se"]
+    if not math.isfinite(error):
+        return "unknown"
+    return f"{'' if summary['nll_monte_carlo_reliable'] else 'at least '}{error:.2g}"
+
+
+def _unreliable_nll(summary: Mapping[str, Any]) -> Iterator[str]:
+    """The facts that hold whatever the weights, and the way to a reliable error."""
+    bias = summary["nll_monte_carlo_bias"]
+    yield (
+        "? The Monte Carlo error cannot be believed, and the estimate is too high on average"
+        + (f", by about {bias:.2g} nats or more. " if math.isfinite(bias) else ". ")
+        + f"The NLL of these images is below {summary['nll_upper_bound']:.2f} with probability 95%."
+    )
+    if (needed := summary["nll_samples_needed"]) is not None:
+        yield f"A reliable error takes --num-importance-samples {needed:,} at least."
 
 
 def print_kl_by_latent(summary: Mapping[str, Any]) -> None:

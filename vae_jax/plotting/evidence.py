@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from vae_jax.inference.diagnostics import HIGHEST_RELIABLE_SHAPE
 from vae_jax.inference.evidence import ESTIMATES
+from vae_jax.inference.evidence.evidence_estimate import HIGHEST_SHAPE
 from vae_jax.plotting.style import CONTRASTING_COLOURS, MARKERS, STYLE, StyledFigure
 
 LINEAR_NATS = 0.1
@@ -138,7 +138,7 @@ def _draw(
 
 
 def _finish(error: Axes, size: Axes, shape: Axes) -> None:
-    for axes, level in ((error, 0.0), (shape, HIGHEST_RELIABLE_SHAPE)):
+    for axes, level in ((error, 0.0), (shape, HIGHEST_SHAPE)):
         axes.axhline(level, color="black", linewidth=0.8, zorder=0, linestyle="-" if level == 0 else (0, (4, 2)))
     error.set_yscale("symlog", linthresh=LINEAR_NATS)
     error.set_ylabel("nats")

@@ -17,6 +17,9 @@ from vae_jax.studies.variance_rows import VarianceRow, is_rounding
 from vae_jax.studies.variance_study import VarianceStudy, measure
 from vae_jax.typing import PRNGKey
 
+LARGEST_KURTOSIS = 1 / 50
+"""Kurtosis of influences, over their number, up to which the interval of a ratio covers as it says."""
+
 
 class VarianceRatio(NamedTuple):
     """The variance of one estimate over that of another."""
@@ -27,6 +30,17 @@ class VarianceRatio(NamedTuple):
     upper: float
     correlation: float
     """Correlation of the two estimates over the replicates."""
+    reliable: bool
+    """Whether the interval may be believed: the kurtosis of the replicates' influences on the ratio is at most R / 50.
+
+    In simulations of 20 pairs of normal, uniform, exponential, Laplace, lognormal and t variables and of powers of
+    normals, at 100 to 10,000 replicates, the 95% interval of every pair that was reliable in 2% of the runs or more
+    covered at least 91%. Pairs whose intervals cover less than 90% overall, such as t(3) over normal variables at 79%,
+    were not reliable in any.
+    """
+
+
+NO_RATIO = VarianceRatio(math.nan, math.nan, math.nan, math.nan, False)
 
 
 def variance_ratio(
@@ -45,8 +59,8 @@ def variance_ratio(
         confidence: the probability of the interval.
 
     Returns:
-        The ratio, its interval, and the correlation of the estimates. All are NaN if a replicate is not finite. The
-        interval and the correlation are NaN if a variance is zero.
+        The ratio, its interval, the correlation of the estimates, and whether the interval is reliable. The numbers are
+        all NaN if a replicate is not finite. The interval and the correlation are NaN if a variance is zero.
 
     Raises:
         ValueError: fewer than 3 replicates.
@@ -66,15 +80,28 @@ def variance_ratio(
     deviations = [each - each.mean() for each in (np.asarray(first, float), np.asarray(second, float))]
     variances = [(each**2).sum() / (len(each) - 1) for each in deviations]
     if not all(map(math.isfinite, variances)):
-        return VarianceRatio(math.nan, math.nan, math.nan, math.nan)
+        return NO_RATIO
     if min(variances) == 0:
-        return VarianceRatio(_quotient(*variances), math.nan, math.nan, math.nan)
+        return NO_RATIO._replace(ratio=_quotient(*variances))
     influences = [each**2 / variance for each, variance in zip(deviations, variances, strict=True)]
-    error = mean_se(influences[0] - influences[1])
+    difference = influences[0] - influences[1]
+    error = mean_se(difference)
     ratio = variances[0] / variances[1]
     reach = math.exp(norm.isf((1 - confidence) / 2) * error)
     correlation = (deviations[0] * deviations[1]).sum() / (len(first) - 1) / math.sqrt(variances[0] * variances[1])
-    return VarianceRatio(*map(float, (ratio, ratio / reach, ratio * reach, correlation)))
+    return VarianceRatio(
+        ratio=float(ratio),
+        lower=float(ratio / reach),
+        upper=float(ratio * reach),
+        correlation=float(correlation),
+        reliable=_is_normal(difference),
+    )
+
+
+def _is_normal(influences: Float[np.ndarray, " R"]) -> bool:
+    """Whether the mean of influences is normal, and its error measured: their kurtosis is small for their number."""
+    squares = (influences - influences.mean()) ** 2
+    return bool((squares**2).mean() <= LARGEST_KURTOSIS * len(squares) * squares.mean() ** 2)
 
 
 def _quotient(above: float, below: float) -> float:
@@ -106,7 +133,7 @@ class ComparisonRow:
     variance_seconds_ratio: float
     """Ratio of variance times time: below 1 the first gives the smaller error for the same time."""
     reliable: bool
-    """Whether both rows of the study are reliable."""
+    """Whether both rows of the study are reliable, and the interval too where there is one."""
 
 
 @dataclass(frozen=True)
@@ -225,10 +252,8 @@ def comparison_of(study: VarianceStudy) -> Comparison:
 
 def _row(study: VarianceStudy, above: VarianceRow, below: VarianceRow) -> ComparisonRow:
     pair = [study.replicates_of(row.estimator, row.parameter, row.num_samples).astype(float) for row in (above, below)]
-    ratio = VarianceRatio(math.nan, math.nan, math.nan, math.nan)
     # The ratio of two roundings says nothing.
-    if not (is_rounding(above) and is_rounding(below)):
-        ratio = variance_ratio(*pair)
+    ratio = NO_RATIO if is_rounding(above) and is_rounding(below) else variance_ratio(*pair)
     differences = pair[0] - pair[1]
     exact = None
     if above.exact_std is not None and below.exact_std:
@@ -251,5 +276,5 @@ def _row(study: VarianceStudy, above: VarianceRow, below: VarianceRow) -> Compar
         evaluations_ratio=above.num_evaluations / below.num_evaluations,
         seconds_ratio=seconds_ratio,
         variance_seconds_ratio=ratio.ratio * seconds_ratio,
-        reliable=above.reliable and below.reliable,
+        reliable=above.reliable and below.reliable and (ratio.reliable or math.isnan(ratio.lower)),
     )

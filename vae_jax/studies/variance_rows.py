@@ -8,18 +8,20 @@ import numpy as np
 
 from vae_jax.estimators import REGISTRY
 from vae_jax.problems import ExactMoments
-from vae_jax.statistics import Statistics
+from vae_jax.statistics import ROUNDING, Statistics
 from vae_jax.studies.estimator_losses import work_of
 from vae_jax.studies.study_plan import StudyPlan
 
 RELIABLE_STD_ERROR = 0.1
 """Relative standard error of a standard deviation from which on it is called unreliable."""
 
-ROUNDING = 16
-"""Units in the last place of a mean that a standard deviation may be by rounding alone."""
-
 BELIEVABLE_STD_ERROR = 0.5
 """Share of the exact standard error of a standard deviation below which a measured one is not believed."""
+
+
+MEASURED = ("num_nonfinite", "mean", "mean_se", "std", "std_se")
+TAIL = ("tail_index", "tail_index_lower", "tail_index_upper", "reliable")
+"""Fields of `Statistics` that fewer than four replicates leave out."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,17 @@ class VarianceRow:
     exact_std_se: float | None
     """The true standard error of std, where it is known."""
     z_score: float | None
-    """(mean - exact_mean) / mean_se."""
-    tail_index: float
+    """(mean - exact_mean) / mean_se, where neither the exact nor the measured standard deviation is rounding alone. The
+    error counts as 16 units in the last place of the means at least."""
+    tail_index: float | None
+    """None where there are fewer than four replicates."""
+    tail_index_lower: float | None
+    tail_index_upper: float | None
+    """Ends of the 95% interval of the tail index, as in `Statistics`."""
     reliable: bool
     """The exact moments are finite or unknown, no replicate is NaN or infinite, and the standard error of std is small
-    and believable: it and the exact one are under a tenth of std, and it is at least half of the exact one."""
+    and believable: it and the exact one are under a tenth of std, and it is at least half of the exact one. Where the
+    exact one is unknown, `Statistics.reliable` decides instead of it."""
     num_evaluations: int
     """Evaluations of the objective for one estimate."""
     seconds: float
@@ -79,14 +87,15 @@ def variance_rows(plan: StudyPlan, statistics: Statistics, seconds: Sequence[flo
         statistics: statistics of the replicates, each [E, N, P].
         seconds: the seconds that each estimator's pass took.
     """
-    fields = ("num_nonfinite", "mean", "mean_se", "std", "std_se", "tail_index")
-    table = {field: np.asarray(getattr(statistics, field), float) for field in fields}
+    table = {field: np.asarray(getattr(statistics, field), float) for field in MEASURED}
+    tails = {field: np.asarray(values) for field in TAIL if (values := getattr(statistics, field)) is not None}
     for i, estimator in enumerate(plan.estimators):
         exact = plan.problem.exact(plan.params, estimator)
         evaluations = _evaluations(plan, estimator)
         for k, parameter in enumerate(plan.parameters):
             for j, size in enumerate(plan.num_samples):
                 measured = {field: float(values[i, j, k]) for field, values in table.items()}
+                tail = {field: float(values[i, j, k]) for field, values in tails.items()}
                 moments = exact(size)[parameter]
                 exact_std_se = moments.std_se(plan.num_replicates)
                 each = seconds[i] / plan.num_replicates * evaluations[size] / sum(evaluations.values())
@@ -102,8 +111,13 @@ def variance_rows(plan: StudyPlan, statistics: Statistics, seconds: Sequence[flo
                     exact_std=moments.std.value,
                     exact_std_status=moments.std.status,
                     exact_std_se=exact_std_se,
-                    z_score=_z_score(measured["mean"], measured["mean_se"], moments),
-                    reliable=_reliable(measured["std"], measured["std_se"], exact_std_se, moments),
+                    z_score=_z_score(measured["mean"], measured["mean_se"], measured["std"], moments),
+                    tail_index=tail.get("tail_index"),
+                    tail_index_lower=tail.get("tail_index_lower"),
+                    tail_index_upper=tail.get("tail_index_upper"),
+                    reliable=_reliable(
+                        measured["std"], measured["std_se"], exact_std_se, moments, tail.get("reliable") == 1
+                    ),
                     num_evaluations=evaluations[size],
                     seconds=seconds[i],
                     seconds_per_estimate=each,
@@ -118,24 +132,32 @@ def _evaluations(plan: StudyPlan, estimator: str) -> dict[int, int]:
     return {size: count(work_of(plan.problem, plan.params, size)) for size in plan.num_samples}
 
 
-def _z_score(mean: float, mean_se: float, exact: ExactMoments) -> float | None:
+def _z_score(mean: float, mean_se: float, std: float, exact: ExactMoments) -> float | None:
     # What has no variance has an error by rounding alone, whose size its replicates do not tell.
-    if exact.mean.value is None or mean_se == 0 or exact.std.value == 0:
+    if exact.mean.value is None or exact.std.value == 0 or _is_rounding(mean, std, exact.std.value):
         return None
-    return (mean - exact.mean.value) / mean_se
+    error = max(mean_se, _rounding() * max(abs(mean), abs(exact.mean.value)))
+    return None if error == 0 else (mean - exact.mean.value) / error
 
 
 def is_rounding(row: VarianceRow) -> bool:
     """Whether all the variance that was measured comes from the arithmetic."""
-    unit = ROUNDING * float(jnp.finfo(jnp.result_type(float)).eps)
-    return row.std <= unit * max(abs(row.mean), 1.0) and (row.exact_std is None or row.exact_std <= unit)
+    return _is_rounding(row.mean, row.std, row.exact_std)
 
 
-def _reliable(std: float, std_se: float, exact_std_se: float | None, exact: ExactMoments) -> bool:
+def _is_rounding(mean: float, std: float, exact_std: float | None) -> bool:
+    return std <= _rounding() * max(abs(mean), 1.0) and (exact_std is None or exact_std <= _rounding())
+
+
+def _rounding() -> float:
+    return ROUNDING * float(jnp.finfo(jnp.result_type(float)).eps)
+
+
+def _reliable(std: float, std_se: float, exact_std_se: float | None, exact: ExactMoments, is_measured: bool) -> bool:
     # Every comparison with NaN is false, so that a replicate that is not finite makes the row unreliable.
     if exact.std.value == 0:
         return True
     known = std_se if exact_std_se is None else exact_std_se
-    believable = std_se >= BELIEVABLE_STD_ERROR * known
+    believable = is_measured if exact_std_se is None else std_se >= BELIEVABLE_STD_ERROR * known
     small = max(std_se, known) < RELIABLE_STD_ERROR * std
     return {exact.mean.status, exact.std.status} <= {"finite", "unknown"} and small and believable

@@ -54,6 +54,8 @@ FIELDS = {
     "exact_std_se",
     "z_score",
     "tail_index",
+    "tail_index_lower",
+    "tail_index_upper",
     "reliable",
     "num_evaluations",
     "seconds",

@@ -14,7 +14,7 @@ from linear_vae import (
     ROUGH,
     trained,
 )
-from vae_jax.inference.evidence import EvidenceEstimate
+from vae_jax.inference.evidence import EvidenceEstimate, estimate_from_weights
 from vae_jax.vae.config.experiment import ModelConfig
 from vae_jax.vae.results.score_summary import elbo_summary, nll_summary, scores_of
 from vae_jax.vae.training.image_scores import Scores, make_score
@@ -79,7 +79,7 @@ def test_active_units_are_counted_by_layer_where_there_are_several():
 
 def fake_estimates(**fields):
     arrays = {name: np.asarray(values, np.float32) for name, values in fields.items()}
-    unused = dict.fromkeys(EvidenceEstimate._fields, np.zeros(3, np.float32))
+    unused = dict.fromkeys(EvidenceEstimate._fields, np.full(3, 1000, np.float32))
     return EvidenceEstimate(**(unused | arrays))
 
 
@@ -97,6 +97,18 @@ def test_the_summary_of_the_likelihood_tells_its_two_errors_apart():
     assert found["nll_pareto_k_median"] == pytest.approx(0.2)
     assert found["nll_pareto_k_max"] == pytest.approx(0.9)
     assert found["nll_share_reliable"] == pytest.approx(2 / 3)
+    assert found["nll_monte_carlo_bias"] == pytest.approx(0.25 / 6)
+    assert not found["nll_monte_carlo_reliable"]
+    assert found["nll_upper_bound"] == pytest.approx(3 + math.log(20) / 3)
+    # Neither the bias nor an effective sample size of 10 asks for more samples.
+    assert found["nll_samples_needed"] is None
+    rough = one._replace(log_evidence_se=np.float32([1.9, 1.9, 1.9]), effective_sample_size=np.float32([2, 4, 5]))
+    assert nll_summary([rough])["nll_samples_needed"] == 11_000
+    all_good = one._replace(reliable=np.ones(3, bool))
+    assert nll_summary([all_good])["nll_monte_carlo_reliable"]
+    # Of many images the error of the mean is below the bias of each.
+    many = jax.tree.map(lambda leaf: np.tile(leaf, 100), all_good)
+    assert not nll_summary([many])["nll_monte_carlo_reliable"]
     both = nll_summary([one, one._replace(log_evidence=one.log_evidence - 2)])
     assert both["nll"] == 4
     assert both["nll_by_seed"] == [3, 5]
@@ -116,3 +128,28 @@ def test_a_seed_of_several_is_a_model_of_its_own():
     assert SimpleNamespace(**elbo_summary(scores, "test")).test_elbo_by_seed == pytest.approx(
         scores.elbo.mean(1).tolist(), rel=1e-5
     )
+
+
+def likelihoods(spread, num_samples, *, num_repeats):
+    """Summaries of 200 images whose weights are lognormal with mean 1: the NLL is 0."""
+    estimate = jax.jit(jax.vmap(estimate_from_weights))
+    for seed in range(num_repeats):
+        noise = np.random.default_rng(seed).normal(size=(200, num_samples)).astype(np.float32)
+        yield nll_summary([jax.device_get(estimate(spread * noise - spread**2 / 2))])
+
+
+@pytest.mark.slow
+def test_a_monte_carlo_error_that_is_not_flagged_covers_and_the_bound_always_does():
+    even, uneven = (
+        list(likelihoods(spread, num_samples, num_repeats=300)) for spread, num_samples in ((0.3, 1_000), (3.0, 100))
+    )
+    assert sum(found["nll_monte_carlo_reliable"] for found in even) > 250
+    covers = [
+        abs(found["nll"]) < 1.96 * found["nll_monte_carlo_se"] for found in even if found["nll_monte_carlo_reliable"]
+    ]
+    assert np.mean(covers) > 0.9
+    assert not any(found["nll_monte_carlo_reliable"] for found in uneven)
+    # The NLL is too high by more than the error, and its spread is larger too.
+    assert np.mean([found["nll"] for found in uneven]) > 0.3
+    assert np.std([found["nll"] for found in uneven]) > 1.3 * np.mean([found["nll_monte_carlo_se"] for found in uneven])
+    assert np.mean([found["nll_upper_bound"] > 0 for found in (*even, *uneven)]) > 0.95

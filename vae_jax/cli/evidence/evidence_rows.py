@@ -1,6 +1,5 @@
 """A row of the tables that the evidence commands save."""
 
-import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,7 +8,6 @@ if TYPE_CHECKING:
 
 def evidence_row(name: str, estimate: "EvidenceEstimate") -> dict[str, Any]:
     """The fields of an estimate as numbers; None for an acceptance rate of what accepts nothing."""
-    rate = float(estimate.acceptance_rate)
     return {
         "estimator": name,
         "log_evidence": float(estimate.log_evidence),
@@ -17,7 +15,7 @@ def evidence_row(name: str, estimate: "EvidenceEstimate") -> dict[str, Any]:
         "effective_sample_size": float(estimate.effective_sample_size),
         "pareto_k": float(estimate.pareto_k),
         "num_samples": int(estimate.num_samples),
-        "acceptance_rate": None if math.isnan(rate) else rate,
+        "acceptance_rate": None if estimate.acceptance_rate is None else float(estimate.acceptance_rate),
         "reliable": bool(estimate.reliable),
         "is_lower_bound": name == "importance_weighted_bound",
     }

@@ -153,6 +153,8 @@ def _explanations(rows: Sequence[Mapping[str, Any]], num_samples: int, num_bound
     )
     if not all(row["reliable"] for row in rows):
         yield (
-            f"Unreliable{'' if 'num_latents' in rows[0] else f' ({UNRELIABLE})'}: a Pareto k above its threshold (0.7, "
-            "less for few samples) or an ESS below 10, so that the estimate is likely too low by more than its error."
+            f"Unreliable{'' if 'num_latents' in rows[0] else f' ({UNRELIABLE})'}: the weights' tail is too heavy, or "
+            "they are too few or too skewed, to tell whether the error holds: it may be much too small, and the "
+            "estimate too low. log p(x) lies above the estimate less 3.0 nats with probability 95% in any case. More "
+            "samples help, and a proposal with wider tails."
         )

@@ -55,7 +55,7 @@ class Ascent(NamedTuple):
     elbo: Scalar
     """Bound of the best restart (nats)."""
     elbo_history: Float[Array, " T"]
-    """The bound after each of at most T sweeps (nats), and NaN after the last."""
+    """The bound after each of at most T sweeps (nats), and minus infinity after the last."""
     num_steps: Int[Array, ""]
     """The number of sweeps."""
     converged: Bool[Array, ""]
@@ -63,7 +63,7 @@ class Ascent(NamedTuple):
     restart_elbos: Float[Array, " R"]
     """The last bound of each restart (nats)."""
     restart_histories: Float[Array, "R T"]
-    """The bound of each restart after each sweep (nats), and NaN after its last."""
+    """The bound of each restart after each sweep (nats), and minus infinity after its last."""
 
 
 def ascend(
@@ -209,7 +209,7 @@ def _ascend(model: Any, data: Any, state: Any, tolerance: Any, max_steps: int) -
         return _Progress(state, info.elbo, history, now.num_steps + 1, settled)
 
     dtype = jax.eval_shape(model.step, state, data)[1].elbo.dtype
-    history = jnp.full(max_steps, jnp.nan, dtype)
+    history = jnp.full(max_steps, -jnp.inf, dtype)
     start = _Progress(state, jnp.array(-jnp.inf, dtype), history, jnp.zeros((), int), jnp.zeros((), bool))
     end = lax.while_loop(unsettled, sweep, start)
     # The compiler may sum the bound twice, in different orders: the one in the history is reported.

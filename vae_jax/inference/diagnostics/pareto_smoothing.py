@@ -31,7 +31,7 @@ class GeneralizedParetoTail(NamedTuple):
     It is infinite where the tail holds too few different weights for a fit, and minus infinity where all are equal.
     """
     log_scale: Scalar
-    """Log of the scale (nats); NaN where `k` is not finite."""
+    """Log of the scale (nats); where `k` is not finite, it is `k`."""
     log_cutoff: Scalar
     """The largest log weight that is not in the tail (nats)."""
 
@@ -143,7 +143,7 @@ def fit_tail(top_log_weights: Float[Array, " T"], num_samples: int) -> Generaliz
         )
     if length < SHORTEST_TAIL:
         shape = _unknown_shape(top_log_weights)
-        return GeneralizedParetoTail(shape, jnp.full_like(shape, jnp.nan), top_log_weights.max())
+        return GeneralizedParetoTail(shape, shape, top_log_weights.max())
     return _fit(lax.top_k(top_log_weights, length + 1)[0])
 
 
@@ -241,9 +241,10 @@ def _fit(top: Float[Array, " T"]) -> GeneralizedParetoTail:
     # The largest weight is NaN or infinite if any is, and minus infinity if all are.
     no_fit = jnp.where(jnp.isfinite(top[0]), no_fit, jnp.nan)
     is_fitted = jnp.isfinite(unit) & jnp.isfinite(top[0])
+    no_fit = no_fit.astype(shape.dtype)
     return GeneralizedParetoTail(
-        k=jnp.where(is_fitted, shape, no_fit.astype(shape.dtype)),
-        log_scale=jnp.where(is_fitted, log_scale, jnp.nan),
+        k=jnp.where(is_fitted, shape, no_fit),
+        log_scale=jnp.where(is_fitted, log_scale, no_fit),
         log_cutoff=top[-1],
     )
 

@@ -29,8 +29,9 @@ from vae_jax.typing import Distributions, Latents, LogDensity, PRNGKey, Scalar
 CHUNK_SIZE = 4096
 """Samples at once, which stay in cache."""
 
-FEWEST_REPLICATES = 10
-"""Replicates of a bound. With fewer its standard error is itself not known to a quarter."""
+FEWEST_REPLICATES = 50
+"""Replicates of a bound from which on its error may be believed: of 24 simulated kinds of weights, 95% intervals from
+100 replicates covered at least 93%, from 30 at least 89%, and from 10 as little as 83%."""
 
 
 def prior_sampling(
@@ -126,7 +127,7 @@ def importance_weighted_bound(
 
     The bound is below log p(x) by about half the relative variance of the mean of K weights. More replicates do not
     close that gap. The standard error is over the replicates and does not include it. `reliable` says whether there are
-    enough replicates for the standard error.
+    enough replicates for the standard error, 50.
 
     Each replicate is `vae_jax.bounds.importance_weighted` at its own split of the key. Compilation is as for
     `prior_sampling`.
@@ -215,7 +216,6 @@ def _bound(log_weights: Float[Array, "R K"]) -> EvidenceEstimate:
         pareto_k=pareto_k_of(log_weights.ravel(), log_weights.size),
         num_samples=jnp.asarray(num_samples),
         reliable=jnp.isfinite(values).all() & (num_replicates >= FEWEST_REPLICATES),
-        acceptance_rate=jnp.full_like(effective_size, jnp.nan),
     )
 
 

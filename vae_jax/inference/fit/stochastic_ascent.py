@@ -33,6 +33,7 @@ class AscentState(NamedTuple):
     average: Parameters
     """Means of the parameters over the last window."""
     history: Float[Array, "V W"]
+    """The ELBO of each step; zeros after the first `num_windows`, as in `means` and `mean_ses`."""
     means: Float[Array, " V"]
     mean_ses: Float[Array, " V"]
     before: WindowMean
@@ -90,9 +91,9 @@ def _start(params: Parameters, target: Any, family: Family, step: Step, num_wind
         params=params,
         optimizer_state=step.optimizer.init(params),
         average=params,
-        history=jnp.full((num_windows, window), jnp.nan, dtype),
-        means=jnp.full(num_windows, jnp.nan, dtype),
-        mean_ses=jnp.full(num_windows, jnp.nan, dtype),
+        history=jnp.zeros((num_windows, window), dtype),
+        means=jnp.zeros(num_windows, dtype),
+        mean_ses=jnp.zeros(num_windows, dtype),
         before=nothing,
         now=nothing,
         num_windows=jnp.zeros((), int),

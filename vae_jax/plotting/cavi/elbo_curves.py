@@ -40,7 +40,7 @@ def elbo_by_sweep(selection: Selection) -> Figure:
         figure = StyledFigure(figsize=(4.0, 2.8), layout="constrained")
         axes = figure.subplots()
         for history in histories:
-            reached = history[~np.isnan(history)]
+            reached = history[np.isfinite(history)]
             axes.plot(*_below(reached, end, floor), color=GREY, linewidth=0.5, alpha=0.5)
         axes.plot(*_below(best.elbo_history, end, floor), color=COLOURS[0], linewidth=1.6)
         axes.set_xscale("log")

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -63,7 +64,7 @@ def image_log_evidence(
         params: parameters of the model.
         images: images as the model sees them, times 255 [N, X].
         key: consumed.
-        num_importance_samples: k, the number of samples for each image. With one sample the error is undefined.
+        num_importance_samples: k, the number of samples for each image. The error of one sample is infinite.
         num_images: number of images, from the first, that are computed; by default all. The `log_evidence` of the
             others is minus infinity.
 
@@ -147,10 +148,9 @@ def model_log_evidence(
             trained.architecture, trained.params, padded, jax.random.fold_in(key, begin),
             num_importance_samples=num_importance_samples, num_images=len(part),
         )  # fmt: skip
-        parts.append([leaf[: len(part)] for leaf in jax.device_get(result)])
+        parts.append(jax.tree.map(itemgetter(slice(len(part))), jax.device_get(result)))
         on_progress((begin + len(part)) / len(images))
-    joined: list[Any] = [np.concatenate(leaves) for leaves in zip(*parts, strict=True)]
-    return EvidenceEstimate(*joined)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def importance_sampling_seconds(trained: TrainedModel, images: np.ndarray, *, num_importance_samples: int) -> float:
