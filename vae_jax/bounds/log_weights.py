@@ -7,12 +7,11 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from vae_jax import distributions
-from vae_jax.estimators.gradient_terms import derivative_of
-from vae_jax.estimators.objective_values import times_each, values_at
+from vae_jax.estimators.gradient_terms import held_at_first, slowed_at_first
+from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Latents, LogDensity, Objective, PRNGKey, Scalar
 
 
@@ -73,21 +72,17 @@ def slowed_log_weights(
     *,
     pace: Callable[[Float[Array, " K"]], Float[Array, " K"]],
 ) -> Float[Array, " K"]:
-    """The log weights (nats) under a `q` held fixed, each sample's path slowed by a factor.
+    """The log weights (nats) under a `q` held fixed, each sample's path slowed by a factor, in the first derivative.
 
     Args:
         log_joint, q, key, num_samples: as for `log_weights`.
-        pace: a function of the log weights [K] that returns the factors [K], which get no gradient.
+        pace: a function of the log weights [K] that returns the factors [K], which get no gradient at first.
     """
-    held = distributions.without_gradient(q)
     samples = distributions.rsample(q, key, num_samples)
-    ends = lax.stop_gradient(samples)
-    factors = lax.stop_gradient(pace(values_at(log_weight(log_joint), ends, held)))
-
-    def slowed(sample: Array) -> Array:
-        return lax.stop_gradient(sample) + times_each(factors, derivative_of(sample))
-
-    return values_at(log_weight(log_joint), jax.tree.map(slowed, samples), held)
+    ends, held = held_at_first((samples, q))
+    factors = pace(values_at(log_weight(log_joint), ends, held))
+    slowed = slowed_at_first(factors, samples, held)
+    return values_at(log_weight(log_joint), slowed, held_at_first(q, until=(samples, factors)))
 
 
 def log_mean_exp(logs: Float[Array, " K"]) -> Scalar:
