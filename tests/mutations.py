@@ -75,8 +75,8 @@ FAULTS = (
     Fault(
         "estimators/score_function.py",
         "the baseline is added, not subtracted",
-        "gradient_term(values - baselines, log_density)",
-        "gradient_term(values + baselines, log_density)",
+        "(ratios - 1) * (values - baselines)",
+        "(ratios - 1) * (values + baselines)",
         ("estimators/test_estimators.py",),
     ),
     Fault(
@@ -96,7 +96,7 @@ FAULTS = (
     Fault(
         "estimators/pathwise.py",
         "sticking the landing does not hold q fixed",
-        "return values_at(objective, samples, distributions.without_gradient(q)).mean()",
+        "return values_at(objective, samples, held_at_first(q)).mean()",
         "return values_at(objective, samples, q).mean()",
         ("estimators/test_estimators.py",),
     ),

@@ -18,7 +18,7 @@ from vae_jax.bounds.log_weights import (
     path_log_weights,
     slowed_log_weights,
 )
-from vae_jax.estimators.gradient_terms import gradient_term
+from vae_jax.estimators.gradient_terms import density_ratio, derivative_of, gradient_term, held_at_first
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, LogDensity, PRNGKey, Scalar
 
@@ -58,8 +58,8 @@ def doubly_reparameterized(log_joint: LogDensity, q: Distributions, key: PRNGKey
     Approximates: the gradient in q's parameters by the sum of w~_k^2 (d log w_k / dz_k) dz_k, and that in the model's
         by the sum of w~_k d log p(x, z_k), w~ the normalised weights.
     Needs: reparameterizable distributions; a log joint differentiable in the sample.
-    Biased: no. The signal-to-noise ratio of q's gradient grows as sqrt(K). The log joint is evaluated twice. First
-        derivatives only.
+    Biased: no. The signal-to-noise ratio of q's gradient grows as sqrt(K). The log joint is evaluated twice.
+        Derivatives of any order are correct.
 
     Arguments and errors as for `importance_weighted`.
 
@@ -89,7 +89,7 @@ def vimco(log_joint: LogDensity, q: Distributions, key: PRNGKey, num_samples: in
         the model's by the sum of w~_k d log p(x, z_k), where L is the bound, w~ are the normalised weights, and L_-k is
         the bound with w_k replaced by the geometric mean of the other weights.
     Needs: at least 2 samples; a density differentiable in its parameters. Latents may be discrete.
-    Biased: no. First derivatives only.
+    Biased: no. Derivatives of any order are correct.
 
     Arguments and errors as for `importance_weighted`.
 
@@ -125,7 +125,7 @@ def multi_sample_score_function(log_joint: LogDensity, q: Distributions, key: PR
     Approximates: the gradient in q's parameters by the sum of (L - w~_k) d log q(z_k), and that in the model's by the
         sum of w~_k d log p(x, z_k), where L is the bound and w~ are the normalised weights.
     Needs: a density differentiable in its parameters. Latents may be discrete.
-    Biased: no. First derivatives only. Its variance grows with K: prefer `vimco`.
+    Biased: no. Derivatives of any order are correct. Its variance grows with K: prefer `vimco`.
 
     Arguments and errors as for `importance_weighted`.
 
@@ -211,7 +211,13 @@ def _by_score(
     # q keeps its gradient here: beyond one sample the weights' own dependence on it has a mean that is not zero.
     logs = values_at(weight, samples, base)
     signals = jnp.broadcast_to(signal(lax.stop_gradient(logs)), logs.shape)
-    return log_mean_exp(logs) + gradient_term(signals, distributions.log_probs(base, samples)).sum()
+    bound = log_mean_exp(logs)
+    log_densities = distributions.log_probs(base, samples)
+    held = held_at_first(log_densities, until=logs)
+    ratio = density_ratio(held.sum())
+    # Zero in value: the signal is the bound less a baseline that knows all samples but one.
+    later = derivative_of(ratio * bound) - lax.stop_gradient(bound - signals) * (density_ratio(held) - 1)
+    return ratio * bound + gradient_term(signals + later, log_densities).sum()
 
 
 def _local_signals(logs: Float[Array, " K"]) -> Float[Array, " K"]:

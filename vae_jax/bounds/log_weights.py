@@ -7,13 +7,12 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.carried_draws import source_of
-from vae_jax.estimators.gradient_terms import derivative_of
-from vae_jax.estimators.objective_values import times_each, values_at
+from vae_jax.estimators.gradient_terms import held_at_first, slowed_at_first
+from vae_jax.estimators.objective_values import values_at
 from vae_jax.rounded_draws import resolved
 from vae_jax.typing import Distributions, Latents, LogDensity, Objective, PRNGKey, Scalar
 
@@ -95,22 +94,18 @@ def slowed_log_weights(
     *,
     pace: Callable[[Float[Array, " K"]], Float[Array, " K"]],
 ) -> Float[Array, " K"]:
-    """The log weights (nats) under a `q` held fixed, each sample's path slowed by a factor.
+    """The log weights (nats) under a `q` held fixed, each sample's path slowed by a factor, in the first derivative.
 
     Args:
         log_joint, q, key, num_samples: as for `log_weights`.
-        pace: a function of the log weights [K] that returns the factors [K], which get no gradient.
+        pace: a function of the log weights [K] that returns the factors [K], which get no gradient at first.
     """
     weight, base = carried_log_weight(log_joint, q)
-    held = distributions.without_gradient(base)
     samples = distributions.rsample(base, key, num_samples)
-    ends = lax.stop_gradient(samples)
-    factors = lax.stop_gradient(pace(values_at(weight, ends, held)))
-
-    def slowed(sample: Array) -> Array:
-        return lax.stop_gradient(sample) + times_each(factors, derivative_of(sample))
-
-    return values_at(weight, jax.tree.map(slowed, samples), held)
+    ends, held = held_at_first((samples, base))
+    factors = pace(values_at(weight, ends, held))
+    slowed = slowed_at_first(factors, samples, held)
+    return values_at(weight, slowed, held_at_first(base, until=(samples, factors)))
 
 
 def log_mean_exp(logs: Float[Array, " K"]) -> Scalar:

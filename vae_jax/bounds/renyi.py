@@ -31,8 +31,8 @@ def renyi(
 
     Approximates: the gradient of E[1/(1 - alpha) log 1/K sum_k w_k^(1 - alpha)].
     Needs: reparameterizable distributions; a log joint differentiable in the sample.
-    Biased: no, as a gradient of the bound of K samples. As one of its limit in K, by O(1/K) unless alpha = 1. First
-        derivatives only under `doubly_reparameterized`.
+    Biased: no, as a gradient of the bound of K samples. As one of its limit in K, by O(1/K) unless alpha = 1.
+        Derivatives of any order are those of that expectation.
 
     Args:
         log_joint: a function of one sample that returns log p(x, z), normalised in x and z. It may close over model
@@ -93,8 +93,8 @@ def chi(
     Approximates: the gradient of E[1/n log 1/K sum_k w_k^n].
     Needs: reparameterizable distributions; a log joint differentiable in the sample; tails of q that keep E_q[w^n]
         finite.
-    Biased: no, as a gradient of the estimate from K samples. As one of the upper bound, by O(1/K). First
-        derivatives only under `doubly_reparameterized`.
+    Biased: no, as a gradient of the estimate from K samples. As one of the upper bound, by O(1/K).
+        Derivatives of any order are those of that expectation.
 
     Args:
         log_joint, q, key, num_samples, gradient: as for `renyi`.

@@ -65,7 +65,7 @@ def wake_inference_loss(log_joint: LogDensity, q: Distributions, key: PRNGKey, n
         w~_k d log q(z_k), w~ the normalised weights.
     Needs: a density differentiable in its parameters. The model's get no gradient.
     Biased: yes, by O(1/K): the weights are normalised by their own sum. Consistent as K grows. At K = 1 the mean is
-        zero, so q does not learn. First derivatives only.
+        zero, so q does not learn. Derivatives of any order in q's parameters are biased to the same order in K.
 
     Arguments and errors as for `wake_model_loss`.
 

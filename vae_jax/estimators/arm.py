@@ -26,7 +26,7 @@ def arm(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) 
     Approximates: d/dlogits E_q[f(b)] by the mean over pairs of (f(b) - f(b')) (u - 1/2), with u uniform,
         b = 1[u > sigmoid(-logits)] and b' = 1[u < sigmoid(logits)].
     Needs: Bernoulli latents. The objective need not be differentiable.
-    Biased: no. First derivatives only.
+    Biased: no. First derivatives only: a second one in q's parameters is refused.
 
     Args:
         objective: a function of one sample and `q` that returns a scalar; it sees `q` with no gradient attached.
@@ -62,7 +62,8 @@ def disarm(objective: Objective, q: Distributions, key: PRNGKey, num_samples: in
 
     Approximates: d/dlogits E_q[f(b)] by the mean over pairs of (f(b) - f(b')) (b - b') sigmoid(|logits|) / 2.
     Needs: Bernoulli latents. The objective need not be differentiable.
-    Biased: no. Its variance is never larger than ARM's. First derivatives only.
+    Biased: no. Its variance is never larger than ARM's. First derivatives only: a second one in q's parameters is
+        refused.
 
     Arguments, result and errors as for `arm`.
 
@@ -93,7 +94,8 @@ def categorical_disarm(objective: Objective, q: Distributions, key: PRNGKey, num
 
     Approximates: as `disarm`, in the logits of the sticks.
     Needs: Bernoulli, Categorical or OneHotCategorical latents. The objective need not be differentiable.
-    Biased: no. The variance depends on the order of the categories. First derivatives only.
+    Biased: no. The variance depends on the order of the categories. First derivatives only: a second one in q's
+        parameters is refused.
 
     Arguments and result as for `arm`.
 

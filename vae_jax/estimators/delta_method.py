@@ -5,6 +5,7 @@ which is small where q is narrow, is averaged over samples, and T's expectation 
 fixed in the derivatives: any will do for an exact mean.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.estimators.differentiability import check_differentiable
-from vae_jax.estimators.gradient_terms import gradient_term
+from vae_jax.estimators.gradient_terms import density_ratio, derivative_of, held_at_first
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Objective, PRNGKey, Scalar
 
@@ -31,7 +32,7 @@ def delta_method_pathwise(objective: Objective, q: Distributions, key: PRNGKey, 
     Needs: Gaussian distributions with independent elements; an objective twice differentiable in the sample, by JAX in
         forward over reverse mode. Costs S + D Hessian-vector products for D elements of the sample: the D one after
         another in O(D) memory, without a Hessian.
-    Biased: no. First derivatives only.
+    Biased: no. Derivatives of any order are correct.
 
     Args:
         objective: a function of one sample and `q` that returns a scalar.
@@ -67,7 +68,9 @@ def delta_method_pathwise(objective: Objective, q: Distributions, key: PRNGKey, 
     expansion = _expand(objective, q, gaussian)
     ends = jax.vmap(lambda sample: ravel_pytree(sample)[0])(samples)
     taylor, slopes = _at(expansion, lax.stop_gradient(ends))
-    along_path = jnp.sum(gradient_term(slopes, ends), axis=1)
+    steps = derivative_of(ends)
+    bends = jax.vmap(_bend, in_axes=(None, 0))(expansion.hessian_product, steps)
+    along_path = jnp.sum(slopes * steps, axis=1) + bends
     return (values - (taylor + along_path)).mean() + _expectation(expansion, gaussian)
 
 
@@ -79,7 +82,7 @@ def delta_method_score(objective: Objective, q: Distributions, key: PRNGKey, num
     Approximates: d/dtheta E_q[f(z)] by the mean of (f - T)(z) d log q(z; theta)/dtheta, plus d/dtheta E_q[T(z)], plus
         the mean of df for whatever else the objective closes over.
     Needs: as `delta_method_pathwise`; the objective sees samples and `q` with no gradient attached.
-    Biased: no. First derivatives only.
+    Biased: no. Derivatives of any order are correct.
 
     Arguments, result and errors as for `delta_method_pathwise`.
 
@@ -98,12 +101,12 @@ def delta_method_score(objective: Objective, q: Distributions, key: PRNGKey, num
     distributions.check_latents(q, num_samples)
     gaussian = _gaussian(q)
     samples = distributions.sample(q, key, num_samples)
-    values = values_at(objective, samples, distributions.without_gradient(q))
+    values = values_at(objective, samples, held_at_first(q))
     expansion = _expand(objective, q, gaussian)
     taylor, _ = _at(expansion, jax.vmap(lambda sample: ravel_pytree(sample)[0])(samples))
     remainder = values - taylor
-    by_score = gradient_term(remainder, distributions.log_probs(q, samples))
-    return (remainder + by_score).mean() + _expectation(expansion, gaussian)
+    ratios = density_ratio(distributions.log_probs(q, samples))
+    return (remainder + (ratios - 1) * remainder).mean() + _expectation(expansion, gaussian)
 
 
 class _FlatGaussian(NamedTuple):
@@ -121,6 +124,7 @@ class _Expansion(NamedTuple):
     value: Scalar
     slope: Float[Array, " D"]
     hessian_product: Any
+    """A pytree, called with a direction: its second result is the product."""
     hessian_diagonal: Float[Array, " D"]
 
 
@@ -133,14 +137,13 @@ def _expand(objective: Objective, q: Distributions, gaussian: _FlatGaussian) -> 
 
     (value, slope), hessian_product = jax.linearize(jax.value_and_grad(flat_objective), point)
 
-    def product(direction: Float[Array, " D"]) -> Float[Array, " D"]:
-        return lax.stop_gradient(hessian_product(direction)[1])
+    value, slope, hessian_product = lax.stop_gradient((value, slope, hessian_product))
 
     def diagonal_element(place: Array) -> Scalar:
-        return product(jnp.zeros_like(point).at[place].set(1))[place]
+        return hessian_product(jnp.zeros_like(point).at[place].set(1))[1][place]
 
     diagonal = lax.map(diagonal_element, jnp.arange(point.size))
-    return _Expansion(point, lax.stop_gradient(value), lax.stop_gradient(slope), product, diagonal)
+    return _Expansion(point, value, slope, hessian_product, diagonal)
 
 
 def _at(expansion: _Expansion, ends: Float[Array, "S D"]) -> tuple[Float[Array, " S"], Float[Array, "S D"]]:
@@ -148,16 +151,40 @@ def _at(expansion: _Expansion, ends: Float[Array, "S D"]) -> tuple[Float[Array, 
 
     def one(end: Float[Array, " D"]) -> tuple[Scalar, Float[Array, " D"]]:
         step = end - expansion.point
-        bend = expansion.hessian_product(step)
+        _, bend = expansion.hessian_product(step)
         return expansion.value + step @ (expansion.slope + bend / 2), expansion.slope + bend
 
     return jax.vmap(one)(ends)
 
 
 def _expectation(expansion: _Expansion, gaussian: _FlatGaussian) -> Scalar:
-    """E_q[T], right in its first derivatives at the point of expansion."""
+    """E_q[T] at the point of expansion, with its derivatives."""
     step = gaussian.loc - expansion.point
-    return expansion.value + expansion.slope @ step + expansion.hessian_diagonal @ gaussian.scale**2 / 2
+    of_loc = expansion.slope @ step + _bend(expansion.hessian_product, step)
+    return expansion.value + of_loc + expansion.hessian_diagonal @ gaussian.scale**2 / 2
+
+
+@jax.custom_jvp
+def _bend(hessian_product: Any, step: Float[Array, " D"]) -> Scalar:
+    """step' H step / 2 of a step that is zero in value, with derivatives of every order."""
+    return jnp.zeros((), step.dtype)
+
+
+@partial(_bend.defjvp, symbolic_zeros=True)
+def _bend_jvp(primals: Any, tangents: Any) -> Any:
+    return _bend(*primals), (_product_with_zero(*primals) * tangents[1]).sum()
+
+
+@jax.custom_jvp
+def _product_with_zero(hessian_product: Any, step: Float[Array, " D"]) -> Float[Array, " D"]:
+    """H step of a step that is zero in value, with derivatives of every order."""
+    return jnp.zeros_like(step)
+
+
+@partial(_product_with_zero.defjvp, symbolic_zeros=True)
+def _product_with_zero_jvp(primals: Any, tangents: Any) -> Any:
+    hessian_product, _ = primals
+    return _product_with_zero(*primals), hessian_product(tangents[1])[1]
 
 
 def _gaussian(q: Distributions) -> _FlatGaussian:

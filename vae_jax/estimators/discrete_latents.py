@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int
 
 from vae_jax.distributions import OneHotCategorical, base_distribution, check_latents, named_leaves
-from vae_jax.estimators.gradient_terms import parameter_term
+from vae_jax.estimators.gradient_terms import with_first_derivative
 from vae_jax.typing import Distributions, PRNGKey, Scalar
 
 
@@ -253,10 +253,8 @@ def is_discrete_latent(leaf: Any) -> bool:
 
 
 def with_logit_gradients(value: Scalar, latents: list[Any], gradients: list[Any]) -> Scalar:
-    """`value`, with gradients in the latents' logits added to its own."""
-    for latent, gradient in zip(latents, gradients, strict=True):
-        value = value + parameter_term(gradient, latent.logits).sum()
-    return value
+    """`value`, with gradients in the latents' logits added to its own at first order."""
+    return with_first_derivative(value, gradients, [latent.logits for latent in latents])
 
 
 _BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)

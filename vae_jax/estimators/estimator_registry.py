@@ -89,6 +89,8 @@ class RegisteredEstimator(NamedTuple):
     unbiased: bool
     evaluations: Evaluations
     source: str
+    any_order: bool = True
+    """Whether its derivatives of any order are estimates too. If not, a second one by q's parameters is refused."""
 
     @property
     def discrete(self) -> str:
@@ -154,6 +156,7 @@ REGISTRY: dict[str, RegisteredEstimator] = {
         True,
         Evaluations("(1 + 2 P) S", lambda work: (1 + 2 * work.parameters) * work.samples),
         "Pflug (1989)",
+        any_order=False,
     ),
     "coupled_measure_valued": RegisteredEstimator(
         coupled_measure_valued,
@@ -162,6 +165,7 @@ REGISTRY: dict[str, RegisteredEstimator] = {
         True,
         Evaluations("(1 + 2 P) S", lambda work: (1 + 2 * work.parameters) * work.samples),
         "Mohamed et al. (2020)",
+        any_order=False,
     ),
     "enumeration": RegisteredEstimator(
         enumeration, "discrete", False, True, Evaluations("K", lambda work: work.outcomes), "the definition"
@@ -175,15 +179,25 @@ REGISTRY: dict[str, RegisteredEstimator] = {
         "Casella & Robert (1996)",
     ),
     "gumbel_softmax": RegisteredEstimator(gumbel_softmax, _RELAXABLE, True, False, _ONCE, "Jang et al. (2017)"),
-    "straight_through": RegisteredEstimator(straight_through, _RELAXABLE, True, False, _ONCE, "Bengio et al. (2013)"),
-    "rebar": RegisteredEstimator(rebar, _RELAXABLE, True, True, _TWICE, "Tucker et al. (2017)"),
-    "relax": RegisteredEstimator(
-        partial(relax, surrogate=sum_of_entries), _RELAXABLE, False, True, _ONCE, "Grathwohl et al. (2018)"
+    "straight_through": RegisteredEstimator(
+        straight_through, _RELAXABLE, True, False, _ONCE, "Bengio et al. (2013)", any_order=False
     ),
-    "arm": RegisteredEstimator(arm, "Bernoulli", False, True, _ONCE, "Yin & Zhou (2019)"),
-    "disarm": RegisteredEstimator(disarm, "Bernoulli", False, True, _ONCE, "Dong, Mnih & Tucker (2020)"),
+    "rebar": RegisteredEstimator(rebar, _RELAXABLE, True, True, _TWICE, "Tucker et al. (2017)", any_order=False),
+    "relax": RegisteredEstimator(
+        partial(relax, surrogate=sum_of_entries),
+        _RELAXABLE,
+        False,
+        True,
+        _ONCE,
+        "Grathwohl et al. (2018)",
+        any_order=False,
+    ),
+    "arm": RegisteredEstimator(arm, "Bernoulli", False, True, _ONCE, "Yin & Zhou (2019)", any_order=False),
+    "disarm": RegisteredEstimator(
+        disarm, "Bernoulli", False, True, _ONCE, "Dong, Mnih & Tucker (2020)", any_order=False
+    ),
     "categorical_disarm": RegisteredEstimator(
-        categorical_disarm, "discrete", False, True, _ONCE, "Dong, Mnih & Tucker (2021)"
+        categorical_disarm, "discrete", False, True, _ONCE, "Dong, Mnih & Tucker (2021)", any_order=False
     ),
 }
 """The estimators by the names that commands and tables use: a baseline or a control variate stands after a plus."""
@@ -219,7 +233,8 @@ def estimator_table() -> str:
         >>> header.split("|")[1].strip(), first.split("|")[1].strip()
         ('estimator', '`pathwise`')
     """
-    header = ("estimator", "latents", "discrete", "differentiable objective", "unbiased", "evaluations", "source")
+    needs = ("estimator", "latents", "discrete", "differentiable objective")
+    header = (*needs, "unbiased", "derivatives", "evaluations", "source")
     rows = [
         (
             f"`{name}`",
@@ -227,6 +242,7 @@ def estimator_table() -> str:
             entry.discrete,
             "needed" if entry.differentiable else "-",
             "yes" if entry.unbiased else "no",
+            "any order" if entry.any_order else "first",
             entry.evaluations.formula,
             entry.source,
         )

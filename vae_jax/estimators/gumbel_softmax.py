@@ -1,12 +1,14 @@
 """Gumbel-softmax and straight-through: biased derivatives along a continuous relaxation of discrete latents."""
 
+from typing import Any
+
 import jax
 from jax import lax
 
 from vae_jax import distributions
 from vae_jax.estimators.differentiability import check_differentiable
 from vae_jax.estimators.discrete_latents import RelaxableLatent, relaxable_latents
-from vae_jax.estimators.gradient_terms import derivative_of
+from vae_jax.estimators.gradient_terms import differentiable_once
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Objective, PRNGKey, Scalar
 
@@ -24,7 +26,7 @@ def gumbel_softmax(
     Approximates: d/dtheta E_q[f(z)] by the mean of df(r)/dtheta at relaxed samples r.
     Needs: Bernoulli or OneHotCategorical latents; an objective defined and differentiable between the outcomes.
     Biased: yes, value and gradient: they are those of the relaxed objective. The bias falls with the temperature while
-        the variance grows.
+        the variance grows. Derivatives of any order are those of the relaxed objective.
 
     Args:
         objective: a function of one sample and `q` that returns a scalar; it sees relaxed samples, floats, and `q`
@@ -73,7 +75,7 @@ def straight_through(
     Approximates: d/dtheta E_q[f(z)] by the mean of df(z)/dz dr/dtheta, z the hard sample and r the relaxed one.
     Needs: Bernoulli or OneHotCategorical latents; an objective differentiable at the outcomes.
     Biased: the gradient in q's parameters is; the value and the gradient in model parameters are not. First
-        derivatives only.
+        derivatives only: a second one in q's parameters is refused.
 
     Arguments and errors as for `gumbel_softmax`; the objective sees hard samples, as floats.
 
@@ -98,9 +100,20 @@ def straight_through(
     samples = []
     for latent, noisy in zip(latents, noisy_logits(latents, key, num_samples), strict=True):
         relaxed = latent.relaxed(noisy, temperature)
-        samples.append(lax.stop_gradient(latent.hard(noisy)) + derivative_of(relaxed))
+        samples.append(_along_relaxed(lax.stop_gradient(latent.hard(noisy)), relaxed))
     check_differentiable(objective, distributions.unflatten(q, samples), q, instead=WITHOUT_DERIVATIVE)
     return values_at(objective, distributions.unflatten(q, samples), q).mean()
+
+
+@jax.custom_jvp
+def _along_relaxed(hard: jax.Array, relaxed: jax.Array) -> jax.Array:
+    """Hard samples with the first derivative of relaxed ones, which is biased: there is no second."""
+    return hard
+
+
+@_along_relaxed.defjvp
+def _along_relaxed_jvp(primals: Any, tangents: Any) -> Any:
+    return _along_relaxed(*primals), tangents[1] * differentiable_once(primals[1].dtype, primals[1])
 
 
 def noisy_logits(latents: list[RelaxableLatent], key: PRNGKey, num_samples: int) -> list[jax.Array]:

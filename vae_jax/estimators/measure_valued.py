@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
 from vae_jax import distributions
-from vae_jax.estimators.gradient_terms import parameter_term
+from vae_jax.estimators.gradient_terms import with_first_derivative
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.estimators.weak_derivatives import COUPLED, INDEPENDENT, SideDraws, WeakDerivative, weak_derivatives
 from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
@@ -29,7 +29,8 @@ def measure_valued(objective: Objective, q: Distributions, key: PRNGKey, num_sam
         coordinate that theta_p shapes, drawn from its positive and its negative density.
     Needs: latents that are Normal, Exponential, Gamma (its rate), Poisson, Bernoulli or categorical, scalar or vectors
         of independent coordinates. The objective need not be differentiable.
-    Biased: no. First derivatives only. For P elements of parameters the objective is evaluated (1 + 2 P) S times.
+    Biased: no. First derivatives only: a second one in q's parameters is refused. For P elements of parameters the
+        objective is evaluated (1 + 2 P) S times.
 
     Args:
         objective: a function of one sample and `q` that returns a scalar; it sees both with no gradient attached.
@@ -93,11 +94,12 @@ def _measure_valued(draws: SideDraws, objective: Objective, q: Distributions, ke
     samples = distributions.sample(q, sample_key, num_samples)
     held = distributions.without_gradient(q)
     value = values_at(objective, samples, held).mean()
-    surrogate = jnp.zeros((), value.dtype)
+    gradients, parameters = [], []
     for number, derivative in weak_derivatives(draws, q, sides_key, num_samples):
         effects = _effects(partial(values_at, objective, q=held), samples, number, derivative)
-        surrogate += parameter_term(derivative.constant * effects, derivative.parameter).sum()
-    return value + surrogate
+        gradients.append(derivative.constant * effects)
+        parameters.append(derivative.parameter)
+    return with_first_derivative(value, gradients, parameters)
 
 
 def _effects(

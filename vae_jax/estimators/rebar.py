@@ -33,7 +33,7 @@ def rebar(
     Approximates: d/dtheta E_q[f(b)] by the mean of (f(b) - c(z~)) d log q(b)/dtheta + dc(z)/dtheta - dc(z~)/dtheta,
         where c(z) = scale f(relaxed z), b = hard(z), and z~ is drawn given b.
     Needs: Bernoulli or OneHotCategorical latents; an objective differentiable between the outcomes.
-    Biased: no, for any scale and temperature. First derivatives only.
+    Biased: no, for any scale and temperature. First derivatives only: a second one in q's parameters is refused.
 
     The noise of z~ is tied to that of z so that z~ = z; the two differ in their paths alone. So the relaxed objective
     is evaluated once.
@@ -101,7 +101,7 @@ def relax(
     Approximates: as `rebar`, with c(z) = surrogate(relaxed z).
     Needs: Bernoulli or OneHotCategorical latents; a surrogate differentiable in the relaxed sample. The objective need
         not be.
-    Biased: no, for any surrogate and temperature. First derivatives only.
+    Biased: no, for any surrogate and temperature. First derivatives only: a second one in q's parameters is refused.
 
     Args:
         objective: a function of one sample and `q` that returns a scalar; it sees hard samples, floats, and `q` with no

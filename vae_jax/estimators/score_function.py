@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.estimators.baselines import MovingAverage, moving_average, no_baseline, update_moving_average
-from vae_jax.estimators.gradient_terms import gradient_term, parameter_term
-from vae_jax.estimators.objective_values import values_at
+from vae_jax.estimators.gradient_terms import density_ratio, finite_parameter, gradient_term, held_at_first
+from vae_jax.estimators.objective_values import times_each, values_at
 from vae_jax.typing import Baseline, Distributions, Latents, Objective, PRNGKey, Scalar
 
 
@@ -28,7 +28,7 @@ def score_function(
     Approximates: d/dtheta E_q[f(z)] by the mean of (f(z) - baseline) d log q(z; theta)/dtheta, plus the mean of df for
         whatever else the objective closes over.
     Needs: a density differentiable in its parameters. The objective need not be differentiable.
-    Biased: no, as long as no sample's baseline depends on that sample. First derivatives only.
+    Biased: no, as long as no sample's baseline depends on that sample. Derivatives of any order are correct.
 
     Args:
         objective: a function of one sample and `q` that returns a scalar; it sees both with no gradient attached.
@@ -63,12 +63,12 @@ def score_function(
     Reference: Williams (1992), section 4; Mohamed, Rosca, Figurnov & Mnih (2020), section 4.
     """
     samples = distributions.sample(q, key, num_samples)
-    values = values_at(objective, samples, distributions.without_gradient(q))
-    log_density = distributions.log_probs(q, samples)
-    baselines = jnp.asarray(baseline(lax.stop_gradient(values)))
+    values = values_at(objective, samples, held_at_first(q))
+    ratios = density_ratio(distributions.log_probs(q, samples))
+    baselines = lax.stop_gradient(jnp.asarray(baseline(lax.stop_gradient(values))))
     if baselines.shape not in ((), values.shape):
         raise ValueError(f"baseline must return a scalar or shape {values.shape}, got shape {baselines.shape}")
-    return (values + gradient_term(values - baselines, log_density)).mean()
+    return (values + (ratios - 1) * (values - baselines)).mean()
 
 
 MOST_FOLDS = 16
@@ -90,7 +90,7 @@ def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samp
         whatever else the objective closes over.
     Needs: a density differentiable in its parameters; at least 2 samples; memory for S scores. The objective need not
         be differentiable.
-    Biased: no. First derivatives only.
+    Biased: no. Derivatives of any order are correct.
 
     Args:
         objective: a function of one sample and `q` that returns a scalar; it sees both with no gradient attached.
@@ -121,15 +121,18 @@ def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samp
     if num_samples == 1:
         raise ValueError("optimal_score needs at least 2 samples, got 1: raise num_samples, or use score_function")
     samples = distributions.sample(q, key, num_samples)
-    values = values_at(objective, samples, distributions.without_gradient(q))
-    held_values = lax.stop_gradient(values)
-    parameters, scores = _scores(q, samples)
-    weights = _weights(q, scores)
+    values = values_at(objective, samples, held_at_first(q))
+    # The gradient is computed from the scores here, so that the densities themselves count from the second on.
+    held = held_at_first(q, until=values)
+    ratios = density_ratio(distributions.log_probs(held, samples))
+    scores = [times_each(ratios, score) for score in _scores(held, samples)]
+    weights = _weights(q, lax.stop_gradient(scores))
+    parameters = [finite_parameter(jnp.asarray(leaf)) for leaf in _floating(jax.tree.leaves(q))]
     terms = [
-        jnp.sum(parameter_term(_controlled(held_values, score, weight), parameter))
+        gradient_term(_controlled(values, score, weight), parameter).sum()
         for parameter, score, weight in zip(parameters, scores, weights, strict=True)
     ]
-    return values.mean() + sum(terms)
+    return (ratios * values).mean() + sum(terms)
 
 
 def moving_average_score(
@@ -177,11 +180,10 @@ def moving_average_score(
     return estimate, update_moving_average(state, estimate, decay=decay)
 
 
-def _scores(q: Distributions, samples: Latents) -> tuple[list[Array], list[Array]]:
-    """The floating-point parameters of q, and the density's derivatives by each at the samples, [S, *parameter]."""
+def _scores(q: Distributions, samples: Latents) -> list[Array]:
+    """The density's derivatives by each floating-point parameter of q at the samples, [S, *parameter]."""
     leaves, structure = jax.tree.flatten(q)
-    places = _floating(leaves)
-    parameters = [jnp.asarray(leaves[place]) for place in places]
+    places = [place for place, leaf in enumerate(leaves) if _is_floating(leaf)]
 
     def log_density(held: list[Array], sample: Latents) -> Scalar:
         rebuilt = list(leaves)
@@ -189,14 +191,16 @@ def _scores(q: Distributions, samples: Latents) -> tuple[list[Array], list[Array
             rebuilt[place] = parameter
         return distributions.log_prob(jax.tree.unflatten(structure, rebuilt), sample)
 
-    held = [lax.stop_gradient(parameter) for parameter in parameters]
-    scores = jax.vmap(jax.grad(log_density), in_axes=(None, 0))(held, samples)
-    return parameters, lax.stop_gradient(scores)
+    parameters = [jnp.asarray(leaves[place]) for place in places]
+    return jax.vmap(jax.grad(log_density), in_axes=(None, 0))(parameters, samples)
 
 
-def _floating(leaves: list[Any]) -> list[int]:
-    """The places of the floating-point leaves."""
-    return [place for place, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+def _floating(leaves: list[Any]) -> list[Any]:
+    return [leaf for leaf in leaves if _is_floating(leaf)]
+
+
+def _is_floating(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
 def _weights(q: Distributions, scores: list[Array]) -> list[Array]:
@@ -227,7 +231,7 @@ def _controlled(
     squares = _in_folds(weights, num_folds)
     weights = _sum_of_others(squares.sum(axis=1))
     # A parameter that the density does not depend on has no score, and any coefficient will do.
-    products = _sum_of_others((values_by_fold * squares).sum(axis=1))
+    products = _sum_of_others((lax.stop_gradient(values_by_fold) * squares).sum(axis=1))
     coefficients = products / jnp.where(weights > 0, weights, 1)
     return ((values_by_fold - coefficients[:, None]) * scores_by_fold).sum(axis=(0, 1)) / len(values)
 
