@@ -332,7 +332,7 @@ FAULTS = (
     Fault(
         "cli/regress/regression_fit.py",
         "the column of Laplace's std holds the fit's",
-        '"laplace_std": self.laplace_std',
+        '"laplace_std": self.reference.std',
         '"laplace_std": self.moments.std',
         ("cli/regress/test_regress_command.py",),
     ),

@@ -26,7 +26,7 @@ class ElboAscent(NamedTuple):
     window_mean_ses: Float[np.ndarray, " W"]
     """Standard errors of the means."""
     bound: float
-    """log p(x), or an approximation of it."""
+    """log p(x), or an approximation of it; NaN where it is unknown."""
     converged: bool
 
 
@@ -46,7 +46,7 @@ def draw_ascent(axes: Axes, ascent: ElboAscent) -> None:
     spread = history[len(history) // 2 :].std()
     # The first window is the climb, next to which the rest would look level.
     low = min(np.quantile(history[window:], 0.02), means[1:].min()) - spread
-    axes.set_ylim(low, max(ascent.bound, means.max(), np.quantile(history, 0.98)) + 2 * spread)
+    axes.set_ylim(low, np.nanmax([ascent.bound, means.max(), np.quantile(history, 0.98)]) + 2 * spread)
     axes.set_xlim(0, len(history) * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.axvline(len(history), color="0.4", linewidth=0.8, linestyle=(0, (1, 1.5)))

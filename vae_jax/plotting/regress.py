@@ -24,6 +24,7 @@ class Coefficients(NamedTuple):
     mean: Float[np.ndarray, " K"]
     std: Float[np.ndarray, " K"]
     laplace_mean: Float[np.ndarray, " K"]
+    """NaN where Laplace's approximation is missing."""
     laplace_std: Float[np.ndarray, " K"]
 
 
@@ -72,20 +73,25 @@ def regression_fit(
         for panel, each in zip(axes[2:], fitted_means, strict=True):
             _draw_mean(panel, each)
         axes[2].set_ylabel(response)
-        handles = [
-            Line2D([], [], color=REFERENCE, label="Laplace"),
-            Line2D([], [], color=FITTED, label="fit, 95%"),
-        ]
+        handles = [Line2D([], [], color=FITTED, label="fit, 95%")]
+        if _has_reference(coefficients):
+            handles.insert(0, Line2D([], [], color=REFERENCE, label="Laplace"))
         add_legend(figure, axes[0], handles)
     return figure
 
 
 def _draw_coefficients(axes: Axes, coefficients: Coefficients) -> None:
-    """Intervals in units of Laplace's standard deviations, as those of several coefficients are not of one size."""
-    center, unit = coefficients.laplace_mean, coefficients.laplace_std
+    """Intervals in units of the reference's standard deviations, as those of several coefficients are not of one size.
+
+    The reference is Laplace's approximation, or where it is missing the fit itself.
+    """
+    has_reference = _has_reference(coefficients)
+    center, unit = coefficients.mean, coefficients.std
+    if has_reference:
+        center, unit = coefficients.laplace_mean, coefficients.laplace_std
     places = np.arange(len(center))[::-1]
     for offset, mean, std, colour, marker in (
-        (0.12, center, unit, REFERENCE, "s"),
+        (0.12, coefficients.laplace_mean, coefficients.laplace_std, REFERENCE, "s"),
         (-0.12, coefficients.mean, coefficients.std, FITTED, "o"),
     ):
         axes.errorbar(
@@ -98,7 +104,11 @@ def _draw_coefficients(axes: Axes, coefficients: Coefficients) -> None:
     axes.set_xlim(-3.2, 3.2)
     axes.axvline(0, color="0.8", linewidth=0.6, zorder=0)
     axes.set_title("coefficients")
-    axes.set_xlabel("(estimate − Laplace's mean) / its std")
+    axes.set_xlabel(f"(estimate − {'Laplace' if has_reference else 'fit'}'s mean) / its std")
+
+
+def _has_reference(coefficients: Coefficients) -> bool:
+    return bool(np.isfinite(coefficients.laplace_std).all())
 
 
 def _draw_mean(axes: Axes, fitted: FittedMean) -> None:

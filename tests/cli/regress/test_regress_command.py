@@ -75,6 +75,39 @@ def test_batches_of_a_table(tmp_path):
     assert (again["rows"], again["fit"]) == (content["rows"], content["fit"])
 
 
+def test_large_counts_are_compared_in_float64(tmp_path):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=60)
+    counts = generator.poisson(1e6 * np.exp(0.5 + 0.3 * x))
+    write_table(tmp_path / "data.csv", zip(counts, x, x, strict=True))
+    short = ("--num-steps", 100, "--window", 50, "--num-restarts", 1)
+    process = run("data.csv", "--response", "count", "--predictors", "x", *short, "--out", "results", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    rows = json.loads((tmp_path / "results/regress.json").read_text())["rows"]
+    mode, std = laplace_by_hand(x[:, None], counts)
+    np.testing.assert_allclose([row["laplace_mean"] for row in rows], mode, atol=1e-6 * std.min())
+    np.testing.assert_allclose([row["laplace_std"] for row in rows], std, rtol=1e-6)
+
+
+def test_a_fit_outlives_a_comparison_that_fails(tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no mode: none was reached")
+
+    monkeypatch.setattr("vae_jax.cli.regress.regression_fit.laplace", fails)
+    write_table(tmp_path / "data.csv", ROWS)
+    short = ("--num-steps", 100, "--window", 50, "--num-restarts", 1)
+    process = run(*TABLE.split(), *short, "--out", "results", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert {path.name for path in (tmp_path / "results").iterdir()} == SAVED
+    assert "No comparison with Laplace's approximation: no mode: none was reached" in process.stdout
+    assert "nan" not in process.stdout
+    content = json.loads((tmp_path / "results/regress.json").read_text())
+    assert content["fit"]["laplace_failure"] == "no mode: none was reached"
+    assert content["fit"]["laplace_log_evidence"] is None
+    assert content["rows"][1]["laplace_std"] is None
+    assert content["rows"][1]["std"] > 0
+
+
 TABLE = "data.csv --response count --predictors x"
 ROWS = [(3, 0.5, 1), (1, -0.2, 2), (4, 0.1, 3), (0, 0.9, 4)]
 BAD_ROWS = {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
+from numpyro.distributions import Poisson
 from scipy.integrate import quad
 from scipy.special import gammaln
 
@@ -69,6 +70,54 @@ def test_a_gaussian_is_found_in_float32_up_to_its_rounding():
     assert np.all(np.abs(as_vector(approximation.mode) - mean) < 1e-3 * scales)
     np.testing.assert_allclose(approximation.covariance, covariance, rtol=1e-3, atol=1e-4 * scales.min() ** 2)
     np.testing.assert_allclose(approximation.log_evidence, log_evidence, atol=1e-3)
+
+
+def regression_of_large_counts(mean_count, seed):
+    """A Poisson regression under flat priors, a start, and by hand its mode and its precision."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=60)
+    counts = rng.poisson(mean_count * np.exp(0.3 * x)).astype(float)
+    design = np.column_stack([np.ones(60), x])
+    mode = np.array([np.log(counts.mean()), 0.0])
+    for _ in range(30):
+        means = np.exp(design @ mode)
+        precision = design.T @ (means[:, None] * design)
+        mode = mode + np.linalg.solve(precision, design.T @ (counts - means))
+    start = jnp.array([math.log(counts.mean()), 0.0])
+    rows, data = jnp.asarray(design, start.dtype), jnp.asarray(counts, start.dtype)
+    return Partial(poisson_log_likelihood, rows, data), start, mode, precision
+
+
+def poisson_log_likelihood(rows, counts, coefficients):
+    return Poisson(jnp.exp(rows @ coefficients)).log_prob(counts).sum()
+
+
+def assert_mode_is_within_its_error(mean_count, seed):
+    log_joint, start, mode, precision = regression_of_large_counts(mean_count, seed)
+    found = laplace(log_joint, start)
+    offset = np.asarray(found.mode, float) - mode
+    distance = math.sqrt(offset @ precision @ offset)
+    assert distance <= found.mode_error
+    np.testing.assert_allclose(found.precision, precision, rtol=1e-4)
+    return found.mode_error
+
+
+@pytest.mark.parametrize(("mean_count", "error"), [(10, 2e-5), (1.6e3, 1e-3), (1.6e5, 5e-3), (1.6e6, 0.05)])
+def test_large_counts_are_fitted_up_to_the_rounding_of_float32(mean_count, error):
+    for seed in range(2):
+        assert assert_mode_is_within_its_error(mean_count, seed) < error
+
+
+@pytest.mark.parametrize(("mean_count", "error"), [(1e8, 1e-8), (1e11, 1e-6)])
+def test_large_counts_are_fitted_up_to_the_rounding_of_float64(mean_count, error, float64):
+    for seed in range(2):
+        assert assert_mode_is_within_its_error(mean_count, seed) < error
+
+
+def test_a_mode_that_rounding_hides_is_refused_with_the_reason():
+    log_joint, start, *_ = regression_of_large_counts(1e11, 0)
+    with pytest.raises(RuntimeError, match="the rounding of float32 alone moves it by .* standard deviations; use flo"):
+        laplace(log_joint, start)
 
 
 def test_draws_have_the_structure_and_the_moments_of_the_posterior(float64):

@@ -1,7 +1,8 @@
 """A Poisson regression's fit, and Laplace's approximation of it: families, moments and rows."""
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,34 @@ from vae_jax.cli.joint_families import joint_family
 from vae_jax.cli.regress.poisson_regression import PoissonRegression
 from vae_jax.inference.diagnostics import PosteriorMoments, moments_of_draws
 from vae_jax.inference.fit import Fit, MeanFieldNormal
-from vae_jax.inference.laplace import LaplaceApproximation, laplace
+from vae_jax.inference.laplace import laplace
 from vae_jax.inference.latent_space import Support
 from vae_jax.typing import PRNGKey
+
+
+class LaplaceReference(NamedTuple):
+    """Laplace's approximation of a Poisson regression in float64, or the reason why there is none."""
+
+    mean: Float[np.ndarray, " K"]
+    """NaN without an approximation, as are the other numbers."""
+    std: Float[np.ndarray, " K"]
+    log_evidence: float
+    failure: str | None = None
+
+
+def laplace_reference(regression: PoissonRegression) -> LaplaceReference:
+    """Laplace's approximation of a regression, in float64 whatever the precision of its fit.
+
+    A reference that fails is reported: it takes nothing from the fit.
+    """
+    with jax.enable_x64(True):
+        try:
+            found = laplace(regression.log_joint, jnp.asarray(regression.start))
+        except (ValueError, RuntimeError) as error:
+            unknown = np.full(regression.start.shape, math.nan)
+            return LaplaceReference(unknown, unknown, math.nan, str(error))
+        mean, std = (np.asarray(each, float) for each in (found.mode, found.marginal_scale))
+        return LaplaceReference(mean, std, float(found.log_evidence))
 
 
 @dataclass(frozen=True)
@@ -35,17 +61,7 @@ class RegressionFit:
     own_mean: Float[np.ndarray, " K"]
     """Means of the coefficients on the predictors' own scale."""
     own_std: Float[np.ndarray, " K"]
-    reference: LaplaceApproximation
-
-    @property
-    def laplace_mean(self) -> Float[np.ndarray, " K"]:
-        """Laplace's means."""
-        return np.asarray(self.reference.mode, float)
-
-    @property
-    def laplace_std(self) -> Float[np.ndarray, " K"]:
-        """Laplace's standard deviations."""
-        return np.asarray(self.reference.marginal_scale, float)
+    reference: LaplaceReference
 
     @property
     def dispersion(self) -> float:
@@ -58,8 +74,8 @@ class RegressionFit:
             "mean": self.moments.mean,
             "mean_se": self.moments.mean_se,
             "std": self.moments.std,
-            "laplace_mean": self.laplace_mean,
-            "laplace_std": self.laplace_std,
+            "laplace_mean": self.reference.mean,
+            "laplace_std": self.reference.std,
             "own_scale_mean": self.own_mean,
             "own_scale_std": self.own_std,
         }
@@ -76,7 +92,8 @@ class RegressionFit:
             for name, (mean, scale) in zip(self.regression.names, scaling, strict=True)
         }
         return ascent_summary(self.fitted) | {
-            "laplace_log_evidence": float(self.reference.log_evidence),
+            "laplace_log_evidence": self.reference.log_evidence,
+            "laplace_failure": self.reference.failure,
             "dispersion": self.dispersion,
             "standardised_by": standardised,
         }
@@ -115,7 +132,7 @@ def summarize_regression(
         moments=moments._replace(mean_se=np.hypot(spread, moments.mean_se)),
         own_mean=regression.on_own_scale(moments.mean),
         own_std=regression.on_own_scale(draws).std(0, ddof=1),
-        reference=laplace(regression.log_joint, jnp.asarray(regression.start, jnp.result_type(float))),
+        reference=laplace_reference(regression),
     )
 
 

@@ -24,10 +24,10 @@ def regression_figure(result: RegressionFit) -> Figure:
         names=result.regression.coefficient_names,
         mean=result.moments.mean,
         std=result.moments.std,
-        laplace_mean=result.laplace_mean,
-        laplace_std=result.laplace_std,
+        laplace_mean=result.reference.mean,
+        laplace_std=result.reference.std,
     )
-    ascent = elbo_ascent(result.fitted, bound=float(result.reference.log_evidence))
+    ascent = elbo_ascent(result.fitted, bound=result.reference.log_evidence)
     fitted_means = [_fitted_mean(result, int(predictor)) for predictor in strongest]
     return regression_fit(ascent, coefficients, fitted_means, response=result.response)
 
@@ -45,7 +45,7 @@ def _fitted_mean(result: RegressionFit, predictor: int) -> FittedMean:
         grid=grid,
         mean=np.exp(design @ result.moments.mean),
         interval=np.quantile(np.exp(design @ result.draws[:NUM_MEANS].T), (0.025, 0.975), axis=1),
-        laplace_mean=np.exp(design @ result.laplace_mean),
+        laplace_mean=np.exp(design @ result.reference.mean),
         predictor=column,
         response=regression.response,
     )

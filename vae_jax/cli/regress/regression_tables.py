@@ -22,10 +22,13 @@ def print_regression(result: RegressionFit, out: Path) -> None:
     )
     table = plain_table(gap=2)
     add_words(table, "")
-    add_numbers(table, "fit: mean, std", "Laplace: mean, std", "own scale: mean, std")
+    sources = {"fit": "", "Laplace": "laplace_", "own scale": "own_scale_"}
+    if result.reference.failure:
+        del sources["Laplace"]
+    add_numbers(table, *(f"{name}: mean, std" for name in sources))
     for row in result.rows():
-        pairs = (("mean", "std"), ("laplace_mean", "laplace_std"), ("own_scale_mean", "own_scale_std"))
-        table.add_row(row["coefficient"], *(with_std(row[mean], row[std]) for mean, std in pairs))
+        pairs = ((row[f"{source}mean"], row[f"{source}std"]) for source in sources.values())
+        table.add_row(row["coefficient"], *(with_std(mean, std) for mean, std in pairs))
     console.print(table)
     console.print("log mean count = intercept + sum of coefficient x predictor. Predictors are")
     console.print("standardised (less their mean, over their std) except under own scale.")
@@ -33,10 +36,12 @@ def print_regression(result: RegressionFit, out: Path) -> None:
     if math.isfinite(share):
         console.print(f"The fit's own error of a mean, by its restarts, is at most {share:.0%} of that std.")
     fitted = result.fitted
-    console.print(
-        f"ELBO {with_error(fitted.elbo, fitted.elbo_se)} nats; Laplace's log evidence "
-        f"{float(result.reference.log_evidence):.3f}"
-    )
+    elbo = f"ELBO {with_error(fitted.elbo, fitted.elbo_se)} nats"
+    if result.reference.failure:
+        console.print(elbo)
+        console.print(f"No comparison with Laplace's approximation: {result.reference.failure}")
+    else:
+        console.print(f"{elbo}; Laplace's log evidence {result.reference.log_evidence:.3f}")
     if result.dispersion > OVERDISPERSED:
         console.print(f"Unreliable: the counts vary {result.dispersion:.2f} times as much as a Poisson's about")
         console.print(f"their means. The stds are too small by a factor of {math.sqrt(result.dispersion):.2f} or so.")

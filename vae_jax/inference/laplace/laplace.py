@@ -17,8 +17,9 @@ from vae_jax import distributions
 from vae_jax.inference.laplace.newton import (
     NewtonPath,
     NewtonPoint,
-    check_arrival,
+    refuse_arrival,
     check_start,
+    has_converged,
     newton_ascent,
     point_at,
 )
@@ -46,6 +47,8 @@ class LaplaceApproximation(NamedTuple):
     """Logarithm of the density's integral (nats). For a log joint it is the log marginal likelihood."""
     num_steps: int
     """The number of steps to the mode."""
+    mode_error: float
+    """Distance from the exact mode that the last step and rounding leave, in standard deviations of the posterior."""
 
     @property
     def marginal_scale(self) -> Parameters:
@@ -86,7 +89,8 @@ def laplace(
         start: pytree of floating-point arrays at which the density is positive. The search climbs from there.
         max_steps: largest number of Newton steps.
         tolerance: distance from the mode at which the search ends, in standard deviations of the posterior. One more
-            step follows. By default it is the square root of the machine precision.
+            step follows. By default it is the square root of the machine precision. Where the rounding of the density
+            allows no such accuracy, the search ends at what it allows: see `LaplaceApproximation.mode_error`.
 
     Returns:
         The mode, the Gaussian and the log of its integral (nats).
@@ -95,7 +99,7 @@ def laplace(
         TypeError: `start` holds anything but float32 and float64, or the call is inside a transformation of JAX.
         ValueError: the density or its derivatives are not finite at the start, the mode lies at the boundary of the
             support, the point found is no maximum or has a flat direction, or an argument is out of range.
-        RuntimeError: no mode was reached.
+        RuntimeError: no mode was reached, or rounding hides it by more than a tenth of a standard deviation.
 
     Example:
         The approximation of a Gaussian is exact. This one has mode 3, standard deviation 0.5 and the integral e^5:
@@ -124,7 +128,8 @@ def laplace(
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(outcome)):
         raise TypeError("laplace must be called outside of jit, vmap and grad, got a traced value: call it before them")
     check_start(outcome.first)
-    check_arrival(outcome.climb, outcome.first, outcome.has_converged)
+    if not outcome.has_converged:
+        refuse_arrival(outcome.climb, outcome.first)
     _check_maximum(outcome)
     return LaplaceApproximation(
         mode=outcome.mode,
@@ -132,6 +137,7 @@ def laplace(
         precision=outcome.precision,
         covariance=outcome.covariance,
         log_evidence=outcome.log_evidence,
+        mode_error=float(outcome.mode_error),
         num_steps=int(outcome.climb.num_steps) + 1,
     )
 
@@ -145,6 +151,7 @@ class _Outcome(NamedTuple):
     is_surrounded: Bool[Array, ""]
     """Whether the density is finite at the probes around the mode."""
     mode: Parameters
+    mode_error: Scalar
     posterior: dist.MultivariateNormal
     precision: Matrix
     covariance: Matrix
@@ -179,9 +186,10 @@ def _approximate(log_density: LogDensity, start: Parameters, max_steps: Any, tol
     return _Outcome(
         first=first,
         climb=climb,
-        has_converged=found.decrement <= tolerance,
+        has_converged=has_converged(climb, tolerance),
         is_surrounded=jnp.isfinite(jax.vmap(density)(probes)).all(),
         mode=unravel(best.position),
+        mode_error=best.decrement + best.decrement_rounding,
         posterior=posterior,
         precision=precision,
         covariance=root @ root.T,
