@@ -22,6 +22,7 @@ from tensorflow_datasets.image_classification.mnist import KMNIST, MNIST
 from idx_files import NAMES, small_arrays, write_idx_folder
 from vae_jax.vae.data import download
 from vae_jax.vae.data.datasets import DatasetMisuse, DatasetUnavailable, load_images
+from vae_jax.vae.data.tfds_images import check_feature_classes
 
 FILES = [f"{name}.gz" for name in NAMES]
 
@@ -332,6 +333,35 @@ def test_a_flipped_bit_in_a_prepared_dataset_is_found(prepared):
     content[2_000] ^= 1
     file.write_bytes(content)
     assert "hash mismatch" in refusal(DatasetUnavailable, data="mnist", data_dir=prepared)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda features, name: features.update(pythonClassName=name),
+        lambda features, name: features["featuresDict"]["features"]["image"].update(pythonClassName=name),
+        lambda features, name: features.update(python_class_name=name),
+        lambda features, name: features.update(type=name, content={}),
+        lambda features, name: features.update(nested=[{"type": name, "content": "{}"}]),
+    ],
+)
+def test_a_dataset_cannot_name_code_that_is_run(prepared, tmp_path, monkeypatch, change):
+    (tmp_path / "elsewhere.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = prepared / "mnist" / "3.0.1" / "features.json"
+    content = json.loads(file.read_text())
+    change(content, "elsewhere.Feature")
+    file.write_text(json.dumps(content))
+    message = refusal(DatasetMisuse, data="mnist", data_dir=prepared)
+    assert message == f"{file} must name feature classes of TFDS alone, got 'elsewhere.Feature': do not read it"
+    assert "elsewhere" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["tensorflow_datasets.core.features.os.system", "tensorflow_datasets.os.system", 3])
+def test_a_class_that_is_no_feature_is_refused(tmp_path, name):
+    (tmp_path / "features.json").write_text(json.dumps({"pythonClassName": name}))
+    with pytest.raises(DatasetMisuse, match=r"features\.json must name feature classes of TFDS alone"):
+        check_feature_classes(tmp_path)
 
 
 def test_a_format_that_only_tensorflow_reads_is_refused(prepared):

@@ -1,8 +1,10 @@
 """Images of TensorFlow Datasets (TFDS), without TensorFlow."""
 
 import contextlib
+import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,6 +135,7 @@ def read_prepared_dataset(name: str, data_dir: Path, on_progress: Progress | Non
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
     with _quiet():
+        check_feature_classes(data_dir / name.partition(":")[0])
         try:
             builder = tfds.builder(name, data_dir=data_dir)
         except DatasetNotFoundError:
@@ -160,6 +163,41 @@ def read_prepared_dataset(name: str, data_dir: Path, on_progress: Progress | Non
             if split in sources
         }
     return PreparedDataset(f"TFDS {builder.info.full_name}", splits, None if label is None else label.num_classes)
+
+
+def check_feature_classes(folder: Path) -> None:
+    """Refuses a prepared dataset whose features.json names a class outside of TFDS, which TFDS would import.
+
+    To import a module is to run it: a dataset from elsewhere could run anything.
+
+    Raises:
+        DatasetMisuse: naming the file and the class.
+        DatasetUnavailable: the file cannot be read.
+    """
+    for file in sorted(folder.rglob("features.json")):
+        try:
+            content = json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise _damaged(file, error) from error
+        for name in _class_names(content):
+            if not (isinstance(name, str) and _FEATURE_CLASS.fullmatch(name)):
+                raise DatasetMisuse(f"{file} must name feature classes of TFDS alone, got {name!r}: do not read it")
+
+
+_FEATURE_CLASS = re.compile(r"tensorflow_datasets\.core\.features\.[a-z_]+\.[A-Z][A-Za-z]*")
+
+
+def _class_names(content: Any) -> Iterator[Any]:
+    """Every name of a class in the JSON of some features, at any depth."""
+    if isinstance(content, list):
+        for each in content:
+            yield from _class_names(each)
+    elif isinstance(content, dict):
+        # In older versions the name is the type of a content.
+        keys = ("pythonClassName", "python_class_name", *(("type",) if "content" in content else ()))
+        yield from (content[key] for key in keys if key in content)
+        for value in content.values():
+            yield from _class_names(value)
 
 
 def _check_features(features: Any, where: str) -> Any:
