@@ -83,7 +83,7 @@ def prepare(folder: Path) -> None:
 def with_a_bad_value(folder: Path, dice: random.Random) -> tuple[object, ...]:
     """A command whose flag has a value at random."""
     command = dice.choice(list(SMALL))
-    flag = dice.choice(sorted(flags_of(COMMANDS[command]) - {"--debug"}))  # Which asks for a traceback.
+    flag = dice.choice(sorted(set(flags_of(COMMANDS[command])) - {"--debug"}))  # Which asks for a traceback.
     value = dice.choice([value for value in VALUES if flag not in LARGEST_WORK or not value.strip("0").isdigit()])
     return (command, *SMALL[command], flag, value)
 
