@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.estimators.gradient_terms import held_at_first, slowed_at_first
+from vae_jax.estimators.moving_supports import fixed_support
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Latents, LogDensity, Objective, PRNGKey, Scalar
 
@@ -82,7 +83,8 @@ def slowed_log_weights(
     ends, held = held_at_first((samples, q))
     factors = pace(values_at(log_weight(log_joint), ends, held))
     slowed = slowed_at_first(factors, samples, held)
-    return values_at(log_weight(log_joint), slowed, held_at_first(q, until=(samples, factors)))
+    held = held_at_first(q, until=(samples, factors))
+    return values_at(log_weight(log_joint), slowed, held) + fixed_support(q)
 
 
 def log_mean_exp(logs: Float[Array, " K"]) -> Scalar:

@@ -9,6 +9,7 @@ from jaxtyping import Array
 from vae_jax import distributions
 from vae_jax.estimators.differentiability import check_differentiable
 from vae_jax.estimators.gradient_terms import held_at_first
+from vae_jax.estimators.moving_supports import fixed_support
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.estimators.quantiles import has_quantiles, midpoints, quantiles, uniform_shape
 from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
@@ -79,7 +80,7 @@ def sticking_the_landing(objective: Objective, q: Distributions, key: PRNGKey, n
     """
     samples = distributions.rsample(q, key, num_samples)
     check_differentiable(objective, samples, q)
-    return values_at(objective, samples, held_at_first(q)).mean()
+    return values_at(objective, samples, held_at_first(q)).mean() + fixed_support(q)
 
 
 def closed_form_entropy(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:
