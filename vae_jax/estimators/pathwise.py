@@ -59,8 +59,8 @@ def sticking_the_landing(objective: Objective, q: Distributions, key: PRNGKey, n
     reaches the posterior.
 
     Approximates: d/dtheta E_q[log p(z) - log q(z; theta)] by the mean of d(log p - log q)/dz dz/dtheta.
-    Needs: reparameterizable distributions; an objective differentiable in the sample that depends on q through
-        log q(z) alone.
+    Needs: reparameterizable distributions whose support does not move with their parameters; an objective
+        differentiable in the sample that depends on q through log q(z) alone.
     Biased: no. Derivatives of any order are correct, where the distributions' samplers have them.
 
     Arguments, result and errors as for `pathwise`.

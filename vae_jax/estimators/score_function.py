@@ -28,7 +28,8 @@ def score_function(
 
     Approximates: d/dtheta E_q[f(z)] by the mean of (f(z) - baseline) d log q(z; theta)/dtheta, plus the mean of df for
         whatever else the objective closes over.
-    Needs: a density differentiable in its parameters. The objective need not be differentiable.
+    Needs: a density differentiable in its parameters, which do not move its support. The objective need not be
+        differentiable.
     Biased: no, as long as no sample's baseline depends on that sample. Derivatives of any order are correct.
 
     Args:
@@ -90,8 +91,8 @@ def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samp
     Approximates: d/dtheta E_q[f(z)] by the mean of (f(z_i) - c_i) s_i for each element theta of q's own parameters,
         with c_i the sum of f_j s_j^2 over that of s_j^2, both over the folds without i; plus the mean of df for
         whatever else the objective closes over.
-    Needs: a density differentiable in its parameters; at least 2 samples; memory for S scores. The objective need not
-        be differentiable.
+    Needs: a density differentiable in its parameters, which do not move its support; at least 2 samples; memory for S
+        scores. The objective need not be differentiable.
     Biased: no. Derivatives of any order are correct.
 
     Args:
