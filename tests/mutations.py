@@ -75,8 +75,8 @@ FAULTS = (
     Fault(
         "estimators/score_function.py",
         "the baseline is added, not subtracted",
-        "(ratios - 1) * (values - baselines)",
-        "(ratios - 1) * (values + baselines)",
+        "scored(values, jnp.broadcast_to(baselines, values.shape), log_densities)",
+        "scored(values, -jnp.broadcast_to(baselines, values.shape), log_densities)",
         ("estimators/test_estimators.py",),
     ),
     Fault(
@@ -96,7 +96,7 @@ FAULTS = (
     Fault(
         "estimators/pathwise.py",
         "sticking the landing does not hold q fixed",
-        "return values_at(objective, samples, held_at_first(q)).mean()",
+        "return values_at(objective, samples, held_at_first(q)).mean() + fixed_support(q)",
         "return values_at(objective, samples, q).mean()",
         ("estimators/test_estimators.py",),
     ),

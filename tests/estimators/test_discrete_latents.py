@@ -416,6 +416,46 @@ def test_an_impossible_outcome_leaves_value_and_gradient_right(estimator):
     assert_unbiased(found.gradient.mean["p"], found.gradient.mean_se["p"] + 1e-6, 3.0, resolution=0.3)
 
 
+EXACT_AT_THE_EDGE = {
+    "enumeration": enumeration,
+    "measure_valued": measure_valued,
+    "coupled_measure_valued": coupled_measure_valued,
+    "rao_blackwellized": rao_blackwellized,
+}
+
+
+@pytest.mark.parametrize("estimator", EXACT_AT_THE_EDGE.values(), ids=EXACT_AT_THE_EDGE)
+def test_probabilities_of_exactly_zero_and_one_keep_their_derivatives(estimator):
+    def of_coin(prob):
+        return estimator(lambda z, q: 1 + 3.0 * z, dist.Bernoulli(probs=prob), jax.random.key(0), 8)
+
+    for prob in (0.0, 0.3, 1.0):
+        assert jax.grad(of_coin)(prob) == pytest.approx(3, rel=1e-6)
+
+    costs = jnp.array([1.0, 5.0, 2.0])
+
+    def of_die(probs):
+        return estimator(lambda z, q: costs[z], dist.Categorical(probs=probs), jax.random.key(0), 20_000)
+
+    probs = jnp.array([0.0, 0.5, 0.5])
+    gradient = jax.jit(jax.grad(of_die))(probs)
+    np.testing.assert_allclose(gradient, jax.grad(lambda p: p @ costs / p.sum())(probs), atol=0.1)
+
+
+@pytest.mark.parametrize("prob", [0.0, 1.0])
+def test_a_vector_with_an_outcome_of_no_mass_has_the_exact_gradient(prob):
+    def cost(probs, estimator):
+        q = dist.Bernoulli(probs=probs).to_event(1)
+        return estimator(lambda z, q: (1 + 3.0 * z[0]) * (1 + z[1]), q, jax.random.key(0), 20_000)
+
+    probs = jnp.array([prob, 0.25])
+    exact = [3 * 1.25, 1 + 3 * prob]
+    np.testing.assert_allclose(jax.grad(partial(cost, estimator=enumeration))(probs), exact, rtol=1e-6)
+    np.testing.assert_allclose(jax.hessian(partial(cost, estimator=enumeration))(probs), [[0, 3], [3, 0]], atol=1e-6)
+    measured = jax.jit(jax.grad(partial(cost, estimator=measure_valued)))(probs)
+    np.testing.assert_allclose(measured, exact, atol=0.1)
+
+
 def test_discrete_latents_enumerated_and_continuous_ones_reparameterized():
     """A mixture of normals, whose second moment is known."""
 

@@ -28,6 +28,7 @@ from vae_jax.estimators.gradient_terms import (
     derivative_of,
     gradient_term,
     held_at_first,
+    scored,
     slowed_at_first,
     with_first_derivative,
 )
@@ -41,7 +42,10 @@ def test_a_density_ratio_is_one_with_derivatives_of_every_order():
 
     first = jax.grad(ratio)
     assert [float(f(0.7)) for f in (ratio, first, jax.grad(first), jax.grad(jax.grad(first)))] == [1, 3, 9, 27]
-    assert np.isnan(density_ratio(jnp.array(-jnp.inf)))
+
+
+def test_a_sample_that_cannot_have_been_drawn_surfaces():
+    assert np.isnan(scored(jnp.ones(1), jnp.zeros(1), jnp.array([-jnp.inf])))
 
 
 def test_what_is_held_at_first_is_live_afterwards():

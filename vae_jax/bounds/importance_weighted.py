@@ -19,6 +19,7 @@ from vae_jax.bounds.log_weights import (
     slowed_log_weights,
 )
 from vae_jax.estimators.gradient_terms import density_ratio, derivative_of, gradient_term, held_at_first
+from vae_jax.estimators.moving_supports import fixed_support
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, LogDensity, PRNGKey, Scalar
 
@@ -212,7 +213,7 @@ def _by_score(
     logs = values_at(weight, samples, base)
     signals = jnp.broadcast_to(signal(lax.stop_gradient(logs)), logs.shape)
     bound = log_mean_exp(logs)
-    log_densities = distributions.log_probs(base, samples)
+    log_densities = distributions.log_probs(base, samples) + fixed_support(base)
     held = held_at_first(log_densities, until=logs)
     ratio = density_ratio(held.sum())
     # Zero in value: the signal is the bound less a baseline that knows all samples but one.

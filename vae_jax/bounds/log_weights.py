@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from vae_jax import distributions
 from vae_jax.carried_draws import source_of
 from vae_jax.estimators.gradient_terms import held_at_first, slowed_at_first
+from vae_jax.estimators.moving_supports import fixed_support
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.rounded_draws import resolved
 from vae_jax.typing import Distributions, Latents, LogDensity, Objective, PRNGKey, Scalar
@@ -105,7 +106,8 @@ def slowed_log_weights(
     ends, held = held_at_first((samples, base))
     factors = pace(values_at(weight, ends, held))
     slowed = slowed_at_first(factors, samples, held)
-    return values_at(weight, slowed, held_at_first(base, until=(samples, factors)))
+    held = held_at_first(base, until=(samples, factors))
+    return values_at(weight, slowed, held) + fixed_support(base)
 
 
 def log_mean_exp(logs: Float[Array, " K"]) -> Scalar:

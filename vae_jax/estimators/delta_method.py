@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.estimators.differentiability import check_differentiable
-from vae_jax.estimators.gradient_terms import density_ratio, derivative_of, held_at_first
+from vae_jax.estimators.gradient_terms import derivative_of, held_at_first, scored
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.typing import Distributions, Objective, PRNGKey, Scalar
 
@@ -105,8 +105,8 @@ def delta_method_score(objective: Objective, q: Distributions, key: PRNGKey, num
     expansion = _expand(objective, q, gaussian)
     taylor, _ = _at(expansion, jax.vmap(lambda sample: ravel_pytree(sample)[0])(samples))
     remainder = values - taylor
-    ratios = density_ratio(distributions.log_probs(q, samples))
-    return (remainder + (ratios - 1) * remainder).mean() + _expectation(expansion, gaussian)
+    by_score = scored(remainder, jnp.zeros_like(remainder), distributions.log_probs(q, samples))
+    return by_score.mean() + _expectation(expansion, gaussian)
 
 
 class _FlatGaussian(NamedTuple):

@@ -23,6 +23,9 @@ class DiscreteLatent(ABC):
     name: str
     logits: Float[Array, "..."]
     """A differentiable function of q's parameters: log odds, or log probabilities [..., K] that add up to one."""
+    own_probs: Float[Array, "... K"] | None = None
+    """The outcomes' probabilities where these are q's parameters. Unlike the logits they are differentiable at 0 and 1.
+    """
 
     @property
     @abstractmethod
@@ -42,6 +45,10 @@ class DiscreteLatent(ABC):
     def distribution(self, logits: Float[Array, "..."]) -> dist.Distribution:
         """Variables of the same kind with other logits."""
 
+    def first_entry(self) -> dist.Distribution:
+        """The first entry along the first axis, in q's own parameters."""
+        return self.distribution(self.logits[:1])
+
     @property
     @abstractmethod
     def log_probs(self) -> Float[Array, "... K"]:
@@ -51,6 +58,13 @@ class DiscreteLatent(ABC):
         """Joint log probability (nats) of outcomes by their numbers."""
         picked = jax.vmap(partial(_pick, self.log_probs))(numbers)
         return picked.reshape(numbers.shape[0], -1).sum(axis=1)
+
+    def prob(self, numbers: Int[Array, "S ..."]) -> Float[Array, " S"]:
+        """Joint probability of outcomes by their numbers."""
+        if self.own_probs is None:
+            return jnp.exp(self.log_prob(numbers))
+        picked = jax.vmap(partial(_pick, self.own_probs))(numbers)
+        return picked.reshape(numbers.shape[0], -1).prod(axis=1)
 
     @property
     def num_joint_outcomes(self) -> int:
@@ -115,6 +129,12 @@ class BernoulliLatent(RelaxableLatent):
     def distribution(self, logits: Float[Array, "..."]) -> dist.Distribution:
         """Bernoulli variables with other logits."""
         return dist.Bernoulli(logits=logits).to_event(logits.ndim)
+
+    def first_entry(self) -> dist.Distribution:
+        """The first entry, by its probability where that is q's parameter."""
+        if self.own_probs is None:
+            return super().first_entry()
+        return dist.Bernoulli(probs=self.own_probs[:1, ..., 1]).to_event(self.logits.ndim)
 
     def noise(self, key: PRNGKey, num_samples: int) -> Float[Array, "S ..."]:
         """Logistic noise."""
@@ -204,6 +224,12 @@ class CategoricalLatent(_LogProbabilityLatent):
         """Categorical variables with other logits."""
         return dist.CategoricalLogits(logits).to_event(logits.ndim - 1)
 
+    def first_entry(self) -> dist.Distribution:
+        """The first entry, by its probabilities where these are q's parameters."""
+        if self.own_probs is None:
+            return super().first_entry()
+        return dist.CategoricalProbs(self.own_probs[:1]).to_event(self.logits.ndim - 1)
+
 
 def discrete_latents(q: Distributions, num_samples: int = 1) -> list[DiscreteLatent]:
     """The leaves of q in their order.
@@ -269,12 +295,19 @@ def _pick(log_probs: Float[Array, "... K"], numbers: Int[Array, "..."]) -> Float
 def _latent(name: str, leaf: Any) -> DiscreteLatent:
     base = base_distribution(leaf)
     if isinstance(base, _BERNOULLI):
-        return BernoulliLatent(name, jnp.broadcast_to(_floats(base.logits), leaf.event_shape))
+        probs = jnp.broadcast_to(_floats(base.probs), leaf.event_shape)
+        own_probs = jnp.stack([1 - probs, probs], axis=-1) if isinstance(base, dist.BernoulliProbs) else None
+        return BernoulliLatent(name, jnp.broadcast_to(_floats(base.logits), leaf.event_shape), own_probs)
     if isinstance(base, (*_CATEGORICAL, OneHotCategorical)):
         log_probs = jax.nn.log_softmax(_floats(base.logits))
         if isinstance(base, OneHotCategorical):
             return OneHotLatent(name, jnp.broadcast_to(log_probs, leaf.event_shape))
-        return CategoricalLatent(name, jnp.broadcast_to(log_probs, (*leaf.event_shape, log_probs.shape[-1])))
+        shape = (*leaf.event_shape, log_probs.shape[-1])
+        own_probs = None
+        if isinstance(base, dist.CategoricalProbs):
+            probs = _floats(base.probs)
+            own_probs = jnp.broadcast_to(probs / probs.sum(axis=-1, keepdims=True), shape)
+        return CategoricalLatent(name, jnp.broadcast_to(log_probs, shape), own_probs)
     if getattr(base, "is_discrete", False):
         reason, remedy = "which has no finite list of outcomes here", "use score_function"
     else:

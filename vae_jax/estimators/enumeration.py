@@ -124,11 +124,11 @@ def _expectation(objective: Objective, q: Distributions, num_samples: int) -> Sc
     latents = discrete_latents(q, num_samples)
     numbers = _joint_numbers(latents)
     outcomes = [latent.outcome(number) for latent, number in zip(latents, numbers, strict=True)]
-    log_probs = [latent.log_prob(number) for latent, number in zip(latents, numbers, strict=True)]
-    probs = jnp.exp(reduce(operator.add, log_probs))
+    probs = reduce(operator.mul, (latent.prob(number) for latent, number in zip(latents, numbers, strict=True)))
     values = values_at(objective, distributions.unflatten(q, outcomes), q)
-    # An outcome without mass adds nothing, though log q there is infinite.
-    return (probs * jnp.where(probs > 0, values, 0)).sum()
+    # An outcome without mass adds nothing, though log q there is infinite. Where the objective is finite it counts: the
+    # probability of the outcome may have a derivative.
+    return (probs * jnp.where((probs > 0) | jnp.isfinite(values), values, 0)).sum()
 
 
 def _joint_numbers(latents: list[DiscreteLatent]) -> list[Int[Array, "N ..."]]:
@@ -186,7 +186,7 @@ def _first_entry_apart(
 ) -> tuple[Objective, dict[str, Any], Sequence[str]]:
     if math.prod(latent.shape[:1]) == 1:
         return lambda sample, part: objective(sample["first"], part["first"]), {"first": q}, ["first"]
-    parts = {"first": latent.distribution(latent.logits[:1]), "rest": latent.distribution(latent.logits[1:])}
+    parts = {"first": latent.first_entry(), "rest": latent.distribution(latent.logits[1:])}
 
     def entries_objective(sample: Latents, parts: Distributions) -> Any:
         logits = [discrete_latents(parts[name])[0].logits for name in ("first", "rest")]

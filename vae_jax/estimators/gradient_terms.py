@@ -38,17 +38,39 @@ def derivative_of(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 @jax.custom_jvp
 def density_ratio(log_density: Float[Array, "..."]) -> Float[Array, "..."]:
-    """exp(x - stop_gradient(x)) of a log density x (nats): one in value, with derivatives of every order.
-
-    An infinite log density, of a sample that q cannot have drawn, gives NaN.
-    """
-    return 1 + (log_density - log_density)
+    """exp(x - stop_gradient(x)) of a log density x (nats): one in value, with derivatives of every order."""
+    # A constant, which costs nothing in a first derivative.
+    return jnp.ones_like(log_density)
 
 
 @density_ratio.defjvp
 def _density_ratio_jvp(primals: Any, tangents: Any) -> Any:
     ratio = density_ratio(primals[0])
     return ratio, ratio * tangents[0]
+
+
+@jax.custom_jvp
+def scored(
+    values: Float[Array, " S"], baselines: Float[Array, " S"], log_densities: Float[Array, " S"]
+) -> Float[Array, " S"]:
+    """The values at samples, whose derivatives of every order account for the samples' density.
+
+    They are those of values + (values - baselines) (r - 1), where r is the density ratio.
+
+    Args:
+        values: differentiable in everything but the samples.
+        baselines: held fixed, each independent of its sample.
+        log_densities: of the samples (nats). An infinite one, of a sample that q cannot have drawn, surfaces as NaN.
+    """
+    return values + (values - baselines) * (log_densities - log_densities)
+
+
+@scored.defjvp
+def _scored_jvp(primals: Any, tangents: Any) -> Any:
+    values, baselines, log_densities = primals
+    by_density = ((values - baselines) * tangents[2]).astype(values.dtype)
+    ratios = density_ratio(log_densities).astype(values.dtype)
+    return scored(*primals), ratios * (tangents[0] + by_density)
 
 
 def held_at_first(tree: Tree, *, until: Any = ()) -> Tree:

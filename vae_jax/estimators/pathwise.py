@@ -9,6 +9,7 @@ from jaxtyping import Array
 from vae_jax import distributions
 from vae_jax.estimators.differentiability import check_differentiable
 from vae_jax.estimators.gradient_terms import held_at_first
+from vae_jax.estimators.moving_supports import fixed_support
 from vae_jax.estimators.objective_values import values_at
 from vae_jax.estimators.quantiles import has_quantiles, midpoints, quantiles, uniform_shape
 from vae_jax.typing import Distributions, Latents, Objective, PRNGKey, Scalar
@@ -58,8 +59,8 @@ def sticking_the_landing(objective: Objective, q: Distributions, key: PRNGKey, n
     reaches the posterior.
 
     Approximates: d/dtheta E_q[log p(z) - log q(z; theta)] by the mean of d(log p - log q)/dz dz/dtheta.
-    Needs: reparameterizable distributions; an objective differentiable in the sample that depends on q through
-        log q(z) alone.
+    Needs: reparameterizable distributions whose support does not move with their parameters; an objective
+        differentiable in the sample that depends on q through log q(z) alone.
     Biased: no. Derivatives of any order are correct, where the distributions' samplers have them.
 
     Arguments, result and errors as for `pathwise`.
@@ -79,7 +80,7 @@ def sticking_the_landing(objective: Objective, q: Distributions, key: PRNGKey, n
     """
     samples = distributions.rsample(q, key, num_samples)
     check_differentiable(objective, samples, q)
-    return values_at(objective, samples, held_at_first(q)).mean()
+    return values_at(objective, samples, held_at_first(q)).mean() + fixed_support(q)
 
 
 def closed_form_entropy(objective: Objective, q: Distributions, key: PRNGKey, num_samples: int) -> Scalar:

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from vae_jax import distributions
 from vae_jax.estimators.baselines import MovingAverage, moving_average, no_baseline, update_moving_average
-from vae_jax.estimators.gradient_terms import density_ratio, finite_parameter, gradient_term, held_at_first
+from vae_jax.estimators.gradient_terms import density_ratio, finite_parameter, gradient_term, held_at_first, scored
+from vae_jax.estimators.moving_supports import fixed_support
 from vae_jax.estimators.objective_values import times_each, values_at
 from vae_jax.typing import Baseline, Distributions, Latents, Objective, PRNGKey, Scalar
 
@@ -27,7 +28,8 @@ def score_function(
 
     Approximates: d/dtheta E_q[f(z)] by the mean of (f(z) - baseline) d log q(z; theta)/dtheta, plus the mean of df for
         whatever else the objective closes over.
-    Needs: a density differentiable in its parameters. The objective need not be differentiable.
+    Needs: a density differentiable in its parameters, which do not move its support. The objective need not be
+        differentiable.
     Biased: no, as long as no sample's baseline depends on that sample. Derivatives of any order are correct.
 
     Args:
@@ -43,7 +45,8 @@ def score_function(
         The mean of the objective, whose gradient is the estimate.
 
     Raises:
-        TypeError: a leaf of `q` is not a distribution.
+        TypeError: a leaf of `q` is not a distribution; or, when it is differentiated, a parameter that the support
+            moves with.
         ValueError: no samples, a batch shape, an objective that is not scalar, or one that the baseline refuses.
 
     Example:
@@ -64,11 +67,11 @@ def score_function(
     """
     samples = distributions.sample(q, key, num_samples)
     values = values_at(objective, samples, held_at_first(q))
-    ratios = density_ratio(distributions.log_probs(q, samples))
+    log_densities = distributions.log_probs(q, samples) + fixed_support(q)
     baselines = lax.stop_gradient(jnp.asarray(baseline(lax.stop_gradient(values))))
     if baselines.shape not in ((), values.shape):
         raise ValueError(f"baseline must return a scalar or shape {values.shape}, got shape {baselines.shape}")
-    return (values + (ratios - 1) * (values - baselines)).mean()
+    return scored(values, jnp.broadcast_to(baselines, values.shape), log_densities).mean()
 
 
 MOST_FOLDS = 16
@@ -88,8 +91,8 @@ def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samp
     Approximates: d/dtheta E_q[f(z)] by the mean of (f(z_i) - c_i) s_i for each element theta of q's own parameters,
         with c_i the sum of f_j s_j^2 over that of s_j^2, both over the folds without i; plus the mean of df for
         whatever else the objective closes over.
-    Needs: a density differentiable in its parameters; at least 2 samples; memory for S scores. The objective need not
-        be differentiable.
+    Needs: a density differentiable in its parameters, which do not move its support; at least 2 samples; memory for S
+        scores. The objective need not be differentiable.
     Biased: no. Derivatives of any order are correct.
 
     Args:
@@ -102,7 +105,8 @@ def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samp
         The mean of the objective, whose gradient is the estimate.
 
     Raises:
-        TypeError: a leaf of `q` is not a distribution.
+        TypeError: a leaf of `q` is not a distribution; or, when it is differentiated, a parameter that the support
+            moves with.
         ValueError: fewer than 2 samples, a batch shape, or an objective that is not scalar.
 
     Example:
@@ -124,7 +128,7 @@ def optimal_score(objective: Objective, q: Distributions, key: PRNGKey, num_samp
     values = values_at(objective, samples, held_at_first(q))
     # The gradient is computed from the scores here, so that the densities themselves count from the second on.
     held = held_at_first(q, until=values)
-    ratios = density_ratio(distributions.log_probs(held, samples))
+    ratios = density_ratio(distributions.log_probs(held, samples) + fixed_support(q))
     scores = [times_each(ratios, score) for score in _scores(held, samples)]
     weights = _weights(q, lax.stop_gradient(scores))
     parameters = [finite_parameter(jnp.asarray(leaf)) for leaf in _floating(jax.tree.leaves(q))]

@@ -111,6 +111,10 @@ def _flat(parameter: Any, batch_shape: tuple[int, ...]) -> Float[Array, " D"]:
     return jnp.broadcast_to(parameter, batch_shape).reshape(-1)
 
 
+def _floats(parameter: Any) -> Array:
+    return jnp.asarray(parameter, jnp.result_type(parameter, float))
+
+
 def _of_normal(
     name: str, family: Any, batch_shape: tuple[int, ...], draws: SideDraws, key: PRNGKey, num_samples: int
 ) -> list[WeakDerivative]:
@@ -161,18 +165,24 @@ def _of_poisson(
 def _of_bernoulli(
     name: str, family: Any, batch_shape: tuple[int, ...], draws: SideDraws, key: PRNGKey, num_samples: int
 ) -> list[WeakDerivative]:
-    """Logit: the outcome 1, and the outcome 0. Neither is random."""
+    """Logit or probability: the outcome 1, and the outcome 0. Neither is random."""
     del draws, key
-    logits = _flat(family.logits, batch_shape)
-    probability = jax.nn.sigmoid(logits)
-    ones = jnp.ones((num_samples, logits.size), jnp.int32)
-    return [WeakDerivative(logits, probability * (1 - probability), ones, 0 * ones, np.arange(logits.size))]
+    if isinstance(family, dist.BernoulliProbs):
+        parameter = _flat(_floats(family.probs), batch_shape)
+        # A logit would have no derivative at a probability of 0 or 1.
+        constant = jnp.ones_like(parameter)
+    else:
+        parameter = _flat(family.logits, batch_shape)
+        probability = jax.nn.sigmoid(parameter)
+        constant = probability * (1 - probability)
+    ones = jnp.ones((num_samples, parameter.size), jnp.int32)
+    return [WeakDerivative(parameter, constant, ones, 0 * ones, np.arange(parameter.size))]
 
 
 def _of_categorical(
     name: str, family: Any, batch_shape: tuple[int, ...], draws: SideDraws, key: PRNGKey, num_samples: int
 ) -> list[WeakDerivative]:
-    """Each logit: its outcome, and a draw of the distribution itself."""
+    """Each logit or probability: its outcome, and a draw of the distribution itself."""
     del draws
     logits = jnp.broadcast_to(family.logits, (*batch_shape, family.logits.shape[-1]))
     num_outcomes = logits.shape[-1]
@@ -183,7 +193,11 @@ def _of_categorical(
     negative = jax.random.categorical(key, logits, shape=(num_samples, len(logits)))[:, coordinate]
     if isinstance(family, OneHotCategorical):
         positive, negative = (jax.nn.one_hot(side, num_outcomes) for side in (positive, negative))
-    return [WeakDerivative(logits.reshape(-1), jax.nn.softmax(logits).reshape(-1), positive, negative, coordinate)]
+    parameter, constant = logits, jax.nn.softmax(logits)
+    if isinstance(family, dist.CategoricalProbs):
+        parameter = jnp.broadcast_to(_floats(family.probs), (*batch_shape, num_outcomes)).reshape(-1, num_outcomes)
+        constant = jnp.broadcast_to(1 / parameter.sum(axis=1, keepdims=True), parameter.shape)
+    return [WeakDerivative(parameter.reshape(-1), constant.reshape(-1), positive, negative, coordinate)]
 
 
 DECOMPOSITIONS: dict[type, Callable[..., list[WeakDerivative]]] = {
