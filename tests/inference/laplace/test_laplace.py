@@ -116,7 +116,9 @@ def test_large_counts_are_fitted_up_to_the_rounding_of_float64(mean_count, error
 
 def test_a_mode_that_rounding_hides_is_refused_with_the_reason():
     log_joint, start, *_ = regression_of_large_counts(1e11, 0)
-    with pytest.raises(RuntimeError, match="the rounding of float32 alone moves it by .* standard deviations; use flo"):
+    with pytest.raises(
+        RuntimeError, match=r"the rounding of float32 alone moves it by .* standard deviations; use flo"
+    ):
         laplace(log_joint, start)
 
 

@@ -17,11 +17,11 @@ from vae_jax import distributions
 from vae_jax.inference.laplace.newton import (
     NewtonPath,
     NewtonPoint,
-    refuse_arrival,
     check_start,
     has_converged,
     newton_ascent,
     point_at,
+    refuse_arrival,
 )
 from vae_jax.typing import LogDensity, Matrix, Parameters, PRNGKey, Scalar, Vector
 
