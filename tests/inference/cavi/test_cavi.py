@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.special import gammaln, softmax
+from scipy.special import gammaln, multigammaln, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import BayesianGaussianMixture
 
@@ -632,6 +632,73 @@ def test_with_one_component_the_normal_wishart_mixture_is_conjugate(float64):
     states = [cavi.NormalWishartFactors(*hyperparameters, np.ones(1)), *map(after, range(1, 6))]
     evidence = sum(student(state, point) for state, point in zip(states, positions, strict=True))
     assert bound_of(model, after(6), np.ones((1, 6)), data) == pytest.approx(evidence, rel=1e-10)
+
+
+def nearly_dependent_points(noise):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=200) + 8 * (np.arange(200) % 2)
+    return np.stack([x, 2 * x + noise * generator.normal(size=200) + 50], axis=1)
+
+
+def evidence_of_one_component(positions):
+    """Under the default prior, which makes the posterior's inverse scale N + 1 times the covariance."""
+    size, num_dimensions = positions.shape
+    root = np.linalg.qr((positions - positions.mean(0)) / math.sqrt(size), mode="r")
+    log_det = 2 * np.log(np.abs(np.diagonal(root))).sum()
+    prior, posterior = num_dimensions, num_dimensions + size
+    gammas = multigammaln(posterior / 2, num_dimensions) - multigammaln(prior / 2, num_dimensions)
+    of_scales = prior / 2 * log_det - posterior / 2 * (log_det + num_dimensions * math.log(size + 1))
+    return gammas + of_scales - num_dimensions / 2 * (size * math.log(math.pi) + math.log(size + 1))
+
+
+def test_the_bound_of_nearly_dependent_columns_is_exact_in_single_precision():
+    for noise in (1.0, 1e-3, 1e-5):
+        positions = nearly_dependent_points(noise)
+        data = cavi.points(positions)
+        found = cavi.ascend(cavi.normal_wishart_mixture(data, 1), data, jax.random.key(0))
+        assert float(found.elbo) == pytest.approx(evidence_of_one_component(positions), abs=2e-3)
+
+
+def fit_of_points(positions, num_components):
+    data = cavi.points(positions)
+    model = cavi.normal_wishart_mixture(data, num_components)
+    ascent = cavi.ascend(model, data, jax.random.key(0), num_restarts=2)
+    responsibilities = model.responsibilities(ascent.state, data)
+    return ascent, responsibilities, float(model.elbo(ascent.state, responsibilities, data))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [1e-3, 1e-5])
+def test_nearly_dependent_columns_are_clustered_in_single_precision(noise):
+    positions = nearly_dependent_points(noise)
+    single, shares, again = fit_of_points(positions, 2)
+    with jax.enable_x64(True):
+        double, exact_shares, exact = fit_of_points(positions, 2)
+    assert float(single.elbo) == pytest.approx(float(double.elbo), abs=0.02)
+    assert again == pytest.approx(exact, abs=0.02)
+    np.testing.assert_allclose(shares, exact_shares, atol=2e-3)
+    np.testing.assert_allclose(single.state.loc, double.state.loc, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_whitened_points_have_the_bound_of_the_original_ones(float64):
+    model, data = random_normal_wishart(2)
+    white_model, white = model.in_whitened_units(data)
+    np.testing.assert_allclose(white.features[2:6].mean(1).reshape(2, 2), np.eye(2), atol=1e-12)
+    state = swept(white_model, start(white_model, white), white)[0]
+    responsibilities = responsibilities_of(white_model, state, white)
+    original = white_model.in_original_units(state, white)
+    np.testing.assert_allclose(responsibilities_of(model, original, data), responsibilities, atol=1e-10)
+    bound = bound_of(white_model, state, responsibilities, white)
+    assert bound_of(model, original, responsibilities, data) == pytest.approx(float(bound), rel=1e-11)
+
+
+def test_dependent_columns_are_fitted_under_a_prior_of_their_own(float64):
+    x = np.random.default_rng(0).normal(size=30)
+    data = cavi.points(np.stack([x, x, np.ones(30)], axis=1))
+    model = cavi.normal_wishart_mixture(data, 1, inverse_scale=np.eye(3))
+    ascent = cavi.ascend(model, data, jax.random.key(0))
+    assert float(ascent.elbo) == pytest.approx(bound_of(model, ascent.state, np.ones((1, 30)), data), rel=1e-10)
 
 
 POSITIONS = np.arange(6.0).reshape(3, 2)

@@ -208,3 +208,36 @@ def test_pixels_may_be_a_constant_of_a_compiled_function():
     assert jax.jit(lambda outputs: Bernoulli().log_prob(outputs, x))(jnp.zeros(2)) == pytest.approx(-2 * np.log(2))
     with pytest.raises(ValueError, match="divide levels by 255"):
         jax.jit(lambda outputs: Bernoulli().log_prob(outputs, white))(jnp.zeros(2))
+
+
+HALF_LOGITS = np.array([-6e4, -300, -12, -3, -0.51, -0.49, -1e-2, -6e-5, 0, 1e-7, 1e-3, 0.3, 0.51, 5, 20, 1e3, 6e4])
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("dtype", [jnp.float16, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
+def test_half_precision_is_near_single(name, dtype):
+    logits = HALF_LOGITS if "bernoulli" in name else np.linspace(0, 1, 17) ** 2
+    outputs, x = outputs_like(name, logits).astype(dtype), jnp.asarray(np.round(PIXELS * 255) / 255, dtype)
+
+    @jax.jit
+    def of(outputs, x):
+        model = likelihood(name)
+        value, slope = jax.vjp(lambda outputs: model.log_prob(outputs, x), outputs)
+        return value, slope(jnp.ones_like(value))[0], model.mean(outputs), model.sample(outputs, jax.random.key(0))
+
+    half = of(outputs, x)
+    single = of(outputs.astype(jnp.float32), x.astype(jnp.float32))
+    resolution = float(jnp.finfo(dtype).eps)
+    # The sum's terms are as large as the logits, and cancel.
+    assert float(half[0]) == pytest.approx(float(single[0]), rel=8 * resolution, abs=resolution * np.abs(logits).sum())
+    for found, exact in zip(half[1:3], single[1:3], strict=True):
+        np.testing.assert_allclose(np.asarray(found, float), exact, rtol=8 * resolution, atol=8 * resolution)
+    assert np.isfinite(np.asarray(half[3], float)).all()
+
+
+def test_a_gaussian_in_half_precision_has_a_small_scale():
+    outputs, x = jnp.array([0.5, 0.25], jnp.float16), jnp.array([0.5, 0.2506], jnp.float16)
+    value = Gaussian(log_scale=jnp.asarray(-7.0, jnp.float16)).log_prob(outputs, x)
+    exact = stats.norm.logpdf(np.asarray(x, float), np.asarray(outputs, float), np.exp(-7)).sum()
+    assert value.dtype == jnp.float16
+    assert float(value) == pytest.approx(exact, rel=2e-3)

@@ -176,7 +176,7 @@ class CaviCommand:
                 f"the ELBO must be finite, got {best.elbo} at best: choose --dtype float64, or hyperparameters nearer "
                 "to the data's scale"
             )
-        responsibilities = np.asarray(jax.jit(best.model.responsibilities)(best.ascent.state, data))
+        responsibilities = np.asarray(best.model.responsibilities(best.ascent.state, data))
         return CaviResults(
             selection,
             positions,

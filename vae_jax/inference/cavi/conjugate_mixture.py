@@ -129,9 +129,14 @@ def prior_place(prior_loc: ArrayLike | None, centre: Float[Array, " D"]) -> Floa
         ValueError: it is not one finite number a dimension.
     """
     loc = centre if prior_loc is None else jnp.asarray(prior_loc, centre.dtype)
-    if loc.shape != centre.shape or not np.isfinite(loc).all():
-        raise ValueError(f"prior_loc must be {len(centre)} finite numbers, got {loc}: one a dimension")
+    check_place(loc, len(centre))
     return loc
+
+
+def check_place(loc: ArrayLike, num_dimensions: int) -> None:
+    """Raises ValueError for a prior place that is not one finite number a dimension."""
+    if np.shape(loc) != (num_dimensions,) or not np.isfinite(loc).all():
+        raise ValueError(f"prior_loc must be {num_dimensions} finite numbers, got {loc}: one a dimension")
 
 
 def prior_weights(weights: MixtureWeights | None, num_components: int, dtype: Any) -> MixtureWeights:

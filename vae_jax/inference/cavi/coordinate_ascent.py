@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
@@ -44,6 +45,19 @@ class ConjugateModel(Protocol):
 
     def canonical(self, state: Any, /) -> Any:
         """The same factors under the one order of labels that is reported."""
+        ...
+
+
+@runtime_checkable
+class Whitenable(Protocol):
+    """A conjugate model that single precision fits best in coordinates in which the data have a covariance of one."""
+
+    def in_whitened_units(self, data: Any, /) -> tuple[Any, Any]:
+        """The same model of the same data in these coordinates, with the same bounds."""
+        ...
+
+    def in_original_units(self, state: Any, white: Any, /) -> Any:
+        """The factors that a state of that model stands for, given the whitened data."""
         ...
 
 
@@ -127,6 +141,21 @@ def ascend(
         raise ValueError(f"mesh must have one dimension, got {mesh.axis_names}: make one with replicate_mesh()")
     if mesh is not None and not hasattr(data, "features"):
         raise TypeError(f"mesh must be left out with {type(data).__name__} for data, got one: only events are sharded")
+    if isinstance(model, Whitenable) and not is_traced((model, data)):
+        white_model, white = model.in_whitened_units(data)
+        found = _ascend_from_starts(white_model, white, key, num_restarts, max_steps, tolerance, mesh)
+        return found._replace(state=model.in_original_units(found.state, white))
+    return _ascend_from_starts(model, data, key, num_restarts, max_steps, tolerance, mesh)
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether a leaf has no value yet."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def _ascend_from_starts(
+    model: Any, data: Any, key: PRNGKey, num_restarts: int, max_steps: int, tolerance: float, mesh: Mesh | None
+) -> Ascent:
     starts = _starts(model, data, key, num_restarts)
     if mesh is not None:
         data, model, starts = (

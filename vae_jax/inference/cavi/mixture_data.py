@@ -1,14 +1,20 @@
 """Data as the mixtures read them: points, and events with places and counts."""
 
+import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
+from scipy.linalg import solve_triangular
 from scipy.special import gammaln
 
 from vae_jax.typing import Scalar
+
+DEPENDENT = 1e-12
+"""Share of a column that other columns do not explain at which it passes for a combination of them."""
 
 
 class Points(NamedTuple):
@@ -16,8 +22,56 @@ class Points(NamedTuple):
 
     features: Float[Array, "F N"]
     """The positions about their mean, the elements of their outer squares, and ones."""
-    centre: Float[Array, " D"]
-    """The positions' mean."""
+    centre: Float[np.ndarray, " D"]
+    """The positions' mean, in double precision."""
+    centred: Float[np.ndarray, "N D"] | None
+    """The positions about their mean in double precision, which `whitened` needs."""
+    axes: Float[np.ndarray, "D D"] | None = None
+    """Whitened points: the matrix that turns them into the original ones about their mean."""
+    origin: Float[np.ndarray, " D"] | None = None
+    """Whitened points: the mean of the original ones."""
+    log_jacobian: float = 0.0
+    """Whitened points: what the log density of the original ones has more (nats)."""
+
+    def transformed(
+        self, loc: Float[Array | np.ndarray, " D"], inverse_scale: Float[Array | np.ndarray, "D D"]
+    ) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, "D D"]]:
+        """A place and the inverse scale of a precision matrix, in the coordinates of these whitened points."""
+        assert self.origin is not None
+        solve = partial(solve_triangular, self.axes, lower=True)
+        half = solve(np.asarray(inverse_scale, np.float64))
+        return solve(np.asarray(loc, np.float64) - self.origin), solve(half.T)
+
+    def whitened(self) -> "Points":
+        """The same points with a mean of zero and a covariance of one.
+
+        Sums of squares of columns that nearly depend on each other leave few digits for what distinguishes them. In
+        these coordinates nothing is lost. The first coordinate depends on the first column alone, the second on the
+        first two, and so on, so that places keep their lexicographic order.
+        """
+        assert self.centred is not None
+        num_points, num_dimensions = self.centred.shape
+        # Of the columns in units of their lengths, so that what is negligible does not depend on a column's unit.
+        length = np.sqrt((self.centred**2).mean(0))
+        length = np.where(length > 0, length, 1)
+        factor = np.linalg.qr(self.centred / length / math.sqrt(num_points), mode="r")
+        missing = max(num_dimensions - len(factor), 0)
+        root = np.pad(factor, ((0, missing), (0, 0))).T
+        diagonal = np.diagonal(root)
+        root = root * np.where(diagonal < 0, -1, 1)
+        # Where a column is a combination of others, any unit will do.
+        root[np.diag_indices(num_dimensions)] = np.where(np.abs(diagonal) > DEPENDENT, np.abs(diagonal), 1)
+        axes = length[:, None] * root
+        white = solve_triangular(axes, self.centred.T, lower=True).T
+        dtype = self.features.dtype
+        return Points(
+            jnp.asarray(_features(white), dtype),
+            centre=np.zeros(num_dimensions),
+            centred=None,
+            axes=axes,
+            origin=self.centre,
+            log_jacobian=-num_points * float(np.log(np.diagonal(axes)).sum()),
+        )
 
 
 def points(positions: ArrayLike) -> Points:
@@ -38,9 +92,13 @@ def points(positions: ArrayLike) -> Points:
     """
     values = _checked_positions(positions, "point")
     centred, centre, dtype = _centred(values)
-    squares = (centred.T[:, None] * centred.T[None]).reshape(-1, len(values))
-    features = np.vstack([centred.T, squares, np.ones(len(values))])
-    return Points(jnp.asarray(features, dtype), jnp.asarray(centre, dtype))
+    return Points(jnp.asarray(_features(centred), dtype), centre, centred)
+
+
+def _features(centred: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "F N"]:
+    """The points, the elements of their outer squares, and ones."""
+    squares = (centred.T[:, None] * centred.T[None]).reshape(-1, len(centred))
+    return np.vstack([centred.T, squares, np.ones(len(centred))])
 
 
 class LocatedCounts(NamedTuple):

@@ -32,23 +32,26 @@ from jaxtyping import Array, Float
 from vae_jax.inference.cavi.conjugate_mixture import (
     ConjugateMixture,
     check_num_components,
-    prior_place,
+    check_place,
     prior_weights,
 )
+from vae_jax.inference.cavi.coordinate_ascent import is_traced
 from vae_jax.inference.cavi.mixture_data import Points
 from vae_jax.inference.cavi.mixture_weights import MixtureWeights
+from vae_jax.inference.cavi.optimal_assignment import product
 from vae_jax.typing import Scalar
 
 
 class NormalWishartFactors(NamedTuple):
     """Factors of the mixture's parameters. The labels' factor is optimal given these, see `responsibilities`."""
 
-    loc: Float[Array, "K D"]
+    loc: Float[Array | np.ndarray, "K D"]
     """m_k."""
     loc_count: Float[Array, " K"]
     """b_k."""
-    inverse_scale: Float[Array, "K D D"]
-    """The inverse of W_k."""
+    inverse_scale: Float[Array | np.ndarray, "K D D"]
+    """The inverse of W_k. Fitted ones are in double precision, as those of nearly dependent columns are all but
+    singular."""
     degrees: Float[Array, " K"]
     """v_k."""
     weights: Float[Array, " K"] | None
@@ -58,12 +61,12 @@ class NormalWishartFactors(NamedTuple):
 class NormalWishartHyperparameters(NamedTuple):
     """The priors of the mixture."""
 
-    prior_loc: Float[Array, " D"]
-    """m_0."""
+    prior_loc: Float[np.ndarray, " D"]
+    """m_0, in double precision."""
     prior_count: Scalar
     """b_0."""
-    inverse_scale: Float[Array, "D D"]
-    """The inverse of W_0."""
+    inverse_scale: Float[np.ndarray, "D D"]
+    """The inverse of W_0, in double precision."""
     degrees: Scalar
     """v_0, more than D - 1."""
     weights: MixtureWeights
@@ -104,12 +107,44 @@ class NormalWishartMixture(NormalWishartHyperparameters, ConjugateMixture):
         components = jax.vmap(of_component)(state.loc, state.loc_count, state.inverse_scale, state.degrees)
         return jax.nn.logsumexp(jnp.log(self.weights.mean(state.weights))[:, None] + components, axis=0)
 
+    def responsibilities(self, state: NormalWishartFactors, data: Points) -> Float[Array, "K N"]:
+        """q(Z_n = k), optimal given the other factors; in whitened coordinates, unless it is traced."""
+        if is_traced((self, state, data)):
+            return super().responsibilities(state, data)
+        model, white = self.in_whitened_units(data)
+        return _responsibilities(model, _transformed(state, white), white)
+
+    def elbo(self, state: NormalWishartFactors, responsibilities: Float[Array, "K N"], data: Points) -> Scalar:
+        """The exact bound (nats) of any factors, optimal or not; in whitened coordinates, unless it is traced."""
+        if is_traced((self, state, responsibilities, data)):
+            return super().elbo(state, responsibilities, data)
+        model, white = self.in_whitened_units(data)
+        return _elbo(model, _transformed(state, white), responsibilities, white)
+
+    def in_whitened_units(self, data: Points) -> tuple["NormalWishartMixture", Points]:
+        """The same mixture of the same points, in coordinates in which the points have a covariance of one.
+
+        Bounds stay the same: the points carry the logarithm of the Jacobian.
+        """
+        white = data.whitened()
+        factors = white.transformed(self.prior_loc, self.inverse_scale)
+        return self._replace(prior_loc=factors[0], inverse_scale=factors[1]), white
+
+    def in_original_units(self, state: NormalWishartFactors, white: Points) -> NormalWishartFactors:
+        """Factors of the whitened mixture as those of the original one, in double precision."""
+        assert white.origin is not None
+        axes, loc = np.asarray(white.axes), np.asarray(state.loc, np.float64)
+        inverse_scale = axes @ np.asarray(state.inverse_scale, np.float64) @ axes.T
+        return state._replace(loc=white.origin + loc @ axes.T, inverse_scale=inverse_scale)
+
     def component_sizes(self, state: NormalWishartFactors) -> Float[Array, " K"]:
         return state.loc_count - self.prior_count
 
     def _seeding_points(self, data: Points) -> Float[Array, "F N"]:
         # In units of the data's standard deviations.
         centred = data.features[: data.centre.shape[0]]
+        if data.axes is not None:
+            centred = product(jnp.asarray(data.axes, centred.dtype), centred)
         spread = jnp.sqrt((centred**2).mean(1))[:, None]
         return centred / jnp.where(spread > 0, spread, 1)
 
@@ -122,7 +157,7 @@ class NormalWishartMixture(NormalWishartHyperparameters, ConjugateMixture):
         count = self.prior_count + sizes
         prior_loc = self.prior_loc - data.centre
         loc = (self.prior_count * prior_loc[None] + sums[:, :num_dimensions]) / count[:, None]
-        prior_square = self.inverse_scale + self.prior_count * jnp.outer(prior_loc, prior_loc)
+        prior_square = self.inverse_scale + self.prior_count * _outer(prior_loc[None])[0]
         inverse_scale = prior_square[None] + squares - count[:, None, None] * _outer(loc)
         degrees = self.degrees + sizes
         return NormalWishartFactors(loc + data.centre[None], count, inverse_scale, degrees, self.weights.update(sizes))
@@ -145,6 +180,9 @@ class NormalWishartMixture(NormalWishartHyperparameters, ConjugateMixture):
         quadratic = -expected_precision.reshape(num_components, -1) / 2
         return jnp.concatenate([linear, quadratic, offset[:, None]], axis=1)
 
+    def _constant(self, data: Points) -> Scalar | float:
+        return data.log_jacobian
+
     def _divergence(self, state: NormalWishartFactors) -> Scalar:
         # Of the Wishart, of mu given L, and of pi.
         num_dimensions = state.loc.shape[1]
@@ -163,7 +201,41 @@ class NormalWishartMixture(NormalWishartHyperparameters, ConjugateMixture):
         return (of_precision + of_loc).sum() + self.weights.divergence(state.weights)
 
 
-def _outer(rows: Float[Array, "K D"]) -> Float[Array, "K D D"]:
+def _transformed(state: NormalWishartFactors, white: Points) -> NormalWishartFactors:
+    """Factors in whitened coordinates."""
+    pairs = [white.transformed(*pair) for pair in zip(state.loc, state.inverse_scale, strict=True)]
+    loc, inverse_scale = (jnp.asarray(np.stack(each), white.features.dtype) for each in zip(*pairs, strict=True))
+    return state._replace(loc=loc, inverse_scale=inverse_scale)
+
+
+@jax.jit
+def _responsibilities(model: NormalWishartMixture, state: NormalWishartFactors, white: Points) -> Float[Array, "K N"]:
+    return model.responsibilities(state, white)
+
+
+@jax.jit
+def _elbo(
+    model: NormalWishartMixture, state: NormalWishartFactors, shares: Float[Array, "K N"], white: Points
+) -> Scalar:
+    return model.elbo(state, shares, white)
+
+
+def _covariance(data: Points) -> Float[np.ndarray, "D D"]:
+    """The covariance of the points, in double precision."""
+    centred = np.asarray(data.features[: data.centre.shape[0]].T if data.centred is None else data.centred, np.float64)
+    return centred.T @ centred / len(centred)
+
+
+def _is_positive_definite(matrix: Float[np.ndarray, "D D"]) -> bool:
+    """Whether all eigenvalues are positive beyond rounding, in units in which the diagonal is one."""
+    diagonal = np.diagonal(matrix)
+    if not (np.isfinite(matrix).all() and (diagonal > 0).all()):
+        return False
+    unit = 1 / np.sqrt(diagonal)
+    return bool(np.linalg.eigvalsh(matrix * np.outer(unit, unit))[0] > len(matrix) * np.finfo(np.float64).eps)
+
+
+def _outer(rows: Float[Array | np.ndarray, "K D"]) -> Any:
     return rows[:, :, None] * rows[:, None]
 
 
@@ -175,10 +247,12 @@ def _expected_log_det(state: NormalWishartFactors) -> Float[Array, " K"]:
     return digamma(halves).sum(1) + num_dimensions * math.log(2) + log_det
 
 
-def _log_wishart_normalizer(inverse_scale: Float[Array, "*K D D"], degrees: Float[Array, "*K"]) -> Float[Array, "*K"]:
+def _log_wishart_normalizer(
+    inverse_scale: Float[Array | np.ndarray, "*K D D"], degrees: Float[Array, "*K"]
+) -> Float[Array, "*K"]:
     """log B(W, v): what the Wishart's density has as its factor."""
     num_dimensions = inverse_scale.shape[-1]
-    log_det = jnp.linalg.slogdet(inverse_scale)[1]
+    log_det = jnp.linalg.slogdet(jnp.asarray(inverse_scale))[1]
     constant = degrees * num_dimensions / 2 * math.log(2)
     return degrees / 2 * log_det - constant - multigammaln(degrees / 2, num_dimensions)
 
@@ -230,10 +304,10 @@ def normal_wishart_mixture(
     degrees = float(num_dimensions) if degrees is None else degrees
     if not num_dimensions - 1 < degrees < math.inf:
         raise ValueError(f"degrees must be more than {num_dimensions - 1} and finite, got {degrees}: raise it")
-    loc = prior_place(prior_loc, data.centre)
-    covariance = data.features[num_dimensions:-1].mean(1).reshape(num_dimensions, num_dimensions)
-    matrix = covariance if inverse_scale is None else jnp.asarray(inverse_scale, dtype)
-    if matrix.shape != covariance.shape or not np.isfinite(np.asarray(jnp.linalg.cholesky(matrix))).all():
+    loc = np.asarray(data.centre if prior_loc is None else prior_loc, np.float64)
+    check_place(loc, num_dimensions)
+    matrix = _covariance(data) if inverse_scale is None else np.asarray(inverse_scale, np.float64)
+    if matrix.shape != (num_dimensions, num_dimensions) or not _is_positive_definite(matrix):
         raise ValueError(
             f"inverse_scale must be a positive definite {num_dimensions} by {num_dimensions} matrix, got "
             f"{np.asarray(matrix).tolist()}: by default it is the data's covariance"

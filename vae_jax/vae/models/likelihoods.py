@@ -97,7 +97,9 @@ class ContinuousBernoulli:
         """Pixels by the quantile function, log(1 + u (exp(l) - 1)) / l."""
         uniform = jax.random.uniform(key, outputs.shape, outputs.dtype)
         # The quantile function of -|l|, whose exponential cannot overflow; that of |l| is its reflection.
-        size = jnp.maximum(jnp.abs(outputs), LEAST_SLOPE)
+        # In half precision the least slope would be zero.
+        least = max(LEAST_SLOPE, float(jnp.finfo(outputs.dtype).tiny))
+        size = jnp.maximum(jnp.abs(outputs), least)
         falling = -jnp.log1p(uniform * jnp.expm1(-size)) / size
         return jnp.clip(jnp.where(outputs < 0, falling, 1 - falling), 0, 1)
 
@@ -116,8 +118,12 @@ class Gaussian:
             ValueError: as for the Bernoulli.
         """
         check_pixels(x, outputs)
-        squares = ((x - outputs) ** 2).sum() * jnp.exp(-2 * self.log_scale)
-        return -squares / 2 - x.size * (self.log_scale + math.log(2 * math.pi) / 2)
+        # Squares of small differences vanish in half precision, and precisions of small scales overflow.
+        wide = jnp.promote_types(outputs.dtype, jnp.float32)
+        log_scale = self.log_scale * jnp.ones((), wide)
+        squares = ((x - outputs.astype(wide)) ** 2).sum() * jnp.exp(-2 * log_scale)
+        total = -squares / 2 - x.size * (log_scale + math.log(2 * math.pi) / 2)
+        return total.astype(jnp.result_type(x, outputs, self.log_scale))
 
     def mean(self, outputs: Outputs) -> Pixels:
         """The means."""
