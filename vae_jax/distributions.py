@@ -200,7 +200,9 @@ def _is_free(field: Any, constraint: Any) -> bool:
     # An array whose elements are constrained one by one has the constraint of an element inside.
     inner = getattr(constraint, "base_constraint", constraint)
     is_open = isinstance(inner, (type(constraints.lower_cholesky), type(constraints.ordered_vector)))
-    return isinstance(inner, constraints.Constraint) and (inner.event_dim == 0 or is_open)
+    # A dependent constraint states nothing, and has no number of dimensions.
+    is_stated = isinstance(inner, constraints.Constraint) and not isinstance(inner, type(constraints.dependent))
+    return is_stated and (inner.event_dim == 0 or is_open)
 
 
 def _log_prob(leaf: Any, value: Any) -> Any:
