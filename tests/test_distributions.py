@@ -188,6 +188,10 @@ def test_misuse_is_refused(error, message, q, num_samples):
         distributions.rsample(q, jax.random.key(0), num_samples)
 
 
+def test_parameters_without_a_stated_constraint_are_not_free():
+    assert not distributions.has_free_parameters(dist.Delta(1.0))
+
+
 IMPOSSIBLE = [
     ("probs", lambda probs: dist.Bernoulli(probs=probs), [1.5, -0.1, np.nan]),
     ("probs", lambda probs: dist.Bernoulli(probs=jnp.stack([0.5 * probs / probs, probs])).to_event(1), [1.5, -0.1]),

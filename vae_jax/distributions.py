@@ -200,9 +200,15 @@ def _is_free(field: Any, constraint: Any) -> bool:
     # An array whose elements are constrained one by one has the constraint of an element inside.
     inner = getattr(constraint, "base_constraint", constraint)
     is_open = isinstance(inner, (type(constraints.lower_cholesky), type(constraints.ordered_vector)))
-    # A dependent constraint states nothing, and has no number of dimensions.
-    is_stated = isinstance(inner, constraints.Constraint) and not isinstance(inner, type(constraints.dependent))
-    return is_stated and (inner.event_dim == 0 or is_open)
+    return is_open or (isinstance(inner, constraints.Constraint) and _number_of_dimensions(inner) == 0)
+
+
+def _number_of_dimensions(constraint: Any) -> int | None:
+    """The dimensions that a constraint ties together; None for one that says nothing."""
+    try:
+        return constraint.event_dim
+    except NotImplementedError:
+        return None
 
 
 def _log_prob(leaf: Any, value: Any) -> Any:
