@@ -81,11 +81,14 @@ def in_a_thread(command: Callable[[], int]) -> int:
             is_done.set()
 
     _requests.is_watched = True
-    with _handled(_requests.note):
-        threading.Thread(target=work, daemon=True).start()
-        while not is_done.wait(SECONDS_BETWEEN_LOOKS):
-            if _requests.must_end():
-                _end(was_asked_to_save=_requests.saves_itself)
+    try:
+        with _handled(_requests.note):
+            threading.Thread(target=work, daemon=True).start()
+            while not is_done.wait(SECONDS_BETWEEN_LOOKS):
+                if _requests.must_end():
+                    _end(was_asked_to_save=_requests.saves_itself)
+    finally:
+        _requests.is_watched = False
     if raised:
         raise raised[0]
     return outcome[0]
