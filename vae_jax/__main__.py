@@ -10,6 +10,9 @@ def run() -> int:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda number, frame: os._exit(130))
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # It was closed before the start.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     from vae_jax.cli import main
     from vae_jax.cli.stop_signals import in_a_thread
 

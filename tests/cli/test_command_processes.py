@@ -5,10 +5,12 @@ JAX checks each for NaN: a number that was not computed must be no NaN inside a 
 
 import json
 import re
+import shlex
+import subprocess
 
 import pytest
 
-from commands import run_process
+from commands import run_process, settings_of_process, words_of_process
 from vae_jax.cli.commands import COMMANDS
 
 pytestmark = pytest.mark.slow
@@ -68,3 +70,16 @@ def test_a_command_runs_in_a_process_of_its_own(command, folder):
         assert (folder / path).exists()
         if (config := folder / path / "config.json").exists():
             assert json.loads(config.read_text())["command_line"].startswith(f"vae-jax {command} ")
+
+
+@pytest.mark.parametrize(("output", "code"), [("/dev/full", 1), (None, 0)])
+def test_results_outlive_an_output_that_takes_nothing(tmp_path, output, code):
+    """A full disk behind standard output, and one that was closed before the start."""
+    words = words_of_process("variance", *ARGUMENTS["variance"], "--out", "results")
+    redirected = f"{shlex.join(words)} >{output or '&-'}"
+    process = subprocess.run(
+        redirected, shell=True, stderr=subprocess.PIPE, check=False, **settings_of_process(tmp_path)
+    )
+    assert process.returncode == code
+    assert "Traceback" not in process.stderr
+    assert (tmp_path / "results" / "variance.json").exists()

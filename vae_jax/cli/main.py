@@ -17,12 +17,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 misuse, 130 interrupted."""
     try:
         code = _main(list(sys.argv[1:] if arguments is None else arguments))
-        print(end="", flush=True)
     except BrokenPipeError:
-        # Whoever read, such as `head`, has had enough. Python would complain of it again when it ends.
+        # Whoever read, such as `head`, has had enough.
+        code = FAILED
+    return code if _is_flushed() else FAILED
+
+
+def _is_flushed() -> bool:
+    """Whether standard output took all that was printed. If not, the rest is dropped: Python would fail at its end."""
+    try:
+        print(end="", flush=True)
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    return code
+        return False
+    return True
 
 
 def _main(arguments: list[str]) -> int:
