@@ -68,3 +68,20 @@ def test_a_setting_of_the_users_own_is_kept(monkeypatch):
 )
 def test_the_faulty_versions_are_known(version, faulty):
     assert has_faulty_reductions(version) == faulty
+
+
+def test_a_damaged_entry_of_the_cache_is_replaced(tmp_path, monkeypatch):
+    """JAX warns of it in every run, and keeps it."""
+    shown = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *details, **more: shown.append(str(message)))
+    runtime._replace_damaged_entries(tmp_path)
+    for name in ("jit_f-0a1b-cache", "jit_f-2c-cache", "jit_fg-0a-cache"):
+        (tmp_path / name).touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        # `catch_warnings` has set the function back.
+        runtime._replace_damaged_entries(tmp_path)
+        warnings.warn("Error reading persistent compilation cache entry for 'jit_f': ZstdError: cut", stacklevel=1)
+        warnings.warn("another", stacklevel=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["jit_fg-0a-cache"]
+    assert shown == ["another"]

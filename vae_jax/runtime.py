@@ -7,6 +7,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 import warnings
@@ -126,6 +127,25 @@ def _use_private_cache() -> None:
     # By default only what takes over a second is kept, which is none of the small programs around the large one.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    _replace_damaged_entries(cache)
+
+
+_DAMAGED_ENTRY = re.compile(r"Error reading persistent compilation cache entry for '(\w+)'")
+
+
+def _replace_damaged_entries(cache: Path) -> None:
+    """Removes an entry that JAX warns of, which it keeps: it would compile the program, and warn, in every run."""
+    show = warnings.showwarning
+
+    def replace(message: Warning | str, *details: Any, **more: Any) -> None:
+        found = _DAMAGED_ENTRY.match(str(message))
+        if found is None:
+            show(message, *details, **more)
+            return
+        for path in cache.glob(f"{found[1]}-*"):
+            path.unlink(missing_ok=True)
+
+    warnings.showwarning = replace
 
 
 def wide_vectors() -> dict[str, int] | None:
