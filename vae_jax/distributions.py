@@ -1,5 +1,6 @@
 """Pytrees of independent distributions: drawing from them and evaluating them together."""
 
+import importlib.util
 import math
 import operator
 from abc import ABC, abstractmethod
@@ -14,7 +15,11 @@ from jax import lax
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
-from numpyro.distributions.truncated import LeftTruncatedDistribution
+from numpyro.distributions.truncated import (
+    LeftTruncatedDistribution,
+    RightTruncatedDistribution,
+    TwoSidedTruncatedDistribution,
+)
 
 from vae_jax.typing import Distribution, Distributions, Latents, PRNGKey, Scalar
 
@@ -293,6 +298,9 @@ def named_leaves(q: Distributions) -> list[tuple[str, Any]]:
     return [(f"q{jax.tree_util.keystr(path)}", leaf) for path, leaf in leaves]
 
 
+_TRUNCATED = (LeftTruncatedDistribution, RightTruncatedDistribution, TwoSidedTruncatedDistribution)
+
+
 def check_latents(q: Distributions, num_samples: int) -> None:
     """Raises the TypeError or ValueError of `sample` for a `q` that cannot be drawn from.
 
@@ -323,6 +331,18 @@ def check_latents(q: Distributions, num_samples: int) -> None:
                 f"{name} must have an empty batch shape, got {leaf.batch_shape}: use .to_event() for one latent "
                 "vector, or build q inside vmap for a batch of examples"
             )
+        _check_sampler(name, leaf)
+
+
+def _check_sampler(name: str, leaf: Any) -> None:
+    base = base_distribution(leaf)
+    if not isinstance(base, _TRUNCATED) or not isinstance(base.base_dist, dist.StudentT):
+        return
+    if importlib.util.find_spec("tensorflow_probability") is None:
+        raise TypeError(
+            f"{name} must have a sampler, got a truncated StudentT, whose quantiles NumPyro takes from "
+            "tensorflow_probability: install it, or use a truncated Normal, Laplace, Logistic or Cauchy"
+        )
 
 
 class Reparameterized(ABC):

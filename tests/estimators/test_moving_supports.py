@@ -7,10 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from numpyro.distributions.transforms import AffineTransform
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import (
+    AffineTransform,
+    ComposeTransform,
+    ExpTransform,
+    IndependentTransform,
+    LowerCholeskyAffine,
+    PowerTransform,
+    SigmoidTransform,
+)
 
 from vae_jax import bounds, distributions
 from vae_jax.estimators import in_blocks, optimal_score, pathwise, score_function, sticking_the_landing
+
+
+def transformed(base, *parts):
+    return dist.TransformedDistribution(base, list(parts))
+
 
 MOVING = {
     "Delta": lambda x: dist.Delta(x),
@@ -22,12 +36,40 @@ MOVING = {
     "a truncation on both sides": lambda x: dist.TruncatedNormal(0.0, 1.0, low=0.0, high=x),
     "a shifted half-line": lambda x: dist.TransformedDistribution(dist.Exponential(1.0), AffineTransform(x, 1.0)),
     "a stretched interval": lambda x: dist.TransformedDistribution(dist.Beta(2.0, 2.0), AffineTransform(0.0, x)),
-}
+    "a stretched Uniform": lambda x: transformed(dist.Uniform(0.0, 1.0), AffineTransform(0.0, x)),
+    "a power of an interval": lambda x: transformed(dist.Uniform(1.0, 2.0), PowerTransform(x)),
+    "a stretched Pareto": lambda x: transformed(dist.Pareto(1.0, 3.0), AffineTransform(0.0, x)),
+    "a composed shift": lambda x: transformed(dist.Exponential(1.0), ComposeTransform([AffineTransform(x, 1.0)])),
+    "an inverse shift": lambda x: transformed(dist.Exponential(1.0), AffineTransform(x, 1.0).inv),
+    "a stretched shift": lambda x: transformed(
+        dist.Exponential(1.0), AffineTransform(1.0, 1.0), AffineTransform(0.0, x)
+    ),
+    "a shifted log-logistic": lambda x: transformed(dist.Logistic(0.0, 1.0), ExpTransform(), AffineTransform(x, 1.0)),
+    "an exponential of a shift": lambda x: transformed(dist.Exponential(1.0), AffineTransform(x, 1.0), ExpTransform()),
+    "a shifted vector": lambda x: transformed(
+        dist.Exponential(jnp.ones(2)).to_event(1), IndependentTransform(AffineTransform(x * jnp.ones(2), 1.0), 1)
+    ),
+    "a sheared vector": lambda x: transformed(
+        dist.Exponential(jnp.ones(2)).to_event(1), LowerCholeskyAffine(x * jnp.ones(2), jnp.eye(2))
+    ),
+    "a component of a mixture": lambda x: dist.MixtureGeneral(
+        dist.Categorical(probs=jnp.array([0.4, 0.6])), [dist.Uniform(0.0, x), dist.Normal(0.0, 1.0)],
+        support=constraints.real,
+    ),
+}  # fmt: skip
 FIXED = {
     "Pareto's index": lambda x: dist.Pareto(0.3, x + 4.0),
     "the loc of a truncation": lambda x: dist.TruncatedNormal(x, 1.0, low=0.0),
     "a scaled half-line": lambda x: dist.TransformedDistribution(dist.Exponential(1.0), AffineTransform(0.0, x)),
     "a shifted line": lambda x: dist.TransformedDistribution(dist.Normal(0.0, 1.0), AffineTransform(x, 1.0)),
+    "a scaled logistic share": lambda x: transformed(
+        dist.Logistic(0.0, 1.0), AffineTransform(0.1, x), SigmoidTransform()
+    ),
+    "a shifted log-normal": lambda x: transformed(dist.Normal(0.0, 0.4), ExpTransform(), AffineTransform(x, 1.0)),
+    "a power of a share": lambda x: transformed(dist.Beta(2.0, 2.0), PowerTransform(x)),
+    "Kumaraswamy": lambda x: dist.Kumaraswamy(1.6, x + 1.0),
+    "InverseGamma": lambda x: dist.InverseGamma(2.5, x),
+    "a folded normal": lambda x: dist.FoldedDistribution(dist.Normal(x, 1.0)),
     "PositiveNormal": lambda x: distributions.PositiveNormal(x, 1.0),
 }
 SCORES = {"score_function": score_function, "blocks": in_blocks(score_function, 2)}

@@ -1,16 +1,17 @@
 """Densities whose support moves with a parameter: the score of that parameter has another mean than zero."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
-from numpyro.distributions import constraints
-from numpyro.distributions.transforms import AffineTransform
+from numpyro.distributions import constraints, transforms
 
 from vae_jax import distributions
 from vae_jax.typing import Distributions, Scalar
@@ -43,22 +44,114 @@ def _support_ends(q: Any) -> Iterator[tuple[str, str, Any]]:
     else:
         yield from ((end, family, getattr(q, end)) for end in _ENDS if hasattr(q, end))
         yield from _ends_of_transforms(q)
-        for part in vars(q).values():
-            if distributions.is_distribution(part):
-                yield from _support_ends(part)
+        for part in _distributions_inside(q):
+            yield from _support_ends(part)
+
+
+def _distributions_inside(q: Any) -> Iterator[Any]:
+    """The distributions that a distribution is made of, such as a mixture's list of components."""
+    for field in vars(q).values():
+        yield from filter(distributions.is_distribution, field if isinstance(field, list | tuple) else [field])
 
 
 def _ends_of_transforms(q: Any) -> Iterator[tuple[str, str, Any]]:
-    if not isinstance(q, dist.TransformedDistribution) or q.base_dist.support in _WHOLE_LINE:
+    """The parameters of transforms that move an end of what they are applied to."""
+    if not isinstance(q, dist.TransformedDistribution) or _is_normal(q.base_dist):
         return
-    for transform in q.transforms:
-        if isinstance(transform, AffineTransform):
-            yield "loc of the transform", type(q).__name__, transform.loc
-            if isinstance(q.base_dist.support, type(constraints.unit_interval)):
-                yield "scale of the transform", type(q).__name__, transform.scale
+    ends = _ends(q.base_dist.support)
+    for transform in _elementary(q.transforms):
+        for name, parameter in _moving(transform, ends):
+            yield f"{name} of the transform", type(q).__name__, parameter
+        ends = _images(transform, ends)
 
 
-_WHOLE_LINE = (constraints.real, constraints.real_vector)
+def _is_normal(q: Any) -> bool:
+    return isinstance(distributions.base_distribution(q), _NORMALS)
+
+
+_NORMALS = (
+    dist.Normal,
+    dist.MultivariateNormal,
+    dist.LowRankMultivariateNormal,
+    dist.CirculantNormal,
+    dist.GaussianRandomWalk,
+    dist.MatrixNormal,
+)
+"""Their tails are so thin that a transform's density vanishes at its ends, which may move."""
+_INFINITE = (-np.inf, np.inf)
+_SOMEWHERE = (np.nan,)
+"""Ends of which only this is known: they are finite."""
+
+
+def _ends(support: Any) -> tuple[Any, ...]:
+    """The constant ends of a support, NaN for those that are traced."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    if isinstance(support, _WHOLE_LINE):
+        return _INFINITE
+    bounds = [getattr(support, name) for name in ("lower_bound", "upper_bound") if hasattr(support, name)]
+    if not bounds:
+        return _SOMEWHERE
+    ends = tuple(np.nan if isinstance(bound, Tracer) else np.asarray(bound) for bound in bounds)
+    # A half-line has another end at infinity.
+    return ends if len(ends) == 2 else (*ends, np.inf)
+
+
+_WHOLE_LINE = (type(constraints.real), type(constraints.real_vector))
+
+
+def _elementary(parts: Iterable[Any]) -> Iterator[Any]:
+    """Transforms in the order of their application, out of those that hold others."""
+    for part in parts:
+        match part:
+            case transforms.ComposeTransform():
+                yield from _elementary(part.parts)
+            case transforms.IndependentTransform():
+                yield from _elementary([part.base_transform])
+            case _:
+                yield part
+
+
+def _moving(transform: Any, ends: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    """The parameters that move one of these ends, by name."""
+    finite = [end for end in ends if not np.all(np.isinf(end))]
+    if not finite:
+        return
+    if isinstance(transform, transforms.AffineTransform):
+        yield "loc", transform.loc
+        if any(np.any(end != 0) for end in finite):
+            yield "scale", transform.scale
+    elif isinstance(transform, transforms.PowerTransform):
+        # Zero and one are powers of themselves.
+        if any(np.any((end != 0) & (end != 1)) for end in finite):
+            yield "exponent", transform.exponent
+    elif any(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in jax.tree.leaves(transform)):
+        yield "parameters", transform
+
+
+def _images(transform: Any, ends: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Where a transform puts these ends."""
+    if isinstance(transform, transforms.AffineTransform):
+        return tuple(end if np.all(np.isinf(end)) else _affine_image(transform, end) for end in ends)
+    if isinstance(transform, transforms.PowerTransform) and isinstance(transform.exponent, Tracer):
+        return tuple(end if np.all((end == 0) | (end == 1) | np.isinf(end)) else np.nan for end in ends)
+    is_elementwise = transform.domain.event_dim == 0 and transform.codomain.event_dim == 0
+    if is_elementwise and not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(transform)):
+        with jax.ensure_compile_time_eval():
+            return tuple(np.asarray(transform(jnp.asarray(end, float))) for end in ends)
+    is_infinite = all(np.all(np.isinf(end)) for end in ends)
+    return _INFINITE if is_infinite and isinstance(transform.codomain, _WHOLE_LINE) else _SOMEWHERE
+
+
+def _affine_image(transform: Any, end: Any) -> Any:
+    loc, scale = transform.loc, transform.scale
+    if isinstance(loc, Tracer):
+        return np.nan
+    # Zero stays at loc, whatever the scale.
+    if isinstance(scale, Tracer):
+        return np.where(end == 0, np.asarray(loc), np.nan)
+    # By NumPy: within a compiled function JAX would trace it.
+    return np.asarray(loc) + np.asarray(scale) * end
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
