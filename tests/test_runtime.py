@@ -2,6 +2,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import vae_jax  # noqa: F401
+from vae_jax import runtime
 from vae_jax.runtime import FUSION_FLAG, has_faulty_reductions, keep_reductions_right
 
 SUM_OF_A_RESHAPED_PRODUCT = """
