@@ -85,6 +85,8 @@ def interrupted(folder: Path, command: str, dice: random.Random) -> Answer | Non
         process.send_signal(dice.choice(SIGNALS))
         _, errors = process.communicate(timeout=60)
         seconds = time.monotonic() - start
+        if process.returncode == 0:  # It was done already, and about to end.
+            return None
         new = {path.relative_to(folder) for path in set(folder.rglob("*")) - before}
         left = [str(path) for path in new if ".partial" in str(path) or path.parts[0] == "results"]
         return Answer(command, after, process.returncode, seconds, errors, left)
