@@ -129,7 +129,7 @@ def _sampled_entropy(q):
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_no_bound_inverts_a_rounded_draw(name):
-    """At 1,000 and above float32 does not hold what is left of exp(-12)."""
+    """The draws are 1,000 + exp(-12), which float32 rounds to 1,000."""
 
     @jax.jit
     @jax.value_and_grad

@@ -53,7 +53,8 @@ def test_the_end_of_a_process_removes_what_is_unfinished(tmp_path):
 
 
 KILLED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from pathlib import Path
 from vae_jax.cli.output_folder import staged
 from vae_jax.files import locked, replacing

@@ -6,8 +6,10 @@ import sys
 
 
 def run() -> int:
-    """Runs the command in this process. A request to stop during its imports ends it without a word."""
+    """Runs the command in this process. A request to stop during the imports ends the process silently."""
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # A command started by nohup outlives its terminal.
+    numbers = [number for number in numbers if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
     for number in numbers:
         signal.signal(number, lambda number, frame: os._exit(130))
     for name in ("stdout", "stderr"):

@@ -43,7 +43,7 @@ LONG = {
 
 
 class Answer(NamedTuple):
-    """How a command answered an interrupt."""
+    """The answer of a command to an interrupt."""
 
     command: str
     after: float

@@ -36,7 +36,7 @@ def started(folder: Path, *words: object) -> subprocess.Popen:
 
 
 def lasting(run: Path) -> dict[str, Any]:
-    """What must repeat: the metrics but for the speed, the scores, and the arrays of the checkpoints."""
+    """The part of a run that must repeat: metrics without the speed, scores, and the checkpoints' arrays."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     passing = {"seconds", "images_per_second", "sha256"}
     manifests = [without_seal(path) for path in sorted(run.glob("checkpoints/*/manifest.json"))]

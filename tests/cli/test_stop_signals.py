@@ -10,7 +10,8 @@ import pytest
 from vae_jax.cli import stop_signals
 
 COMMAND = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.{hangup})
 from pathlib import Path
 from vae_jax.cli.output_folder import staged
 from vae_jax.cli.stop_signals import Stopped, in_a_thread, stop_requests
@@ -43,8 +44,8 @@ sys.exit(in_a_thread({command}))
 """
 
 
-def started(folder, command, seconds=0.0):
-    code = COMMAND.format(command=command, seconds=seconds)
+def started(folder, command, seconds=0.0, hangup="SIG_DFL"):
+    code = COMMAND.format(command=command, seconds=seconds, hangup=hangup)
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -73,6 +74,15 @@ def test_a_command_that_saves_itself_may_finish(tmp_path):
     process = started(tmp_path, "saving", seconds=0.5)
     process.send_signal(signal.SIGINT)
     assert ended(process)[::2] == (130, "saved\n")
+
+
+def test_a_command_that_was_started_by_nohup_outlives_its_terminal(tmp_path):
+    process = started(tmp_path, "unsaved", hangup="SIG_IGN")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 130
 
 
 def test_a_second_request_ends_it_at_once(tmp_path):

@@ -66,7 +66,7 @@ def log_weight(log_joint: LogDensity) -> Objective:
 def carried_log_weight(log_joint: LogDensity, q: Distributions) -> tuple[Objective, Distributions]:
     """log p(x, z) - log q(z) (nats) as a function of a draw that z is made of, and the distributions of that draw.
 
-    Its expectation and its gradients are those of `log_weight`, and nothing is inverted. It is NaN where rounding has
+    It has the expectation and the gradients of `log_weight`, without inverting a draw. It is NaN where rounding has
     moved too many draws to an edge of the support.
     """
     base, carry, _ = source_of(q)

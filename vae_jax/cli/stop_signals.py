@@ -127,6 +127,9 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     with contextlib.ExitStack() as restored:
         for number in NUMBERS:
+            # A command started by nohup outlives its terminal.
+            if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             restored.callback(signal.signal, number, signal.signal(number, handler))
         yield
 
