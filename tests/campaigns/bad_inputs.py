@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from commands import run_command
+from small_commands import ARGUMENTS
 from vae_jax.cli.command_flags import flags_of
 from vae_jax.cli.commands import COMMANDS
 
@@ -25,23 +26,9 @@ VALUES = (
     "☃", "\x00", "a\nb", "=", "--", "-", "../..", "/dev/null", "/", "~", "*", "1:0", "1:", "0x10", "1_000", "٣", "NaN",
 )  # fmt: skip
 
-SMALL = {
-    "variance": ("--estimators", "pathwise", "--num-samples", 2, "--num-replicates", 20),
-    "compare": ("pathwise", "score_function", "--num-samples", 2, "--num-replicates", 20),
-    "laplace": ("--factorial", 5),
-    "cavi": ("--simulate", 40, "--num-components", 2, "--num-restarts", 2),
-    "evidence": ("--num-latents", 1, "--num-samples", 40, "--num-bound-samples", 5, "--num-chains", 4),
-    "fit": ("--num-steps", 40, "--window", 20, "--num-restarts", 1, "--num-samples", 4),
-    "regress": ("good.csv", "--response", "count", "--predictors", "x", "--num-steps", 40, "--window", 20),
-    "train": ("--data", "good.npz", "--hidden-sizes", 4, "--latent-size", 2, "--num-epochs", 1),
-    "evaluate": ("run", "--num-importance-samples", 5),
-    "sample": ("run", "--num-images", 2),
-    "reconstruct": ("run", "--num-images", 2),
-    "encode": ("run",),
-    "plot": ("run",),
-    "gradient-noise": ("run", "--num-replicates", 20),
-    "image-evidence": ("run", "--num-images", 1, "--num-samples", 40, "--num-bound-samples", 5, "--num-chains", 4),
-}
+TRAINING = ("--hidden-sizes", 4, "--latent-size", 2, "--num-epochs", 1)
+
+SMALL = ARGUMENTS | {"train": ("--data", "good.npz", *TRAINING)}
 
 READERS = {
     "csv": (
@@ -49,9 +36,11 @@ READERS = {
         ("cavi", "FILE", "--position", "x", "count", "--model", "normal-wishart", "--num-components", 1),
         ("variance", "--data", "FILE", *SMALL["variance"]),
     ),
-    "npz": (("train", "--data", "FILE", *SMALL["train"][2:]),),
-    "npy": (("train", "--data", "FILE", *SMALL["train"][2:]),),
+    "npz": (("train", "--data", "FILE", *TRAINING),),
+    "npy": (("train", "--data", "FILE", *TRAINING),),
 }
+
+GOOD = {"csv": "data.csv", "npz": "good.npz", "npy": "good.npy"}
 
 LARGEST_WORK = ("--num-replicates", "--num-steps", "--num-epochs", "--num-samples", "--simulate", "--num-images")
 """Flags of which a large number would be accepted and take long."""
@@ -73,7 +62,7 @@ class Outcome(NamedTuple):
 
 def prepare(folder: Path) -> None:
     """Good files, which bad ones are made of."""
-    (folder / "good.csv").write_text("count,x\n3,0.1\n4,0.9\n8,1.5\n2,0.2\n7,1.9\n5,1.1\n")
+    (folder / "data.csv").write_text("count,x\n3,0.1\n4,0.9\n8,1.5\n2,0.2\n7,1.9\n5,1.1\n")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 4, 4)).astype(np.uint8)
     np.savez(folder / "good.npz", x_train=pixels, x_test=pixels[:9])
     np.save(folder / "good.npy", pixels)
@@ -91,7 +80,7 @@ def with_a_bad_value(folder: Path, dice: random.Random) -> tuple[object, ...]:
 def with_a_bad_file(folder: Path, dice: random.Random) -> tuple[object, ...]:
     """A command that reads a file which was damaged at random."""
     kind = dice.choice(list(READERS))
-    content = bytearray((folder / f"good.{kind}").read_bytes())
+    content = bytearray((folder / GOOD[kind]).read_bytes())
     for _ in range(dice.randrange(1, 4)):
         place = dice.randrange(len(content))
         piece = dice.choice([b"", b"\n", b",", b"\xff", b"nan", b"-", b"1e999", bytes(8), dice.randbytes(5)])

@@ -25,7 +25,7 @@ NUM_REPLICATES = 20_000
 MODEL = 1.3
 CENTRE = np.array([0.7, -0.3, 0.5, 0.1])
 PRECISION = linalg.toeplitz(0.4 ** np.arange(4.0))
-"""Of the objective, for latents of at most four numbers."""
+"""The objective's centre and precision, for latents of at most four numbers."""
 
 
 def bump(z):
@@ -101,7 +101,7 @@ def student(df, loc, scale_tril):
 
 
 def dirichlet(a, b, c):
-    """By breaking a stick, with quadrature that is exact for polynomials under either break's Beta."""
+    """Quadrature over two breaks of a stick, exact for polynomials under the Beta of either break."""
 
     def beta_points(one, zero):
         points, weights = special.roots_jacobi(40, zero - 1, one - 1)

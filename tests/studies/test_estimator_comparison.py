@@ -62,7 +62,7 @@ def simulated(name, draw, number):
 
 
 def shares(name, number, num_runs):
-    """How often the interval is reliable, and how often it covers where it is."""
+    """The share of reliable intervals, and the share of those that cover."""
     draw = np.random.default_rng(number)
     covers, reliable = [], []
     for _ in range(num_runs):
